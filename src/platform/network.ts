@@ -1,0 +1,41 @@
+/**
+ * Byte-stream sockets, passed in. Reading pulls, so a slow reader is back-pressure by itself; writing queues, and
+ * `drained()` is where a writer waits. Listeners bind loopback unless told otherwise.
+ */
+export interface Connection {
+  /** host:port of the peer, for logs. */
+  readonly remote: string;
+  /** The next bytes (owned by the caller from then on), or null after the peer ended. @throws StrataError unavailable
+   *  `connection-lost` when it broke. One read may be outstanding at a time. */
+  read(): Promise<Uint8Array | null>;
+  /** Queues `bytes` (not copied: do not change them afterwards). A no-op on a closed connection. */
+  write(bytes: Uint8Array): void;
+  /** Bytes queued and not yet taken by the kernel. */
+  readonly bufferedBytes: number;
+  /** Resolves when the queue is below the high-water mark (1 MiB) or the connection has closed. */
+  drained(): Promise<void>;
+  /** Ends our side after the queue is sent. */
+  end(): void;
+  /** Drops the connection at once. */
+  destroy(): void;
+  readonly closed: Promise<void>;
+}
+
+export interface Listener {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+export interface TlsServerOptions {
+  readonly certPem: string;
+  readonly keyPem: string;
+}
+
+export interface Network {
+  /** @throws StrataError conflict `port-in-use` */
+  listen(address: { host: string; port: number }, accept: (connection: Connection) => void): Promise<Listener>;
+  /** @throws StrataError unavailable `connect-failed` */
+  connect(address: { host: string; port: number } | { unixPath: string }, options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<Connection>;
+  /** Turns an accepted plain connection into a TLS server's (after an SSLRequest was answered). */
+  upgradeToTlsServer(connection: Connection, options: TlsServerOptions): Promise<Connection>;
+}

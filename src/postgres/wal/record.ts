@@ -1,0 +1,61 @@
+/**
+ * A WAL record, decoded in place. One `WalRecord` is meant to be reused for millions of records: decoding fills its
+ * fields and allocates nothing. All offsets are into `bytes`, the whole record (header included, contiguous).
+ *
+ * Source: PostgreSQL access/xlogrecord.h, access/xlogreader.c (DecodeXLogRecord).
+ */
+import type { Lsn } from "../../kit/lsn.ts";
+import type { PgMajor } from "../versions/major.ts";
+
+/** XLR_MAX_BLOCK_ID + 1. */
+export const MAX_BLOCK_REFS = 33;
+
+export type ImageCompression = "none" | "pglz" | "lz4" | "zstd";
+
+export class BlockRef {
+  inUse = false;
+  spcOid = 0;
+  dbOid = 0;
+  relNumber = 0;
+  /** 0 main, 1 fsm, 2 vm, 3 init */
+  fork = 0;
+  blockNumber = 0;
+  /** REGBUF_WILL_INIT: redo starts from an empty page. */
+  willInit = false;
+  hasImage = false;
+  /** BKPIMAGE_APPLY: the image is to be restored; false for images that only serve wal_consistency_checking. */
+  applyImage = false;
+  imageOffset = 0;
+  imageLength = 0;
+  holeOffset = 0;
+  holeLength = 0;
+  compression: ImageCompression = "none";
+  hasData = false;
+  dataOffset = 0;
+  dataLength = 0;
+}
+
+export class WalRecord {
+  version: PgMajor = 17;
+  bytes: Uint8Array = new Uint8Array(0);
+  view: DataView = new DataView(new ArrayBuffer(0));
+  /** Where the record starts in the log (LSN_INVALID when decoded from a stored value). */
+  lsn: Lsn = 0;
+  /** First byte after the record, 8-aligned: what redo stamps on the page (PageSetLSN). */
+  endLsn: Lsn = 0;
+  prevLsn: Lsn = 0;
+  totalLength = 0;
+  xid = 0;
+  /** xl_info whole: the manager's bits are `info & 0xf0`. */
+  info = 0;
+  rmid = 0;
+  /** Replication origin, 0 when absent. */
+  origin = 0;
+  /** Top-level xid logged with a subtransaction's first record, 0 when absent. */
+  toplevelXid = 0;
+  mainDataOffset = 0;
+  mainDataLength = 0;
+  /** Highest block id in use + 1; ids below may be unused. */
+  blockCount = 0;
+  readonly blocks: BlockRef[] = Array.from({ length: MAX_BLOCK_REFS }, () => new BlockRef());
+}
