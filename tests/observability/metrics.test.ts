@@ -1,0 +1,44 @@
+import { expect, test } from "bun:test";
+import { LATENCY_BUCKETS, Metrics } from "../../src/observability/metrics.ts";
+
+test("counters, gauges and durations are rendered under their own names", async () => {
+  const metrics = new Metrics();
+  const requests = metrics.counter({ name: "requests_total", help: "h", labels: ["method", "code"] });
+  requests.with("GET", "200").inc();
+  requests.with("GET", "200").inc(2);
+  metrics.gauge({ name: "depth", help: "h" }).with().set(7);
+  metrics.gaugeFrom({ name: "read_at_scrape", help: "h" }, () => 42);
+  metrics.duration({ name: "wait_seconds", help: "h", buckets: LATENCY_BUCKETS }).with().recordMs(2);
+  metrics.histogram({ name: "sizes", help: "h", buckets: [1, 10] }).with().observe(5);
+  const text = await metrics.render();
+  expect(text).toContain('requests_total{method="GET",code="200"} 3');
+  expect(text).toContain("\ndepth 7");
+  expect(text).toContain("read_at_scrape 42");
+  expect(text).toContain("wait_seconds_sum 0.002");
+  expect(text).toContain('wait_seconds_bucket{le="0.001"} 0');
+  expect(text).toContain('wait_seconds_bucket{le="0.002"} 1');
+  expect(text).toContain('sizes_bucket{le="10"} 1');
+});
+
+test("children are cached, forgotten, and bounded", async () => {
+  const metrics = new Metrics();
+  const family = metrics.counter({ name: "c_total", help: "h", labels: ["t"], maxChildren: 2 });
+  expect(family.with("a")).toBe(family.with("a"));
+  family.with("b").inc();
+  family.with("c").inc();
+  family.with("d").inc();
+  family.forget("a");
+  const text = await metrics.render();
+  expect(text).toContain('c_total{t="overflow"} 2');
+  expect(text).not.toContain('t="a"');
+  expect(text).not.toContain('t="d"');
+});
+
+test("two registries do not see each other, one refuses a name twice", async () => {
+  const one = new Metrics();
+  const two = new Metrics();
+  one.counter({ name: "x_total", help: "h" });
+  two.counter({ name: "x_total", help: "h" });
+  expect(() => one.gauge({ name: "x_total", help: "h" })).toThrow("registered twice");
+  expect(() => one.counter({ name: "y_total", help: "h", labels: ["a"] }).with()).toThrow("label values");
+});
