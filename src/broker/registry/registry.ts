@@ -1,0 +1,154 @@
+/**
+ * Who is subscribed to what, and the queues between publishers and subscribers. Pure: no sockets, no clock.
+ *
+ * Invariants: a publisher never waits; each subscriber has a ring of bounded length, and when it is full the oldest
+ * message goes (counted); a message reaches exactly the subscribers whose types and timeline match.
+ */
+import { MESSAGE_TYPE_TIMELINE_INFO, type BrokerFilter, type MessageType, peekTenantTimelineId, type TenantTimelineId, wrapTyped } from "../api/messages.ts";
+
+/** A published message: the inner bytes as they came, and the TypedMessage around them, made at most once. */
+class Envelope {
+  readonly type: MessageType;
+  readonly inner: Uint8Array;
+  #typed: Uint8Array | null = null;
+
+  constructor(type: MessageType, inner: Uint8Array) {
+    this.type = type;
+    this.inner = inner;
+  }
+
+  get typed(): Uint8Array {
+    this.#typed ??= wrapTyped(this.type, this.inner);
+    return this.#typed;
+  }
+}
+
+export interface RegistryLimits {
+  readonly timelineQueueLength: number;
+  readonly allKeysQueueLength: number;
+}
+
+export interface RegistryEvents {
+  readonly dropped: (subscriber: Subscriber, count: number) => void;
+}
+
+/** One subscription: a ring of waiting messages. `wake` is called when it turns from empty to non-empty. */
+export class Subscriber {
+  readonly id: number;
+  readonly filter: BrokerFilter;
+  droppedCount = 0;
+  readonly #limit: number;
+  readonly #typed: boolean;
+  #ring: (Envelope | undefined)[] = [];
+  #head = 0;
+  #length = 0;
+  readonly #wake: () => void;
+
+  constructor(options: { id: number; filter: BrokerFilter; typed: boolean; limit: number; wake: () => void }) {
+    this.id = options.id;
+    this.filter = options.filter;
+    this.#typed = options.typed;
+    this.#limit = options.limit;
+    this.#wake = options.wake;
+  }
+
+  get queued(): number {
+    return this.#length;
+  }
+
+  /** @returns whether the oldest message had to go */
+  offer(envelope: Envelope): boolean {
+    const full = this.#length === this.#limit;
+    if (full) {
+      this.#ring[this.#head] = envelope;
+      this.#head = (this.#head + 1) % this.#limit;
+      this.droppedCount++;
+    } else {
+      this.#ring[(this.#head + this.#length) % this.#limit] = envelope;
+      this.#length++;
+    }
+    if (this.#length === 1 || full) this.#wake();
+    return full;
+  }
+
+  /** The oldest waiting message's bytes for this subscriber, or null. */
+  take(): Uint8Array | null {
+    if (this.#length === 0) return null;
+    const envelope = this.#ring[this.#head] as Envelope;
+    this.#ring[this.#head] = undefined;
+    this.#head = (this.#head + 1) % this.#limit;
+    this.#length--;
+    return this.#typed ? envelope.typed : envelope.inner;
+  }
+}
+
+function timelineKey(id: TenantTimelineId): string {
+  return id.tenantId + id.timelineId;
+}
+
+export class Registry {
+  readonly #limits: RegistryLimits;
+  readonly #events: RegistryEvents;
+  readonly #toAll = new Set<Subscriber>();
+  readonly #toTimeline = new Map<string, Set<Subscriber>>();
+  #nextId = 0;
+  #timelineSubscribers = 0;
+
+  constructor(limits: RegistryLimits, events: RegistryEvents) {
+    this.#limits = limits;
+    this.#events = events;
+  }
+
+  get allKeysSubscribers(): number {
+    return this.#toAll.size;
+  }
+
+  get timelineSubscribers(): number {
+    return this.#timelineSubscribers;
+  }
+
+  /** @param typed whether the subscriber gets TypedMessages (or, for timeline infos only, bare infos) */
+  subscribe(filter: BrokerFilter, typed: boolean, wake: () => void): Subscriber {
+    const limit = filter.timeline === null ? this.#limits.allKeysQueueLength : this.#limits.timelineQueueLength;
+    const subscriber = new Subscriber({ id: this.#nextId++, filter, typed, limit, wake });
+    if (filter.timeline === null) {
+      this.#toAll.add(subscriber);
+      return subscriber;
+    }
+    const key = timelineKey(filter.timeline);
+    const set = this.#toTimeline.get(key) ?? new Set();
+    set.add(subscriber);
+    this.#toTimeline.set(key, set);
+    this.#timelineSubscribers++;
+    return subscriber;
+  }
+
+  unsubscribe(subscriber: Subscriber): void {
+    if (this.#toAll.delete(subscriber) || subscriber.filter.timeline === null) return;
+    const key = timelineKey(subscriber.filter.timeline);
+    const set = this.#toTimeline.get(key);
+    if (set?.delete(subscriber) !== true) return;
+    this.#timelineSubscribers--;
+    if (set.size === 0) this.#toTimeline.delete(key);
+  }
+
+  /** Hands one message to whoever wants it. @throws StrataError fix-input when the message's id is malformed */
+  publish(type: MessageType, inner: Uint8Array): void {
+    const envelope = new Envelope(type, inner);
+    const id = peekTenantTimelineId(type, inner);
+    for (const subscriber of this.#toAll) this.#offer(subscriber, envelope);
+    if (id === null) return;
+    const subscribers = this.#toTimeline.get(timelineKey(id));
+    if (subscribers !== undefined) for (const subscriber of subscribers) this.#offer(subscriber, envelope);
+  }
+
+  #offer(subscriber: Subscriber, envelope: Envelope): void {
+    if (!subscriber.filter.types.includes(envelope.type)) return;
+    if (subscriber.offer(envelope)) this.#events.dropped(subscriber, 1);
+  }
+}
+
+/** The filter of a plain timeline-info subscription. */
+export function timelineInfoFilter(timeline: TenantTimelineId | null): BrokerFilter {
+  return { types: [MESSAGE_TYPE_TIMELINE_INFO], timeline };
+}
