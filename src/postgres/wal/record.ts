@@ -1,6 +1,9 @@
 /**
  * A WAL record, decoded in place. One `WalRecord` is meant to be reused for millions of records: decoding fills its
- * fields and allocates nothing. All offsets are into `bytes`, the whole record (header included, contiguous).
+ * fields and allocates nothing. All offsets are absolute positions in `bytes`, which holds the whole record contiguously
+ * (header included) from `start` to `start + totalLength`. A record decoded from a stored value has `start` 0 and `bytes`
+ * is exactly the record; one from `WalStreamDecoder` lies in place in a larger buffer that is only borrowed: whoever keeps
+ * the record takes `copyRecord(record)`.
  *
  * Source: PostgreSQL access/xlogrecord.h, access/xlogreader.c (DecodeXLogRecord).
  */
@@ -38,6 +41,8 @@ export class BlockRef {
 export class WalRecord {
   version: PgMajor = 17;
   bytes: Uint8Array = new Uint8Array(0);
+  /** Where the record's header begins in `bytes`. */
+  start = 0;
   view: DataView = new DataView(new ArrayBuffer(0));
   /** Where the record starts in the log (LSN_INVALID when decoded from a stored value). */
   lsn: Lsn = 0;
@@ -58,4 +63,9 @@ export class WalRecord {
   /** Highest block id in use + 1; ids below may be unused. */
   blockCount = 0;
   readonly blocks: BlockRef[] = Array.from({ length: MAX_BLOCK_REFS }, () => new BlockRef());
+}
+
+/** The record's own bytes, copied out of whatever buffer it lies in. */
+export function copyRecord(record: WalRecord): Uint8Array {
+  return record.bytes.slice(record.start, record.start + record.totalLength);
 }
