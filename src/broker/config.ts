@@ -1,0 +1,24 @@
+/** Settings of the broker role, with the peer's defaults. */
+export interface BrokerConfig {
+  readonly listenHost: string;
+  /** 0 for any free port. */
+  readonly listenPort: number;
+  /** Queue length of a subscriber to one timeline. */
+  readonly timelineQueueLength: number;
+  /** Queue length of a subscriber to everything. */
+  readonly allKeysQueueLength: number;
+  readonly http2KeepaliveIntervalMs: number;
+  /** PEM file or directory of Ed25519 public keys; null leaves the broker open, as the peer's is. */
+  readonly authPublicKeyPath: string | null;
+  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+}
+
+export const BROKER_DEFAULTS: BrokerConfig = {
+  listenHost: "127.0.0.1",
+  listenPort: 50051,
+  timelineQueueLength: 32,
+  allKeysQueueLength: 16_384,
+  http2KeepaliveIntervalMs: 5000,
+  authPublicKeyPath: null,
+  tls: null,
+};

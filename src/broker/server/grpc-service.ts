@@ -1,0 +1,160 @@
+/**
+ * The gRPC face of the registry: four methods, payloads passed through as bytes. A subscriber's stream is written
+ * only while HTTP/2 flow control lets it; meanwhile its messages wait, and the oldest go, in its registry queue.
+ */
+import { type sendUnaryData, type ServerReadableStream, type ServerUnaryCall, type ServerWritableStream, type ServiceError, status, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { describeError, isStrataError } from "../../kit/errors.ts";
+import type { Logger } from "../../observability/log.ts";
+import { type BrokerFilter, MESSAGE_TYPE_TIMELINE_INFO, unwrapTyped } from "../api/messages.ts";
+import { decodeFilterRequest, decodeSubscribeInfoRequest } from "../api/requests.ts";
+import { type Registry, type Subscriber, timelineInfoFilter } from "../registry/registry.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+
+export interface BrokerServiceDeps {
+  readonly registry: Registry;
+  readonly metrics: BrokerMetrics;
+  readonly log: Logger;
+  /** Checks the call's bearer token. @throws StrataError unauthenticated or forbidden */
+  readonly authorize: (authorization: string | undefined) => void;
+}
+
+const EMPTY = Buffer.alloc(0);
+
+function grpcCode(error: unknown): status {
+  if (!isStrataError(error)) return status.INTERNAL;
+  if (error.kind === "unauthenticated") return status.UNAUTHENTICATED;
+  if (error.kind === "forbidden") return status.PERMISSION_DENIED;
+  return error.kind === "fix-input" ? status.INVALID_ARGUMENT : status.INTERNAL;
+}
+
+function grpcError(error: unknown): Partial<ServiceError> {
+  return { code: grpcCode(error), details: describeError(error) };
+}
+
+type SubscribeCall = ServerWritableStream<Buffer, Buffer>;
+type Authorized = { metadata: { get(key: string): (string | Buffer)[] } };
+
+class BrokerService {
+  readonly #deps: BrokerServiceDeps;
+
+  constructor(deps: BrokerServiceDeps) {
+    this.#deps = deps;
+  }
+
+  #authorize(call: Authorized): void {
+    this.#deps.authorize(call.metadata.get("authorization")[0]?.toString());
+  }
+
+  publishOne(call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
+    try {
+      this.#authorize(call);
+      const { type, inner } = unwrapTyped(call.request);
+      this.#deps.metrics.oneOff.inc();
+      this.#deps.metrics.processed.inc();
+      this.#deps.registry.publish(type, inner);
+      answer(null, EMPTY);
+    } catch (error) {
+      answer(grpcError(error));
+    }
+  }
+
+  publishInfos(call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
+    const { metrics, registry, log } = this.#deps;
+    try {
+      this.#authorize(call);
+    } catch (error) {
+      answer(grpcError(error));
+      return;
+    }
+    metrics.publishers.inc();
+    log.info("publication started", { remote: call.getPeer() });
+    let open = true;
+    const finish = (error: unknown): void => {
+      if (!open) return;
+      open = false;
+      metrics.publishers.dec();
+      log.info("publication ended", { remote: call.getPeer() });
+      if (error === null) answer(null, EMPTY);
+      else answer(grpcError(error));
+    };
+    call.on("data", (bytes: Buffer) => {
+      if (!open) return;
+      try {
+        metrics.processed.inc();
+        registry.publish(MESSAGE_TYPE_TIMELINE_INFO, bytes);
+      } catch (error) {
+        finish(error);
+      }
+    });
+    call.on("error", finish);
+    call.on("end", () => finish(null));
+    call.on("cancelled", () => finish(null));
+  }
+
+  subscribe(call: SubscribeCall, decode: (request: Buffer) => BrokerFilter, typed: boolean): void {
+    let filter: BrokerFilter;
+    try {
+      this.#authorize(call);
+      filter = decode(call.request);
+    } catch (error) {
+      call.emit("error", grpcError(error));
+      return;
+    }
+    this.#stream(call, filter, typed);
+  }
+
+  #stream(call: SubscribeCall, filter: BrokerFilter, typed: boolean): void {
+    const { registry, log } = this.#deps;
+    let scheduled = false;
+    let writable = true;
+    let open = true;
+    const pump = (): void => {
+      scheduled = false;
+      while (open && writable) {
+        const bytes = subscriber.take();
+        if (bytes === null) return;
+        this.#deps.metrics.broadcasted.inc();
+        writable = call.write(bytes);
+      }
+    };
+    // Woken once per burst: the whole burst is written in one turn of the loop.
+    const wake = (): void => {
+      if (scheduled) return;
+      scheduled = true;
+      queueMicrotask(pump);
+    };
+    const subscriber: Subscriber = registry.subscribe(filter, typed, wake);
+    this.#updateGauges();
+    log.info("subscription started", { subscription: subscriber.id, timeline: filter.timeline?.timelineId ?? "all", remote: call.getPeer() });
+    call.on("drain", () => {
+      writable = true;
+      wake();
+    });
+    const end = (): void => {
+      if (!open) return;
+      open = false;
+      registry.unsubscribe(subscriber);
+      this.#updateGauges();
+      log.info("subscription ended", { subscription: subscriber.id, dropped: subscriber.droppedCount, remote: call.getPeer() });
+    };
+    call.on("cancelled", end);
+    call.on("close", end);
+    call.on("error", end);
+  }
+
+  #updateGauges(): void {
+    this.#deps.metrics.allKeysSubscribers.set(this.#deps.registry.allKeysSubscribers);
+    this.#deps.metrics.timelineSubscribers.set(this.#deps.registry.timelineSubscribers);
+  }
+}
+
+/** Handlers for `BROKER_METHODS`. */
+export function brokerServiceHandlers(deps: BrokerServiceDeps): UntypedServiceImplementation {
+  const service = new BrokerService(deps);
+  return {
+    publishOne: service.publishOne.bind(service),
+    publishSafekeeperInfo: service.publishInfos.bind(service),
+    subscribeSafekeeperInfo: (call: SubscribeCall) => service.subscribe(call, (bytes) => timelineInfoFilter(decodeSubscribeInfoRequest(bytes)), false),
+    subscribeByFilter: (call: SubscribeCall) => service.subscribe(call, decodeFilterRequest, true),
+  };
+}

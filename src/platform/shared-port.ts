@@ -1,0 +1,83 @@
+/**
+ * One TCP port for two protocols: connections that open with the HTTP/2 preface go to one owner, all others are
+ * relayed to an HTTP/1 server of ours on an ephemeral loopback port. A connection that says nothing for
+ * `PREFACE_TIMEOUT_MS` is dropped.
+ *
+ * Built on node:net because @grpc/grpc-js takes over Node sockets.
+ */
+import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
+import { StrataError } from "../kit/errors.ts";
+import type { TlsServerOptions } from "./network.ts";
+
+const HTTP2_PREFACE_START = "PRI ";
+const PREFACE_TIMEOUT_MS = 10_000;
+
+export interface SharedPort {
+  readonly port: number;
+  /** Stops accepting and drops what is still open. */
+  close(): Promise<void>;
+}
+
+export interface SharedPortOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls?: TlsServerOptions | null;
+  /** Takes a socket whose first bytes have been put back. */
+  readonly onHttp2: (socket: Socket) => void;
+  /** Loopback port of the HTTP/1 server. */
+  readonly http1Port: number;
+}
+
+function relayTo(port: number, socket: Socket): void {
+  const upstream = netConnect({ host: "127.0.0.1", port });
+  upstream.on("error", () => socket.destroy());
+  socket.on("error", () => upstream.destroy());
+  socket.on("close", () => upstream.destroy());
+  upstream.on("close", () => socket.end());
+  upstream.pipe(socket);
+  socket.pipe(upstream);
+}
+
+function sniff(socket: Socket, options: SharedPortOptions): void {
+  const drop = (): void => void socket.destroy();
+  socket.setTimeout(PREFACE_TIMEOUT_MS, drop);
+  socket.on("error", drop);
+  socket.once("data", (first: Buffer) => {
+    socket.pause();
+    socket.setTimeout(0);
+    socket.off("timeout", drop);
+    socket.unshift(first);
+    if (first.toString("latin1", 0, 4) === HTTP2_PREFACE_START) options.onHttp2(socket);
+    else relayTo(options.http1Port, socket);
+  });
+}
+
+/** @throws StrataError conflict `port-in-use` */
+export async function listenShared(options: SharedPortOptions): Promise<SharedPort> {
+  const open = new Set<Socket>();
+  const accept = (socket: Socket): void => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
+    sniff(socket, options);
+  };
+  const tls = options.tls ?? null;
+  const server: Server = tls === null ? createServer(accept) : createTlsServer({ cert: tls.certPem, key: tls.keyPem, ALPNProtocols: ["h2", "http/1.1"] }, accept);
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject);
+  server.listen(options.port, options.host, resolve);
+  try {
+    await promise;
+  } catch (error) {
+    throw new StrataError("conflict", "port-in-use", `cannot listen on ${options.host}:${options.port}`, { cause: error });
+  }
+  const address = server.address();
+  const port = typeof address === "object" && address !== null ? address.port : options.port;
+  return {
+    port,
+    close: () => new Promise((done) => {
+      server.close(() => done());
+      for (const socket of open) socket.destroy();
+    }),
+  };
+}
