@@ -30,6 +30,5 @@ export interface KeyValue {
 /** True when nothing below this value is needed to read it. */
 export function valueWillInit(value: Value): boolean {
   if (value.kind === "image") return true;
-  if (value.kind === "postgres") return value.willInit;
-  return value.record.type === "aux-file";
+  return value.kind === "postgres" && value.willInit;
 }

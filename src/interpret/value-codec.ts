@@ -1,0 +1,191 @@
+/**
+ * The byte form of `Value` in layer files: bincode, big-endian, integers of fixed width.
+ *
+ * | form | bytes |
+ * | --- | --- |
+ * | image | u32 0 · u64 length · bytes |
+ * | PostgreSQL record | u32 1 · u32 0 · u8 willInit · u64 length · bytes |
+ * | clear visibility-map flags | u32 1 · u32 1 · option u32 new · option u32 old · u8 flags |
+ * | clog committed | u32 1 · u32 2 · u64 n · n × u32 xid · i64 timestamp |
+ * | clog aborted | u32 1 · u32 3 · u64 n · n × u32 xid |
+ * | multixact offset | u32 1 · u32 4 · u32 multixact · u32 offset |
+ * | multixact members | u32 1 · u32 5 · u32 offset · u64 n · n × (u32 xid · u32 status) |
+ * | aux file (v1) | u32 1 · u32 6 · u64 length · path · option (u64 length · content) |
+ * | truncate visibility map | u32 1 · u32 7 · u64 byte · u64 bit offset |
+ *
+ * An option is u8 0, or u8 1 and the value. Source: the peer's pageserver_api value and record modules.
+ */
+import { ByteReader, ByteWriter, utf8, utf8ToString } from "../kit/bytes.ts";
+import { StrataError } from "../kit/errors.ts";
+import type { NeonRecord, Value } from "./value.ts";
+
+const IMAGE_HEADER_SIZE = 12;
+const POSTGRES_HEADER_SIZE = 17;
+const RECORD_TYPES = [
+  "postgres",
+  "clear-visibility-map-flags",
+  "clog-set-committed",
+  "clog-set-aborted",
+  "multixact-offset-create",
+  "multixact-members-create",
+  "aux-file",
+  "truncate-visibility-map",
+] as const;
+
+/** A new array, owned by the caller. */
+export function encodeValue(value: Value): Uint8Array {
+  if (value.kind === "image") return withHeader(value.bytes, IMAGE_HEADER_SIZE, () => {});
+  if (value.kind === "postgres") {
+    return withHeader(value.record, POSTGRES_HEADER_SIZE, (view) => {
+      view.setUint32(0, 1);
+      view.setUint8(8, value.willInit ? 1 : 0);
+    });
+  }
+  const writer = new ByteWriter(64);
+  writer.u32be(1).u32be(RECORD_TYPES.indexOf(value.record.type));
+  writeNeonRecord(writer, value.record);
+  return writer.finish();
+}
+
+function withHeader(payload: Uint8Array, headerSize: number, fill: (view: DataView) => void): Uint8Array {
+  const bytes = new Uint8Array(headerSize + payload.length);
+  const view = new DataView(bytes.buffer);
+  fill(view);
+  view.setUint32(headerSize - 4, payload.length);
+  bytes.set(payload, headerSize);
+  return bytes;
+}
+
+/** Size of `encodeValue(value)` without making it, for the two hot kinds; an upper estimate for the rest. */
+export function encodedValueSize(value: Value): number {
+  if (value.kind === "image") return IMAGE_HEADER_SIZE + value.bytes.length;
+  if (value.kind === "postgres") return POSTGRES_HEADER_SIZE + value.record.length;
+  return encodeValue(value).length;
+}
+
+function writeNeonRecord(w: ByteWriter, record: NeonRecord): void {
+  switch (record.type) {
+    case "clear-visibility-map-flags":
+      writeOptionU32(w, record.newHeapBlock);
+      writeOptionU32(w, record.oldHeapBlock);
+      w.u8(record.flags);
+      return;
+    case "clog-set-committed":
+      writeXids(w, record.xids);
+      w.i64be(record.timestamp);
+      return;
+    case "clog-set-aborted":
+      return writeXids(w, record.xids);
+    case "multixact-offset-create":
+      w.u32be(record.multiXid).u32be(record.memberOffset);
+      return;
+    case "multixact-members-create":
+      w.u32be(record.memberOffset).u64be(BigInt(record.members.length));
+      for (const member of record.members) w.u32be(member.xid).u32be(member.status);
+      return;
+    case "aux-file":
+      writeBlob(w, utf8(record.path));
+      w.u8(record.content === null ? 0 : 1);
+      if (record.content !== null) writeBlob(w, record.content);
+      return;
+    case "truncate-visibility-map":
+      w.u64be(BigInt(record.truncByte)).u64be(BigInt(record.truncOffset));
+  }
+}
+
+function writeOptionU32(w: ByteWriter, value: number | null): void {
+  w.u8(value === null ? 0 : 1);
+  if (value !== null) w.u32be(value);
+}
+
+function writeXids(w: ByteWriter, xids: readonly number[]): void {
+  w.u64be(BigInt(xids.length));
+  for (const xid of xids) w.u32be(xid);
+}
+
+function writeBlob(w: ByteWriter, bytes: Uint8Array): void {
+  w.u64be(BigInt(bytes.length)).bytes(bytes);
+}
+
+/** Images and records are views into `bytes`. @throws StrataError corrupt `bad-value` or `truncated` */
+export function decodeValue(bytes: Uint8Array): Value {
+  const reader = new ByteReader(bytes, "stored value");
+  const value = readValue(reader);
+  if (reader.remaining !== 0) throw bad(`${reader.remaining} bytes after its end`);
+  return value;
+}
+
+function readValue(r: ByteReader): Value {
+  const kind = r.u32be();
+  if (kind === 0) return { kind: "image", bytes: r.bytes(readLength(r, 1)) };
+  if (kind !== 1) throw bad(`unknown kind ${kind}`);
+  const number = r.u32be();
+  const type = RECORD_TYPES[number];
+  if (type === undefined) throw bad(`unknown record type ${number}`);
+  if (type !== "postgres") return { kind: "neon", record: readNeonRecord(r, type) };
+  const willInit = readFlag(r);
+  return { kind: "postgres", willInit, record: r.bytes(readLength(r, 1)) };
+}
+
+function readNeonRecord(r: ByteReader, type: NeonRecord["type"]): NeonRecord {
+  switch (type) {
+    case "clear-visibility-map-flags":
+      return { type, newHeapBlock: readOptionU32(r), oldHeapBlock: readOptionU32(r), flags: r.u8() };
+    case "clog-set-committed":
+      return { type, xids: readXids(r), timestamp: r.i64be() };
+    case "clog-set-aborted":
+      return { type, xids: readXids(r) };
+    case "multixact-offset-create":
+      return { type, multiXid: r.u32be(), memberOffset: r.u32be() };
+    case "multixact-members-create": {
+      const memberOffset = r.u32be();
+      const count = readLength(r, 8);
+      return { type, memberOffset, members: Array.from({ length: count }, () => ({ xid: r.u32be(), status: r.u32be() })) };
+    }
+    case "aux-file": {
+      const path = utf8ToString(r.bytes(readLength(r, 1)));
+      return { type, path, content: readFlag(r) ? r.bytes(readLength(r, 1)) : null };
+    }
+    case "truncate-visibility-map":
+      return { type, truncByte: Number(r.u64be()), truncOffset: Number(r.u64be()) };
+  }
+}
+
+function readFlag(r: ByteReader): boolean {
+  const flag = r.u8();
+  if (flag > 1) throw bad(`flag byte ${flag}`);
+  return flag === 1;
+}
+
+function readOptionU32(r: ByteReader): number | null {
+  return readFlag(r) ? r.u32be() : null;
+}
+
+function readXids(r: ByteReader): number[] {
+  return Array.from({ length: readLength(r, 4) }, () => r.u32be());
+}
+
+/** A count of items of `itemSize` bytes that the input can really hold. */
+function readLength(r: ByteReader, itemSize: number): number {
+  const length = r.u64be();
+  if (length * BigInt(itemSize) > BigInt(r.remaining)) throw bad(`${length} items of ${itemSize} bytes, with ${r.remaining} bytes left`);
+  return Number(length);
+}
+
+/** Whether the encoded value needs nothing below it, without decoding it. @throws StrataError corrupt `bad-value` */
+export function encodedValueWillInit(bytes: Uint8Array): boolean {
+  if (bytes.length < IMAGE_HEADER_SIZE) throw bad(`only ${bytes.length} bytes`);
+  if (isU32(bytes, 0, 0)) return true;
+  if (!isU32(bytes, 0, 1)) throw bad("unknown kind");
+  if (!isU32(bytes, 4, 0)) return false;
+  if (bytes.length < POSTGRES_HEADER_SIZE) throw bad(`only ${bytes.length} bytes`);
+  return bytes[8] === 1;
+}
+
+function isU32(bytes: Uint8Array, at: number, value: number): boolean {
+  return bytes[at] === 0 && bytes[at + 1] === 0 && bytes[at + 2] === 0 && bytes[at + 3] === value;
+}
+
+function bad(what: string): StrataError {
+  return new StrataError("corrupt", "bad-value", `stored value: ${what}`);
+}
