@@ -1,0 +1,288 @@
+/**
+ * Cuts a stream of WAL bytes into records.
+ *
+ * Bytes come in pieces of any size (`feed`), records go out one by one (`next`). Where a record lies whole within one page
+ * of one piece, it is decoded in place: nothing is copied and nothing allocated. Otherwise its parts are collected in a
+ * buffer that is reused.
+ *
+ * Invariants: `#position` is the LSN of the next byte to look at; `#recordLength > 0` exactly while the parts of the record
+ * at `#recordLsn` are being collected; when `next` returns false every byte fed has been taken.
+ *
+ * Source: PostgreSQL access/transam/xlogreader.c (XLogDecodeNextRecord).
+ */
+import { dataViewOf } from "../../kit/bytes.ts";
+import { StrataError, invariant } from "../../kit/errors.ts";
+import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
+import type { PgMajor } from "../versions/major.ts";
+import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
+import { decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
+import {
+  LONG_HEADER_SIZE,
+  type WalGeometry,
+  type WalPageHeader,
+  XLP_FIRST_IS_CONTRECORD,
+  XLP_FIRST_IS_OVERWRITE_CONTRECORD,
+  checkSegmentSize,
+  decodePageHeader,
+  pageHeaderSize,
+} from "./page-header.ts";
+import { WalRecord } from "./record.ts";
+
+const FIRST_BUFFER_BYTES = 2 * WAL_PAGE_SIZE;
+/** A buffer grown beyond this for one record is not kept for the next. */
+const KEPT_BUFFER_BYTES = 1024 * 1024;
+
+export class WalStreamDecoder {
+  readonly #geometry: WalGeometry;
+  /** The piece last fed, and what of it has been taken. */
+  #piece: Uint8Array = new Uint8Array(0);
+  #pieceView: DataView = dataViewOf(this.#piece);
+  #taken = 0;
+  #position: Lsn;
+  /** Bytes before this are padding or the rest of a switched segment: not looked at. */
+  #skipUntil: Lsn;
+  #header = new Uint8Array(LONG_HEADER_SIZE);
+  #headerView = dataViewOf(this.#header);
+  #headerLength = 0;
+  /** False while the header of the page at `#position` is still to come. */
+  #headerSeen: boolean;
+  /** The record being collected. */
+  #buffer = new Uint8Array(FIRST_BUFFER_BYTES);
+  #bufferView = dataViewOf(this.#buffer);
+  #recordLsn: Lsn = 0;
+  #recordLength = 0;
+  #collected = 0;
+  #scratch = new WalRecord();
+  /** Start of the last record returned: what the next one's prev link must say. 0 before the first. */
+  #previousLsn: Lsn = 0;
+  #recordEnd: Lsn;
+  #timelineId = 0;
+
+  /**
+   * @param startLsn a record boundary, or the start of a page or segment on which a record begins
+   * @throws StrataError fix-input `bad-start-lsn`, `bad-segment-size`
+   */
+  constructor(startLsn: Lsn, version: PgMajor, segmentSize: number) {
+    checkSegmentSize(segmentSize);
+    const inPage = startLsn % WAL_PAGE_SIZE;
+    if (startLsn % 8 !== 0 || (inPage !== 0 && inPage < pageHeaderSize(startLsn - inPage, segmentSize))) {
+      throw new StrataError("fix-input", "bad-start-lsn", `no WAL record can start at ${lsnToString(startLsn)}`);
+    }
+    this.#geometry = { version, segmentSize };
+    this.#position = startLsn;
+    this.#skipUntil = startLsn;
+    this.#recordEnd = startLsn;
+    this.#headerSeen = inPage !== 0;
+  }
+
+  /** LSN of the next byte that `feed` expects. */
+  get position(): Lsn {
+    return this.#position + (this.#piece.length - this.#taken);
+  }
+
+  /** End of the last record returned by `next` (the start LSN before the first): where a new decoder would go on. */
+  get recordEnd(): Lsn {
+    return this.#recordEnd;
+  }
+
+  /**
+   * Hands over the next bytes of the log. They are borrowed until `next` has returned false. Bytes below `position` (when
+   * `lsnOfBytes` says so) are ignored: a sender may repeat itself.
+   *
+   * @throws StrataError corrupt `wal-gap` when `lsnOfBytes` is beyond `position`
+   */
+  feed(bytes: Uint8Array, lsnOfBytes?: Lsn): void {
+    invariant(this.#taken === this.#piece.length, "WAL fed before next() returned false");
+    let skip = 0;
+    if (lsnOfBytes !== undefined && lsnOfBytes !== this.#position) {
+      if (lsnOfBytes > this.#position) throw corrupt("wal-gap", this.#position, `the bytes that come next are those of ${lsnToString(lsnOfBytes)}`);
+      skip = Math.min(this.#position - lsnOfBytes, bytes.length);
+    }
+    if (bytes !== this.#piece) {
+      this.#piece = bytes;
+      this.#pieceView = dataViewOf(bytes);
+    }
+    this.#taken = skip;
+  }
+
+  /**
+   * Decodes the next record into `into`; false when more bytes are needed. `into` borrows the piece fed or this decoder's
+   * buffer: it is good until the next call of `next`, as long as the caller leaves the piece alone.
+   *
+   * @throws StrataError corrupt `wal-bad-page-header`, `wal-bad-contrecord`, `wal-bad-record`, `wal-bad-prev-link`,
+   * `wal-bad-crc`; the decoder is of no use after that
+   */
+  next(into: WalRecord): boolean {
+    while (this.#taken < this.#piece.length) {
+      if (this.#position < this.#skipUntil) {
+        this.#advance(Math.min(this.#skipUntil - this.#position, this.#piece.length - this.#taken));
+      } else if (!this.#headerSeen) {
+        this.#takePageHeader();
+      } else if (this.#recordLength !== 0 || this.#collected !== 0) {
+        if (this.#collect(into)) return true;
+      } else if (this.#takeInPlace(into)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #advance(length: number): void {
+    this.#taken += length;
+    this.#position += length;
+    this.#headerSeen = this.#position % WAL_PAGE_SIZE !== 0;
+  }
+
+  #leftOnPage(): number {
+    return WAL_PAGE_SIZE - (this.#position % WAL_PAGE_SIZE);
+  }
+
+  #takePageHeader(): void {
+    const pageLsn = this.#position - this.#headerLength;
+    const size = pageHeaderSize(pageLsn, this.#geometry.segmentSize);
+    const available = this.#piece.length - this.#taken;
+    if (this.#headerLength === 0 && available >= size) {
+      const view = new DataView(this.#piece.buffer, this.#piece.byteOffset + this.#taken, size);
+      this.#advance(size);
+      this.#enterPage(decodePageHeader(view, pageLsn, this.#geometry));
+      return;
+    }
+    const part = Math.min(available, size - this.#headerLength);
+    this.#header.set(this.#piece.subarray(this.#taken, this.#taken + part), this.#headerLength);
+    this.#headerLength += part;
+    this.#advance(part);
+    this.#headerSeen = this.#headerLength === size;
+    if (!this.#headerSeen) return;
+    this.#headerLength = 0;
+    this.#enterPage(decodePageHeader(this.#headerView, pageLsn, this.#geometry));
+  }
+
+  /** Checks that the page goes on with what the page before left unfinished. */
+  #enterPage(header: WalPageHeader): void {
+    if (header.timelineId < this.#timelineId) {
+      throw corrupt("wal-bad-page-header", header.pageLsn, `timeline ${header.timelineId} after ${this.#timelineId}`);
+    }
+    this.#timelineId = header.timelineId;
+    if ((header.info & XLP_FIRST_IS_OVERWRITE_CONTRECORD) !== 0) {
+      this.#dropCollected();
+      return;
+    }
+    const expected = this.#recordLength - this.#collected;
+    const continued = (header.info & XLP_FIRST_IS_CONTRECORD) !== 0;
+    if (continued === expected > 0 && (!continued || header.remainingLength === expected)) return;
+    const stated = continued ? `${header.remainingLength} bytes` : "nothing";
+    throw corrupt("wal-bad-contrecord", header.pageLsn, `the page continues a record with ${stated}, ${expected} bytes are missing`);
+  }
+
+  /** The common case: a record whole on this page and in this piece. Else begins to collect it and returns false. */
+  #takeInPlace(into: WalRecord): boolean {
+    const start = this.#taken;
+    const limit = Math.min(this.#piece.length - start, this.#leftOnPage());
+    const length = limit < 4 ? 0 : this.#pieceView.getUint32(start, true);
+    if (limit >= 4) this.#checkLength(length, this.#position);
+    if (limit < 4 || length > limit) {
+      this.#recordLsn = this.#position;
+      this.#collectPart(limit);
+      return false;
+    }
+    into.bytes = this.#piece;
+    into.view = this.#pieceView;
+    into.start = start;
+    this.#finish(into, this.#position, length);
+    return true;
+  }
+
+  /** Adds to the record being collected; true when it is whole, and decoded into `into`. */
+  #collect(into: WalRecord): boolean {
+    // Until the length is known (always on the record's first page) take no more than the four bytes that say it.
+    const missing = (this.#recordLength === 0 ? 4 : this.#recordLength) - this.#collected;
+    this.#collectPart(Math.min(missing, this.#piece.length - this.#taken, this.#leftOnPage()));
+    if (this.#recordLength === 0 || this.#collected < this.#recordLength) return false;
+    into.bytes = this.#buffer;
+    into.view = this.#bufferView;
+    into.start = 0;
+    const length = this.#recordLength;
+    this.#recordLength = 0;
+    this.#collected = 0;
+    this.#finish(into, this.#recordLsn, length);
+    if (this.#buffer.length > KEPT_BUFFER_BYTES) this.#replaceBuffer(FIRST_BUFFER_BYTES);
+    return true;
+  }
+
+  #collectPart(length: number): void {
+    const before = this.#collected;
+    this.#makeRoom(before + length);
+    this.#buffer.set(this.#piece.subarray(this.#taken, this.#taken + length), before);
+    this.#collected = before + length;
+    this.#advance(length);
+    if (before < 4 && this.#collected >= 4) {
+      this.#recordLength = this.#bufferView.getUint32(0, true);
+      this.#checkLength(this.#recordLength, this.#recordLsn);
+    }
+    if (before < RECORD_HEADER_SIZE && this.#collected >= RECORD_HEADER_SIZE) this.#checkCollectedHeader();
+  }
+
+  /** A record in parts is checked as soon as its header is whole, before its length makes the buffer grow. */
+  #checkCollectedHeader(): void {
+    const scratch = this.#scratch;
+    scratch.view = this.#bufferView;
+    scratch.version = this.#geometry.version;
+    scratch.lsn = this.#recordLsn;
+    scratch.totalLength = this.#recordLength;
+    decodeRecordHeader(scratch);
+    this.#checkPreviousLink(scratch.prevLsn, this.#recordLsn);
+  }
+
+  /** Grows with the bytes that have come, never on a stated length alone. */
+  #makeRoom(length: number): void {
+    if (length <= this.#buffer.length) return;
+    const old = this.#buffer;
+    this.#replaceBuffer(Math.max(length, old.length * 2));
+    this.#buffer.set(old.subarray(0, this.#collected));
+  }
+
+  #replaceBuffer(size: number): void {
+    this.#buffer = new Uint8Array(size);
+    this.#bufferView = dataViewOf(this.#buffer);
+  }
+
+  #dropCollected(): void {
+    this.#recordLength = 0;
+    this.#collected = 0;
+  }
+
+  /** `#position` is right behind the record when it was collected, at its start when it lies in place. */
+  #finish(into: WalRecord, lsn: Lsn, length: number): void {
+    const behind = lsn === this.#position ? lsn + length : this.#position;
+    into.version = this.#geometry.version;
+    into.totalLength = length;
+    into.lsn = lsn;
+    into.endLsn = lsnAlign(behind);
+    decodeInPlace(into, true);
+    this.#checkPreviousLink(into.prevLsn, lsn);
+    if (into.rmid === RMGR.XLOG && (into.info & XLR_RMGR_INFO_MASK) === XLOG_SWITCH) {
+      const segmentSize = this.#geometry.segmentSize;
+      into.endLsn = Math.ceil(into.endLsn / segmentSize) * segmentSize;
+    }
+    if (behind !== this.#position) this.#advance(length);
+    this.#skipUntil = into.endLsn;
+    this.#previousLsn = lsn;
+    this.#recordEnd = into.endLsn;
+  }
+
+  #checkLength(length: number, lsn: Lsn): void {
+    if (length >= RECORD_HEADER_SIZE && length <= RECORD_SIZE_MAX) return;
+    throw corrupt("wal-bad-record", lsn, `a record of ${length} bytes`);
+  }
+
+  #checkPreviousLink(link: Lsn, lsn: Lsn): void {
+    if (this.#previousLsn === 0 ? link < lsn : link === this.#previousLsn) return;
+    const expected = this.#previousLsn === 0 ? "below its own" : lsnToString(this.#previousLsn);
+    throw corrupt("wal-bad-prev-link", lsn, `the record before is said to be at ${lsnToString(link)}, expected ${expected}`);
+  }
+}
+
+function corrupt(code: string, lsn: Lsn, what: string): StrataError {
+  return new StrataError("corrupt", code, `WAL at ${lsnToString(lsn)}: ${what}`, { details: { lsn: lsnToString(lsn) } });
+}
+
