@@ -27,8 +27,9 @@ function grpcCode(error: unknown): status {
   return error.kind === "fix-input" ? status.INVALID_ARGUMENT : status.INTERNAL;
 }
 
-function grpcError(error: unknown): Partial<ServiceError> {
-  return { code: grpcCode(error), details: describeError(error) };
+function grpcError(error: unknown): Pick<ServiceError, "code" | "details"> & Error {
+  const details = describeError(error);
+  return Object.assign(new Error(details), { code: grpcCode(error), details });
 }
 
 type SubscribeCall = ServerWritableStream<Buffer, Buffer>;
