@@ -16,6 +16,8 @@ export type RedoHandler = (page: Uint8Array, view: DataView, record: WalRecord, 
 export interface RedoManager {
   readonly name: string;
   readonly redo: RedoHandler;
+  /** Runs after an image was restored, for the changes PostgreSQL makes to a page after it took the image. */
+  readonly afterImage?: RedoHandler;
   /** Whether records with these manager bits (`info & 0xf0`) can be applied to a block. */
   readonly supports: (info: number) => boolean;
 }
