@@ -59,7 +59,8 @@ export class MemoryConnection implements Connection {
     if (this.#ended) return;
     this.#ended = true;
     this.peer?.receive(null);
-    if (this.peer?.#ended === true) this.destroy();
+    const { peer } = this;
+    if (peer !== null && peer.#ended) this.destroy();
   }
 
   destroy(): void {
@@ -67,7 +68,7 @@ export class MemoryConnection implements Connection {
     this.receive(null);
     this.#closed.resolve();
     if (this.peer !== null && !this.peer.#ended) this.peer.receive(null);
-    this.peer?.#closed.resolve();
+    if (this.peer !== null) this.peer.#closed.resolve();
   }
 }
 
