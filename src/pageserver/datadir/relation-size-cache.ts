@@ -1,0 +1,102 @@
+/**
+ * Sizes of relation forks, kept by ingest as it changes them and filled by reads.
+ *
+ * Invariant: for every fork with an entry, the entry's newest size holds from its LSN on, as far as ingested; for a
+ * fork without one, no change above `completeAsOf` was forgotten. So a size read from storage at an LSN may be cached
+ * only when that LSN is at or above `completeAsOf`, and dropping an entry raises it. The size before the last change
+ * is kept too, so that reads at the last committed LSN still hit while later records wait to be committed.
+ */
+import type { Lsn } from "../../kit/lsn.ts";
+import type { RelTag } from "../../keyspace/relation.ts";
+
+/** Stands for "no such fork" where a size is expected. */
+export const NO_RELATION = -1;
+
+interface Entry {
+  readonly spcOid: number;
+  readonly dbOid: number;
+  readonly fork: number;
+  lsn: Lsn;
+  blocks: number;
+  olderLsn: Lsn;
+  olderBlocks: number;
+}
+
+export class RelationSizeCache {
+  readonly #entries = new Map<number, Entry[]>();
+  readonly #maxRelations: number;
+  #completeAsOf: Lsn;
+
+  /** @param completeAsOf nothing was ingested above it yet */
+  constructor(completeAsOf: Lsn, maxRelations = 200_000) {
+    this.#completeAsOf = completeAsOf;
+    this.#maxRelations = maxRelations;
+  }
+
+  get relationCount(): number {
+    return this.#entries.size;
+  }
+
+  #find(rel: RelTag): Entry | undefined {
+    const entries = this.#entries.get(rel.relNumber);
+    if (entries === undefined) return undefined;
+    for (const entry of entries) {
+      if (entry.fork === rel.fork && entry.dbOid === rel.dbOid && entry.spcOid === rel.spcOid) return entry;
+    }
+    return undefined;
+  }
+
+  /** Blocks as of `lsn`, NO_RELATION when the fork is known not to exist then, undefined when not known. */
+  get(rel: RelTag, lsn: Lsn): number | undefined {
+    const entry = this.#find(rel);
+    if (entry === undefined) return undefined;
+    if (lsn >= entry.lsn) return entry.blocks;
+    return lsn >= entry.olderLsn ? entry.olderBlocks : undefined;
+  }
+
+  /** The newest size, committed or not. */
+  latest(rel: RelTag): number | undefined {
+    return this.#find(rel)?.blocks;
+  }
+
+  /** Ingest changed (or, with NO_RELATION, dropped) the fork at `lsn`. */
+  setByIngest(rel: RelTag, lsn: Lsn, blocks: number): void {
+    const entry = this.#find(rel);
+    if (entry === undefined) {
+      this.#insert(rel, lsn, blocks);
+      return;
+    }
+    if (lsn > entry.lsn) {
+      entry.olderLsn = entry.lsn;
+      entry.olderBlocks = entry.blocks;
+      entry.lsn = lsn;
+    }
+    entry.blocks = blocks;
+  }
+
+  /** A read found `blocks` in storage as of `lsn`. */
+  setByRead(rel: RelTag, lsn: Lsn, blocks: number): void {
+    if (lsn < this.#completeAsOf) return;
+    const entry = this.#find(rel);
+    if (entry === undefined) this.#insert(rel, lsn, blocks);
+    else if (lsn < entry.olderLsn && blocks === entry.olderBlocks) entry.olderLsn = lsn;
+  }
+
+  #insert(rel: RelTag, lsn: Lsn, blocks: number): void {
+    const entry: Entry = { spcOid: rel.spcOid, dbOid: rel.dbOid, fork: rel.fork, lsn, blocks, olderLsn: lsn, olderBlocks: blocks };
+    const entries = this.#entries.get(rel.relNumber);
+    if (entries !== undefined) {
+      entries.push(entry);
+      return;
+    }
+    if (this.#entries.size >= this.#maxRelations) this.#evictOldest();
+    this.#entries.set(rel.relNumber, [entry]);
+  }
+
+  #evictOldest(): void {
+    const oldest = this.#entries.entries().next().value;
+    if (oldest === undefined) return;
+    for (const entry of oldest[1]) this.#completeAsOf = Math.max(this.#completeAsOf, entry.lsn);
+    this.#entries.delete(oldest[0]);
+  }
+}
