@@ -126,8 +126,9 @@ class ChildServer implements PostgresProcess {
     this.#onLogLine = options.onLogLine;
     this.#logRead = Promise.all([this.#readLog(child.stdout), this.#readLog(child.stderr)]);
     this.exited = child.exited.then(() => {
-      this.#exit = { exitCode: child.exitCode, signal: child.signalCode };
-      return this.#exit;
+      const exit: PostgresExit = { exitCode: child.exitCode, signal: child.signalCode === null ? null : String(child.signalCode) };
+      this.#exit = exit;
+      return exit;
     });
   }
 
