@@ -13,9 +13,14 @@ import { restoreImage } from "../page/restore-image.ts";
 import { RMGR } from "../wal/constants.ts";
 import type { WalRecord } from "../wal/record.ts";
 import { btreeManager } from "./btree/btree.ts";
+import { brinManager } from "./brin.ts";
 import { genericManager } from "./generic.ts";
+import { ginManager } from "./gin/gin.ts";
+import { gistManager } from "./gist.ts";
 import { type RedoManager, RMGR_INFO_MASK, blockRef, corruptRecord, unsupportedRedo } from "./handler.ts";
+import { hashManager } from "./hash/hash.ts";
 import { sequenceManager } from "./sequence.ts";
+import { spgistManager } from "./spgist/spgist.ts";
 import { xlogManager } from "./xlog.ts";
 
 /** Highest resource manager id + 1. */
@@ -23,6 +28,11 @@ const MAX_MANAGERS = 256;
 const managers: (RedoManager | undefined)[] = new Array<RedoManager | undefined>(MAX_MANAGERS).fill(undefined);
 managers[RMGR.XLOG] = xlogManager;
 managers[RMGR.BTREE] = btreeManager;
+managers[RMGR.HASH] = hashManager;
+managers[RMGR.GIN] = ginManager;
+managers[RMGR.GIST] = gistManager;
+managers[RMGR.SPGIST] = spgistManager;
+managers[RMGR.BRIN] = brinManager;
 managers[RMGR.SEQ] = sequenceManager;
 managers[RMGR.GENERIC] = genericManager;
 
@@ -54,6 +64,7 @@ function apply(page: Uint8Array, view: DataView, record: WalRecord, blockId: num
   const ref = blockRef(record, blockId);
   if (ref.hasImage && ref.applyImage) {
     restoreImage(record, ref, page);
+    managers[record.rmid]?.afterImage?.(page, view, record, blockId);
     return;
   }
   const manager = managers[record.rmid];
@@ -83,6 +94,7 @@ function located(error: unknown, record: WalRecord, blockId: number): unknown {
  */
 export function redoRecord(page: Uint8Array, record: WalRecord, blockId: number, endLsn: Lsn): void {
   const view = viewOf(page);
+  record.endLsn = endLsn;
   if (record.mainDataOffset + record.mainDataLength > record.bytes.length) corruptRecord("main data ends outside the record");
   try {
     apply(page, view, record, blockId);
