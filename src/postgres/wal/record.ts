@@ -7,6 +7,7 @@
  *
  * Source: PostgreSQL access/xlogrecord.h, access/xlogreader.c (DecodeXLogRecord).
  */
+import { copyBytes } from "../../kit/copy.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 
@@ -67,5 +68,7 @@ export class WalRecord {
 
 /** The record's own bytes, copied out of whatever buffer it lies in. */
 export function copyRecord(record: WalRecord): Uint8Array {
-  return record.bytes.slice(record.start, record.start + record.totalLength);
+  const copy = new Uint8Array(record.totalLength);
+  copyBytes(record.bytes, record.start, copy, 0, record.totalLength);
+  return copy;
 }

@@ -11,6 +11,7 @@
  * Source: PostgreSQL access/transam/xlogreader.c (XLogDecodeNextRecord).
  */
 import { dataViewOf } from "../../kit/bytes.ts";
+import { copyBytes } from "../../kit/copy.ts";
 import { StrataError, invariant } from "../../kit/errors.ts";
 import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
@@ -148,7 +149,7 @@ export class WalStreamDecoder {
       return;
     }
     const part = Math.min(available, size - this.#headerLength);
-    this.#header.set(this.#piece.subarray(this.#taken, this.#taken + part), this.#headerLength);
+    copyBytes(this.#piece, this.#taken, this.#header, this.#headerLength, part);
     this.#headerLength += part;
     this.#advance(part);
     this.#headerSeen = this.#headerLength === size;
@@ -212,7 +213,7 @@ export class WalStreamDecoder {
   #collectPart(length: number): void {
     const before = this.#collected;
     this.#makeRoom(before + length);
-    this.#buffer.set(this.#piece.subarray(this.#taken, this.#taken + length), before);
+    copyBytes(this.#piece, this.#taken, this.#buffer, before, length);
     this.#collected = before + length;
     this.#advance(length);
     if (before < 4 && this.#collected >= 4) {
@@ -238,7 +239,7 @@ export class WalStreamDecoder {
     if (length <= this.#buffer.length) return;
     const old = this.#buffer;
     this.#replaceBuffer(Math.max(length, old.length * 2));
-    this.#buffer.set(old.subarray(0, this.#collected));
+    copyBytes(old, 0, this.#buffer, 0, this.#collected);
   }
 
   #replaceBuffer(size: number): void {
