@@ -14,6 +14,8 @@ import { RMGR } from "../wal/constants.ts";
 import type { WalRecord } from "../wal/record.ts";
 import { btreeManager } from "./btree/btree.ts";
 import { brinManager } from "./brin.ts";
+import { heap2Manager } from "./heap/heap2.ts";
+import { heapManager, peerHeapManager } from "./heap/heap.ts";
 import { genericManager } from "./generic.ts";
 import { ginManager } from "./gin/gin.ts";
 import { gistManager } from "./gist.ts";
@@ -27,6 +29,8 @@ import { xlogManager } from "./xlog.ts";
 const MAX_MANAGERS = 256;
 const managers: (RedoManager | undefined)[] = new Array<RedoManager | undefined>(MAX_MANAGERS).fill(undefined);
 managers[RMGR.XLOG] = xlogManager;
+managers[RMGR.HEAP2] = heap2Manager;
+managers[RMGR.HEAP] = heapManager;
 managers[RMGR.BTREE] = btreeManager;
 managers[RMGR.HASH] = hashManager;
 managers[RMGR.GIN] = ginManager;
@@ -35,6 +39,7 @@ managers[RMGR.SPGIST] = spgistManager;
 managers[RMGR.BRIN] = brinManager;
 managers[RMGR.SEQ] = sequenceManager;
 managers[RMGR.GENERIC] = genericManager;
+managers[RMGR.NEON] = peerHeapManager;
 
 /** Whether `redoRecord` can apply records of this manager with these info bits (xl_info, or its upper four bits) to a block. */
 export function redoSupported(rmid: number, info: number): boolean {

@@ -59,6 +59,8 @@ export class WalRecord {
   origin = 0;
   /** Top-level xid logged with a subtransaction's first record, 0 when absent. */
   toplevelXid = 0;
+  /** Heap records carry command ids: WAL of the peer's patched PostgreSQL 14 and 15, which its bytes do not tell. */
+  heapCommandIds = false;
   mainDataOffset = 0;
   mainDataLength = 0;
   /** Highest block id in use + 1; ids below may be unused. */
