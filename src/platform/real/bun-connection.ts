@@ -47,7 +47,8 @@ export class BunConnection implements Connection {
   #ending = false;
   #finSent = false;
   #isClosed = false;
-  #drainWaiters: (() => void)[] = [];
+  readonly #drainWaiters: (() => void)[] = [];
+  readonly #flushWaiters: (() => void)[] = [];
 
   constructor(socket: RawSocket, options: { readonly remote: string; readonly isTls: boolean }) {
     this.#socket = socket;
@@ -98,6 +99,12 @@ export class BunConnection implements Connection {
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
+  /** Sends at once what is queued; resolves when the kernel has taken it all, without a turn of the event loop if it did. */
+  async flushed(): Promise<void> {
+    this.#flush();
+    while (!this.#isClosed && this.#outgoingBytes > 0) await new Promise<void>((resolve) => this.#flushWaiters.push(resolve));
+  }
+
   end(): void {
     if (this.#isClosed || this.#ending) return;
     this.#ending = true;
@@ -144,7 +151,7 @@ export class BunConnection implements Connection {
     this.#pendingRead = null;
     this.#outgoing = [];
     this.#outgoingBytes = 0;
-    this.#releaseDrainWaiters();
+    this.#releaseWaiters();
     this.#resolveClosed();
   }
 
@@ -174,7 +181,7 @@ export class BunConnection implements Connection {
         this.#waitingForDrain = true;
       }
     }
-    if (this.#outgoingBytes < HIGH_WATER_BYTES) this.#releaseDrainWaiters();
+    this.#releaseWaiters();
     if (this.#ending && this.#outgoing.length === 0 && !this.#finSent && !this.#isClosed) this.#sendFin();
   }
 
@@ -195,9 +202,12 @@ export class BunConnection implements Connection {
     else this.#socket.shutdown();
   }
 
-  #releaseDrainWaiters(): void {
-    const waiters = this.#drainWaiters;
-    this.#drainWaiters = [];
-    for (const waiter of waiters) waiter();
+  #releaseWaiters(): void {
+    if (this.#outgoingBytes < HIGH_WATER_BYTES && this.#drainWaiters.length > 0) {
+      for (const waiter of this.#drainWaiters.splice(0)) waiter();
+    }
+    if (this.#outgoingBytes === 0 && this.#flushWaiters.length > 0) {
+      for (const waiter of this.#flushWaiters.splice(0)) waiter();
+    }
   }
 }

@@ -47,6 +47,8 @@ export class RealNetwork implements Network {
 
   async upgradeToTlsServer(connection: Connection, options: TlsServerOptions): Promise<Connection> {
     if (!(connection instanceof BunConnection)) throw new InvariantError("not a connection of this network");
+    // The answer to the request goes out in the clear; what comes after it does not.
+    await connection.flushed();
     // Bytes sent in the clear ahead of the handshake would be taken for what came through TLS.
     if (connection.unreadBytes > 0) {
       connection.destroy();
