@@ -69,7 +69,8 @@ export class ProtoWriter {
     if (value.length === 0 && !always) return this;
     this.#tag(field, WIRE_LENGTH_DELIMITED);
     this.#varint(0, value.length);
-    this.#data.set(value, this.#reserve(value.length));
+    const at = this.#reserve(value.length);
+    this.#data.set(value, at);
     return this;
   }
 

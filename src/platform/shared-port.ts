@@ -44,7 +44,6 @@ function sniff(socket: Socket, options: SharedPortOptions): void {
   socket.setTimeout(PREFACE_TIMEOUT_MS, drop);
   socket.on("error", drop);
   socket.once("data", (first: Buffer) => {
-    socket.pause();
     socket.setTimeout(0);
     socket.off("timeout", drop);
     socket.unshift(first);

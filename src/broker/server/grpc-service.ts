@@ -32,7 +32,7 @@ function grpcError(error: unknown): Pick<ServiceError, "code" | "details"> & Err
   return Object.assign(new Error(details), { code: grpcCode(error), details });
 }
 
-type SubscribeCall = ServerWritableStream<Buffer, Buffer>;
+type SubscribeCall = ServerWritableStream<Buffer, Uint8Array>;
 type Authorized = { metadata: { get(key: string): (string | Buffer)[] } };
 
 class BrokerService {
@@ -98,7 +98,7 @@ class BrokerService {
       this.#authorize(call);
       filter = decode(call.request);
     } catch (error) {
-      call.emit("error", grpcError(error));
+      call.destroy(grpcError(error));
       return;
     }
     this.#stream(call, filter, typed);

@@ -1,0 +1,97 @@
+/**
+ * The broker role: made of, in start order, the registry, the gRPC service over it, the HTTP application, and the one
+ * port both share. It keeps nothing: a restarted broker is filled again by the next round of publications.
+ */
+import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { StrataError } from "../kit/errors.ts";
+import { createHttpApp } from "../http/app.ts";
+import { bearerToken, checkPermission, JwtAuth } from "../http/auth.ts";
+import { serveHttp } from "../http/serve.ts";
+import type { Logger } from "../observability/log.ts";
+import { Metrics } from "../observability/metrics.ts";
+import type { Platform } from "../platform/platform.ts";
+import { listenShared } from "../platform/shared-port.ts";
+import { BROKER_METHODS } from "./api/service.ts";
+import type { BrokerConfig } from "./config.ts";
+import { Registry } from "./registry/registry.ts";
+import { brokerServiceHandlers } from "./server/grpc-service.ts";
+import { brokerMetrics } from "./server/metrics.ts";
+
+export interface RunningBroker {
+  /** gRPC, and HTTP for /status and /metrics. */
+  readonly port: number;
+  stop(): Promise<void>;
+}
+
+export interface BrokerDeps {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly version: string;
+}
+
+const DROP_WARN_INTERVAL_MS = 1000;
+const STOP_GRACE_MS = 1000;
+
+/** Warns at most once an interval about subscribers that do not keep up. */
+function dropReporter(deps: BrokerDeps): (subscription: number, count: number) => void {
+  let pending = 0;
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return (subscription, count) => {
+    pending += count;
+    const nowMs = deps.platform.clock.monotonicMs();
+    if (nowMs - lastMs < DROP_WARN_INTERVAL_MS) return;
+    deps.log.warn("subscriber does not keep up, oldest messages dropped", { subscription, dropped: pending });
+    lastMs = nowMs;
+    pending = 0;
+  };
+}
+
+function authorizer(jwt: JwtAuth | null): (authorization: string | undefined) => void {
+  if (jwt === null) return () => undefined;
+  return (authorization) => {
+    if (authorization === undefined) throw new StrataError("unauthenticated", "missing-authorization", "missing authorization metadata");
+    checkPermission(jwt.verify(bearerToken(authorization)), { kind: "scope", scopes: ["safekeeperdata", "pageserverapi", "admin"] });
+  };
+}
+
+/** @throws StrataError conflict `port-in-use`, fix-input `bad-jwt-key` */
+export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promise<RunningBroker> {
+  const { platform, log } = deps;
+  const jwt = config.authPublicKeyPath === null ? null : await JwtAuth.load(platform.files, config.authPublicKeyPath, { wallMs: () => platform.clock.wallMs(), audience: "broker" });
+  const metricsRegistry = new Metrics();
+  const metrics = brokerMetrics(metricsRegistry);
+  const reportDrop = dropReporter(deps);
+  const registry = new Registry(config, {
+    dropped: (subscriber, count) => {
+      metrics.dropped.inc(count);
+      reportDrop(subscriber.id, count);
+    },
+  });
+
+  const grpc = new Server({ "grpc.keepalive_time_ms": config.http2KeepaliveIntervalMs, "grpc.keepalive_timeout_ms": 20_000, "grpc.max_receive_message_length": 1 << 20 });
+  grpc.addService(BROKER_METHODS, brokerServiceHandlers({ registry, metrics, log, authorize: authorizer(jwt) }));
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+
+  const app = createHttpApp({ role: "broker", log, auth: jwt === null ? null : { jwt }, metrics: metricsRegistry, version: deps.version, clock: platform.clock, random: platform.random });
+  const http = serveHttp(app, { host: "127.0.0.1", port: 0 });
+  const tls = config.tls === null ? null : { certPem: await readText(platform, config.tls.certPath), keyPem: await readText(platform, config.tls.keyPath) };
+  const shared = await listenShared({ host: config.listenHost, port: config.listenPort, tls, http1Port: http.port, onHttp2: (socket) => injector.injectConnection(socket) }).catch(async (error: unknown) => {
+    await http.stop();
+    throw error;
+  });
+  log.info("broker listens", { host: config.listenHost, port: shared.port });
+  return {
+    port: shared.port,
+    async stop() {
+      injector.drain(STOP_GRACE_MS);
+      await shared.close();
+      injector.destroy();
+      grpc.forceShutdown();
+      await http.stop();
+    },
+  };
+}
+
+async function readText(platform: Platform, path: string): Promise<string> {
+  return new TextDecoder().decode(await platform.files.readFile(path));
+}
