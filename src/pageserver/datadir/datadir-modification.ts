@@ -9,7 +9,7 @@
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { invariant, isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
-import { ByteWriter } from "../../kit/bytes.ts";
+import { ByteReader, ByteWriter } from "../../kit/bytes.ts";
 import { encodedValueSize } from "../../interpret/value-codec.ts";
 import type { KeyValue, Value } from "../../interpret/value.ts";
 import { auxFileKey, updateAuxFiles } from "../../keyspace/aux-file.ts";
@@ -168,6 +168,16 @@ export class DatadirModification implements ModificationWriter {
   /** @param remoteLsn 0 drops the origin */
   setReplOrigin(originId: number, remoteLsn: Lsn): void {
     this.putImage(replOriginKey(originId), new ByteWriter(8).lsnBe(remoteLsn).finish());
+  }
+
+  /** LSN up to which the origin was replayed, 0 for an unknown one. */
+  async replOrigin(originId: number): Promise<Lsn> {
+    try {
+      return new ByteReader(await this.get(replOriginKey(originId)), "replication origin").lsnBe();
+    } catch (error) {
+      if (isStrataError(error, "missing-key")) return 0;
+      throw error;
+    }
   }
 
   /** Empty content removes the file. */

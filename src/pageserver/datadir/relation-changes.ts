@@ -179,6 +179,12 @@ export class RelationChanges {
     this.#putDatabases(databases);
   }
 
+  /** Drops what is left of a tablespace: directories of databases that had relations in it. */
+  async dropTablespace(spcOid: number): Promise<void> {
+    const inTablespace = [...(await this.#loadDatabases()).values()].filter((database) => database.spcOid === spcOid);
+    for (const { dbOid } of inTablespace) await this.dropDatabase(spcOid, dbOid);
+  }
+
   async #forget(rel: RelTag): Promise<void> {
     try {
       this.#to.addBlocks(-(await this.size(rel)));

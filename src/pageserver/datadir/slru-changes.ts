@@ -88,6 +88,10 @@ export class SlruChanges {
     this.#to.putImage(slruBlockKey(kind, segment, block), image);
   }
 
+  async pageExists(page: SlruPage): Promise<boolean> {
+    return this.#here && page.block < (await this.#size(page.kind, page.segment));
+  }
+
   /** Records on one page, in order; a page that does not exist yet starts as zeros. */
   async putRecords(page: SlruPage, records: readonly NeonRecord[]): Promise<void> {
     if (!this.#here || records.length === 0) return;
