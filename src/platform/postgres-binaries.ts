@@ -184,10 +184,12 @@ export interface InitdbOptions {
   readonly dataChecksums?: boolean;
   /** `C` unless given. Encoding is always UTF8. */
   readonly locale?: string;
+  /** fsync the result: for clusters that are kept. */
+  readonly sync?: boolean;
   readonly extraArguments?: readonly string[];
 }
 
-/** Runs initdb with trust authentication and without fsync. @throws StrataError unavailable `initdb-failed` with its output */
+/** Runs initdb with trust authentication. @throws StrataError unavailable `initdb-failed` with its output */
 export async function initdb(options: InitdbOptions): Promise<void> {
   const { user, dataDirectory } = options;
   const binaries = await reachableBinaries(options.binaries, user);
@@ -196,7 +198,7 @@ export async function initdb(options: InitdbOptions): Promise<void> {
   await giveTo(user, dataDirectory);
   const command = [
     join(binaries.binDirectory, "initdb"), "--pgdata", dataDirectory, "--username", options.superuser, "--auth", "trust",
-    "--encoding", "UTF8", "--locale", options.locale ?? "C", "--no-sync", "--no-instructions",
+    "--encoding", "UTF8", "--locale", options.locale ?? "C", "--no-instructions", ...(options.sync === true ? [] : ["--no-sync"]),
     ...(options.dataChecksums === true ? ["--data-checksums"] : []), ...(options.extraArguments ?? []),
   ];
   const { exitCode, output } = await runProgram(command, { user });

@@ -15,6 +15,9 @@ import { type Migration, runMigrations } from "./migrations.ts";
 export type TenantShardRow = typeof tenantShards.$inferSelect;
 export type NodeRow = typeof nodes.$inferSelect;
 
+/** A postgres:// URL, or the place of a private server. */
+export type DatabaseAddress = string | { readonly host: string; readonly port: number; readonly username: string; readonly database: string };
+
 const CONNECTIONS_MAX = 10;
 const CONNECT_TIMEOUT_S = 10;
 
@@ -32,8 +35,9 @@ export class Persistence {
   }
 
   /** Connects and brings the schema up to date. @throws StrataError unavailable `database-unreachable` */
-  static async open(databaseUrl: string, migrations: readonly Migration[], log: Logger): Promise<Persistence> {
-    const client = postgres(databaseUrl, { max: CONNECTIONS_MAX, connect_timeout: CONNECT_TIMEOUT_S, onnotice: () => undefined });
+  static async open(database: DatabaseAddress, migrations: readonly Migration[], log: Logger): Promise<Persistence> {
+    const options = { max: CONNECTIONS_MAX, connect_timeout: CONNECT_TIMEOUT_S, onnotice: () => undefined };
+    const client = typeof database === "string" ? postgres(database, options) : postgres({ ...database, ...options });
     try {
       await client`SELECT 1`;
     } catch (error) {

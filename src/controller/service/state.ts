@@ -58,18 +58,6 @@ export function nodeFromRow(row: NodeRow): Node {
   };
 }
 
-export function nodeToRow(node: Node): NodeRow {
-  return {
-    nodeId: node.id,
-    schedulingPolicy: node.scheduling,
-    listenHttpAddr: node.listenHttpAddr,
-    listenHttpPort: node.listenHttpPort,
-    listenPgAddr: node.listenPgAddr,
-    listenPgPort: node.listenPgPort,
-    availabilityZoneId: node.availabilityZone,
-  };
-}
-
 export function shardFromRow(row: TenantShardRow): TenantShard {
   return {
     id: { tenantId: row.tenantId, number: row.shardNumber, count: row.shardCount },
