@@ -129,7 +129,8 @@ function deleteTuples(page: Uint8Array, view: DataView, record: WalRecord, block
   const count = record.view.getUint16(at + 4, true);
   readOffsetNumbers(record, at + headerSize, count, mainDataEnd(record));
   deleteItems(page, view, offsetNumbers, count);
-  changeFlags(view, F_TUPLES_DELETED, F_HAS_GARBAGE);
+  // PostgreSQL's redo sets "tuples deleted" here, its primary does not, and nothing reads the flag: we follow the primary.
+  changeFlags(view, 0, F_HAS_GARBAGE);
 }
 
 function pageSplit(page: Uint8Array, view: DataView, record: WalRecord, blockId: number): void {
