@@ -131,10 +131,10 @@ function withinTime(dialing: Promise<BunConnection>, limits: DialLimits): Promis
 function upgrade(connection: BunConnection, options: TlsServerOptions): Promise<Connection> {
   const { remote } = connection;
   return new Promise((resolve, reject) => {
-    let secure: BunConnection | undefined;
+    const made: { secure?: BunConnection } = {};
     const fail = (cause: unknown): void => {
       clearTimeout(timer);
-      secure?.destroy();
+      made.secure?.destroy();
       connection.destroy();
       reject(new StrataError("unavailable", "tls-handshake-failed", `TLS handshake with ${remote} failed`, { cause }));
     };
@@ -144,11 +144,11 @@ function upgrade(connection: BunConnection, options: TlsServerOptions): Promise<
       ...({ isServer: true } as object),
       tls: { cert: options.certPem, key: options.keyPem },
       socket: {
-        data: (_socket, bytes) => secure?.onData(bytes),
-        drain: () => secure?.onDrain(),
-        end: () => secure?.onPeerEnd(),
+        data: (_socket, bytes) => made.secure?.onData(bytes),
+        drain: () => made.secure?.onDrain(),
+        end: () => made.secure?.onPeerEnd(),
         close: (_socket, error) => {
-          secure?.onClose(error);
+          made.secure?.onClose(error);
           connection.onClose(error);
           fail(error);
         },
@@ -156,12 +156,12 @@ function upgrade(connection: BunConnection, options: TlsServerOptions): Promise<
         handshake: (_socket, success, error) => {
           if (!success) return fail(error);
           clearTimeout(timer);
-          if (secure !== undefined) resolve(secure);
+          if (made.secure !== undefined) resolve(made.secure);
         },
       },
     });
     // The raw socket's own events now carry ciphertext: nobody reads them.
     (connection.rawSocket as BunSocket).data = undefined;
-    secure = new BunConnection(tlsSocket, { remote, isTls: true });
+    made.secure = new BunConnection(tlsSocket, { remote, isTls: true });
   });
 }
