@@ -14,6 +14,7 @@ export class FakePageserver {
       this.calls.push(`${context.req.method} ${context.req.path}`);
       if (this.failWith !== null && !context.req.path.endsWith("/status")) return context.json({ msg: "refused" }, this.failWith as 500);
       await next();
+      return undefined;
     });
     app.get("/v1/status", (context) => context.json({ id: 1 }));
     app.get("/v1/location_config", (context) => context.json({ tenant_shards: [...this.locations] }));
