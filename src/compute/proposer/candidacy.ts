@@ -1,0 +1,164 @@
+/**
+ * One candidacy with its links: the core fed and its effects carried out, from the first greeting until it is superseded,
+ * fails, or is closed. The log settlement and the running proposer are both made of these.
+ */
+import { StrataError } from "../../kit/errors.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Timer } from "../../platform/clock.ts";
+import { type CoreEffect, type CoreOptions, type Election, ProposerCore } from "./core.ts";
+import { DonorWal } from "./donor-wal.ts";
+import type { LocalWal } from "./local-wal.ts";
+import type { NetworkPlatform, SafekeeperAddress, TimelineConnection } from "./safekeeper-client.ts";
+import { SafekeeperLink } from "./safekeeper-link.ts";
+
+const HEARTBEAT_MS = 1_000;
+
+export interface CandidacyOptions extends Omit<CoreOptions, "slots"> {
+  readonly safekeepers: readonly SafekeeperAddress[];
+  readonly platform: NetworkPlatform;
+  readonly authToken?: string;
+  readonly log: Logger;
+  /** WAL of the local server; null when there is none (settling). */
+  readonly localWal: LocalWal | null;
+  /** Every effect that is not about connections. */
+  readonly onEffect: (effect: CoreEffect) => void;
+}
+
+export class Candidacy {
+  readonly core: ProposerCore;
+  readonly #options: CandidacyOptions;
+  readonly #timeline: TimelineConnection;
+  readonly #links: SafekeeperLink[];
+  readonly #running: Promise<void>[] = [];
+  readonly #abort = new AbortController();
+  readonly #donors = new Map<number, DonorWal>();
+  #heartbeat: Timer | null = null;
+
+  constructor(options: CandidacyOptions) {
+    this.#options = options;
+    const { identity, configuration, mode, platform, log, safekeepers } = options;
+    this.core = new ProposerCore({ identity, configuration, mode, slots: safekeepers.length });
+    const { tenantId, timelineId } = identity;
+    this.#timeline = { tenantId, timelineId, ...(options.authToken === undefined ? {} : { authToken: options.authToken }) };
+    this.#links = safekeepers.map((address, slot) => new SafekeeperLink({
+      slot, address, core: this.core, platform, timeline: this.#timeline, log, signal: this.#abort.signal,
+      readWal: (lsn, maxBytes) => this.#readWal(slot, lsn, maxBytes),
+      carryOut: (effects) => this.#carryOut(effects),
+    }));
+  }
+
+  start(): void {
+    for (const link of this.#links) this.#running.push(link.run());
+    this.#beat();
+  }
+
+  /** Tells the core about newly flushed local WAL and lets it flow. */
+  walAvailable(lsn: Lsn): void {
+    this.core.walAvailable(lsn);
+    this.wake();
+  }
+
+  wake(): void {
+    for (const link of this.#links) link.wake();
+  }
+
+  /** Sends everyone our positions now. */
+  heartbeatNow(): void {
+    this.core.heartbeat();
+    this.wake();
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort();
+    this.#heartbeat?.cancel();
+    for (const donor of this.#donors.values()) donor.close();
+    this.wake();
+    await Promise.all(this.#running);
+  }
+
+  #beat(): void {
+    if (this.#abort.signal.aborted) return;
+    this.#heartbeat = this.#options.platform.clock.after(HEARTBEAT_MS, () => {
+      for (const link of this.#links) link.checkAlive();
+      this.heartbeatNow();
+      this.#beat();
+    });
+  }
+
+  #carryOut(effects: readonly CoreEffect[]): void {
+    let streams = false;
+    for (const effect of effects) {
+      if (this.#abort.signal.aborted) return;
+      switch (effect.kind) {
+        case "send":
+          this.#links[effect.slot].send(effect.message);
+          break;
+        case "drop":
+          this.#links[effect.slot].drop(effect.error);
+          break;
+        case "stream":
+          this.#links[effect.slot].stream();
+          break;
+        case "elected":
+          this.#logElection(effect.election);
+          this.#options.onEffect(effect);
+          break;
+        case "committed":
+          streams = true;
+          this.#options.onEffect(effect);
+          break;
+        default:
+          this.#options.onEffect(effect);
+      }
+    }
+    if (streams) this.wake();
+  }
+
+  #logElection(election: Election): void {
+    const { safekeepers, log } = this.#options;
+    const donor = election.donor === null ? "none" : `${safekeepers[election.donor].host}:${safekeepers[election.donor].port}`;
+    log.info("elected", { term: election.term, startLsn: lsnToString(election.startLsn), donor, mode: this.#options.mode.kind });
+  }
+
+  async #readWal(slot: number, lsn: Lsn, maxBytes: number): Promise<Uint8Array> {
+    const local = (await this.#options.localWal?.read(lsn, maxBytes)) ?? null;
+    if (local !== null) {
+      this.#closeDonor(slot);
+      return local;
+    }
+    const { election } = this.core;
+    const address = this.#donorFor(slot, lsn);
+    if (election === null || address === null) {
+      throw new StrataError("unavailable", "no-donor", `WAL at ${lsnToString(lsn)} is neither here nor on a safekeeper we are connected to`);
+    }
+    let donor = this.#donors.get(slot);
+    if (donor === undefined) {
+      donor = new DonorWal({ platform: this.#options.platform, timeline: this.#timeline, term: this.core.term, signal: this.#abort.signal });
+      this.#donors.set(slot, donor);
+    }
+    return await donor.read(address, lsn, maxBytes);
+  }
+
+  #closeDonor(slot: number): void {
+    this.#donors.get(slot)?.close();
+    this.#donors.delete(slot);
+  }
+
+  /** Another safekeeper of our term that has WAL beyond `lsn`: who acknowledged it, else the one that determined our start. */
+  #donorFor(slot: number, lsn: Lsn): SafekeeperAddress | null {
+    const { election } = this.core;
+    let best = -1;
+    let bestLsn = lsn;
+    for (let other = 0; other < this.#links.length; other++) {
+      const { state, flushLsn } = this.core.slotStatus(other);
+      if (other === slot || state !== "active") continue;
+      const end = other === election?.donor ? Math.max(flushLsn, election.startLsn) : flushLsn;
+      if (end > bestLsn) {
+        best = other;
+        bestLsn = end;
+      }
+    }
+    return best < 0 ? null : this.#options.safekeepers[best];
+  }
+}
