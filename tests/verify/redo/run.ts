@@ -1,0 +1,130 @@
+/**
+ * One check of redo against a real server: start it, let it write WAL, read that WAL with our decoder, replay it.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type Lsn, parseLsn } from "../../../src/kit/lsn.ts";
+import { WalRecord } from "../../../src/postgres/wal/record.ts";
+import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
+import { type StockMajor, StockPostgres } from "../../support/stock-postgres.ts";
+import { type Script, Sessions, runScript } from "./corpus.ts";
+import { type RecordKind, UNREACHED, recordKinds } from "./record-kinds.ts";
+import { Replay } from "./replay.ts";
+import { runSoakRound } from "./soak.ts";
+
+const SEGMENT_SIZE = 16 * 1024 * 1024;
+
+export interface RedoCheckOptions {
+  readonly major: StockMajor;
+  readonly scripts: readonly Script[];
+  /** Random SQL for this long after the scripts; 0: none. */
+  readonly soakMs: number;
+  readonly seed: number;
+  readonly log: (line: string) => void;
+}
+
+export interface RedoCheckResult {
+  readonly replay: Replay;
+  readonly kinds: readonly RecordKind[];
+  /** Kinds seen at least once. */
+  readonly seen: number;
+  /** `manager.kind/block` not seen, with the reason where there is one. */
+  readonly notSeen: readonly { readonly what: string; readonly reason: string | null }[];
+}
+
+const CONF = [
+  "wal_consistency_checking = 'all'", "full_page_writes = on", "wal_level = logical", "wal_log_hints = on", "shared_buffers = 2MB",
+  "autovacuum = off", "max_wal_size = 8GB", "min_wal_size = 256MB", "wal_keep_size = 4GB", "checkpoint_timeout = 1h", "synchronous_commit = off",
+  "max_prepared_transactions = 4", "max_connections = 30", "bgwriter_delay = 10s", "wal_writer_delay = 10ms", "track_commit_timestamp = on",
+  "max_parallel_workers_per_gather = 0", "max_parallel_maintenance_workers = 0", "log_min_messages = error",
+];
+
+/** Reads the log of a running server piece by piece. */
+class WalFollower {
+  readonly #server: StockPostgres;
+  readonly #decoder: WalStreamDecoder;
+  readonly #record = new WalRecord();
+  #position: Lsn;
+
+  constructor(server: StockPostgres, start: Lsn) {
+    this.#server = server;
+    this.#position = start;
+    this.#decoder = new WalStreamDecoder(start, server.major, SEGMENT_SIZE);
+  }
+
+  async replayTo(end: Lsn, replay: Replay): Promise<void> {
+    while (this.#position < end) {
+      const segment = Math.floor(this.#position / SEGMENT_SIZE);
+      const high = Math.floor(segment / 256).toString(16).toUpperCase().padStart(8, "0");
+      const name = `00000001${high}${(segment % 256).toString(16).toUpperCase().padStart(8, "0")}`;
+      const bytes = await readFile(join(this.#server.dataDirectory, "pg_wal", name));
+      const from = this.#position % SEGMENT_SIZE;
+      const stop = Math.min(SEGMENT_SIZE, from + (end - this.#position));
+      this.#decoder.feed(new Uint8Array(bytes.buffer, bytes.byteOffset + from, stop - from), this.#position);
+      while (this.#decoder.next(this.#record)) replay.apply(this.#record);
+      this.#position += stop - from;
+    }
+  }
+}
+
+async function checkpoint(sessions: Sessions): Promise<Lsn> {
+  await sessions.run("watch", "CHECKPOINT");
+  const [row] = await sessions.query("watch", "SELECT redo_lsn::text AS lsn FROM pg_control_checkpoint()");
+  return parseLsn(String(row.lsn));
+}
+
+async function insertLsn(sessions: Sessions): Promise<Lsn> {
+  await sessions.run("watch", "SELECT pg_switch_wal()");
+  await sessions.run("watch", "CHECKPOINT");
+  const [row] = await sessions.query("watch", "SELECT pg_current_wal_flush_lsn()::text AS lsn");
+  return parseLsn(String(row.lsn));
+}
+
+/** Starts a server, runs scripts and random SQL on it, and compares every page. @throws Error when the SQL or the decoding fails */
+export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckResult> {
+  const server = await StockPostgres.create({ major: options.major, conf: CONF });
+  const socket = server.directory;
+  const replay = new Replay();
+  try {
+    await server.start();
+    const sessions = new Sessions(socket);
+    const follower = new WalFollower(server, await checkpoint(sessions));
+    for (const script of options.scripts) {
+      const startMs = performance.now();
+      const own = new Sessions(socket);
+      await runScript(own, script, options.major).finally(() => own.close());
+      const sqlMs = performance.now() - startMs;
+      await follower.replayTo(await insertLsn(sessions), replay);
+      replay.forgetPages();
+      options.log(`${script.name}: ${Math.round(sqlMs)} ms of SQL, ${Math.round(performance.now() - startMs - sqlMs)} ms of redo`);
+    }
+    const deadline = performance.now() + options.soakMs;
+    for (let round = 0; performance.now() < deadline; round++) {
+      await runSoakRound({ socket, major: options.major, seed: options.seed + round, untilMs: Math.min(deadline, performance.now() + 10_000) });
+      await follower.replayTo(await insertLsn(sessions), replay);
+      replay.forgetPages();
+      options.log(`round ${round}, seed ${options.seed + round}: ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
+    }
+    await sessions.close();
+  } finally {
+    await server.remove();
+  }
+  return summarize(options.major, replay);
+}
+
+function summarize(major: number, replay: Replay): RedoCheckResult {
+  const kinds = recordKinds(major);
+  const rows = [...replay.coverage.values()];
+  const notSeen: { what: string; reason: string | null }[] = [];
+  let seen = 0;
+  for (const kind of kinds) {
+    const ofKind = rows.filter((row) => row.rmid === kind.rmid && row.operation === kind.info);
+    if (ofKind.length > 0) seen++;
+    for (const block of kind.blocks) {
+      if (ofKind.some((row) => row.blockId === block)) continue;
+      const name = `${kind.manager}.${kind.name}`;
+      notSeen.push({ what: `${name}/${block}`, reason: UNREACHED[`${name}/${block}`] ?? UNREACHED[name] ?? null });
+    }
+  }
+  return { replay, kinds, seen, notSeen };
+}
