@@ -1,9 +1,4 @@
-/** Entry of the executable. */
-import { versionLine } from "./kit/version.ts";
+/** Entry of the executable: hands the command line to `cli/`, and the exit code to the system. */
+import { runCommandLine } from "./cli/command-line.ts";
 
-if (process.argv.includes("--version")) {
-  console.log(versionLine());
-} else {
-  console.error("usage: strata --version");
-  process.exitCode = 2;
-}
+process.exitCode = await runCommandLine({ argv: process.argv.slice(2), invokedAs: process.argv0, environment: process.env });

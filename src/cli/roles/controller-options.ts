@@ -1,0 +1,36 @@
+/** The controller's command line: the peer's storage_controller flags where both have them. */
+import { CONTROLLER_DEFAULTS, type ControllerConfig } from "../../controller/config.ts";
+import { parseDuration } from "../../kit/humantime.ts";
+import { option, type OptionValues } from "../options/option-table.ts";
+import { hostPort, optionalPath, pgMajor, text } from "../options/parsers.ts";
+import { COMMON_OPTIONS } from "./common-options.ts";
+
+export const CONTROLLER_OPTIONS = {
+  ...COMMON_OPTIONS,
+  listen: option({ flag: "-l, --listen <host:port>", help: "where to listen for HTTP", parse: hostPort, default: { host: CONTROLLER_DEFAULTS.listenHost, port: CONTROLLER_DEFAULTS.listenPort } }),
+  databaseUrl: option({ flag: "--database-url <url>", help: "postgres:// URL; a private PostgreSQL is started without it", parse: text, default: null }),
+  datadir: option({ flag: "-D, --datadir <path>", help: "directory of the private PostgreSQL", parse: text, default: "./controller" }),
+  pgVersion: option({ flag: "--pg-version <major>", help: "of the private PostgreSQL", parse: pgMajor, default: 17 as const }),
+  pgBinDir: option({ flag: "--pg-bin-dir <path>", help: "PostgreSQL's binaries, if not those of the npm package", parse: optionalPath, default: null }),
+  pgUser: option({ flag: "--pg-user <name>", help: "user PostgreSQL runs as when we are root", parse: text, default: null }),
+  publicKeyPath: option({ flag: "--auth-public-key-path <path>", help: "PEM file or directory of Ed25519 public keys; tokens are required with it", parse: optionalPath, default: null }),
+  jwtToken: option({ flag: "--jwt-token <token>", help: "shown to pageservers", parse: text, default: null }),
+  heartbeatInterval: option({ flag: "--heartbeat-interval <duration>", help: "between looks at the pageservers", parse: parseDuration, default: CONTROLLER_DEFAULTS.heartbeatIntervalMs }),
+  maxOfflineInterval: option({ flag: "--max-offline-interval <duration>", help: "silence after which a pageserver is offline", parse: parseDuration, default: CONTROLLER_DEFAULTS.offlineAfterMs }),
+};
+
+export function controllerConfig(values: OptionValues<typeof CONTROLLER_OPTIONS>): ControllerConfig {
+  return {
+    listenHost: values.listen.host,
+    listenPort: values.listen.port,
+    databaseUrl: values.databaseUrl,
+    dataDirectory: values.datadir,
+    pgMajor: values.pgVersion,
+    pgBinDirectory: values.pgBinDir,
+    pgUser: values.pgUser,
+    authPublicKeyPath: values.publicKeyPath,
+    jwtToken: values.jwtToken,
+    heartbeatIntervalMs: values.heartbeatInterval,
+    offlineAfterMs: values.maxOfflineInterval,
+  };
+}

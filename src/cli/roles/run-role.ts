@@ -1,0 +1,72 @@
+/** What running a role as a process has in common: options, log, platform, signals, exit code. */
+import type { Logger } from "../../observability/log.ts";
+import { createLogger } from "../../observability/log.ts";
+import type { Platform } from "../../platform/platform.ts";
+import { realPlatform } from "../../platform/real/real-platform.ts";
+import { versionLine } from "../../kit/version.ts";
+import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
+import type { CommandLine } from "../command-line.ts";
+import type { COMMON_OPTIONS } from "./common-options.ts";
+
+export interface RoleContext {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly version: string;
+}
+
+export interface RunningRole {
+  stop(): Promise<void>;
+  /** Settles when the role ends by itself: with an error when it had to. */
+  readonly ended?: Promise<void>;
+}
+
+export interface RoleProgram<T extends OptionTable & typeof COMMON_OPTIONS> {
+  readonly name: string;
+  readonly description: string;
+  readonly options: T;
+  /** Starts the role, or does what was asked instead (null: nothing is left running). */
+  readonly start: (values: OptionValues<T>, context: RoleContext) => Promise<RunningRole | null>;
+}
+
+/** Resolves with a signal's name when one arrives that asks to stop. A second one ends the process at once. */
+function stopSignal(log: Logger): { received: Promise<string>; dispose(): void } {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let first = true;
+  const handler = (signal: NodeJS.Signals): void => {
+    if (!first) process.exit(130);
+    first = false;
+    log.info("stopping", { signal });
+    resolve(signal);
+  };
+  process.on("SIGTERM", handler);
+  process.on("SIGINT", handler);
+  return {
+    received: promise,
+    dispose() {
+      process.off("SIGTERM", handler);
+      process.off("SIGINT", handler);
+    },
+  };
+}
+
+/** Runs a role until a signal or its own end. @returns the exit code */
+export async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: RoleProgram<T>, line: CommandLine): Promise<number> {
+  const values = parseOptions(program.options, {
+    program: program.name,
+    description: program.description,
+    argv: line.argv,
+    environment: line.environment,
+    print: (text) => void process.stdout.write(text),
+  });
+  const common = values as OptionValues<typeof COMMON_OPTIONS>;
+  const log = createLogger({ role: program.name, level: common.logLevel, format: common.logFormat === "json" ? "json" : "pretty" });
+  const signal = stopSignal(log);
+  const role = await program.start(values, { platform: realPlatform(), log, version: versionLine(program.name) });
+  if (role === null) return 0;
+  const failure = await Promise.race([signal.received.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
+  if (failure !== null) log.error("role ended", { error: failure.error });
+  await role.stop();
+  signal.dispose();
+  log.info("stopped");
+  return failure === null ? 0 : 1;
+}

@@ -1,0 +1,69 @@
+/** The safekeeper's command line: the peer's flags. */
+import { parseDuration } from "../../kit/humantime.ts";
+import { SAFEKEEPER_DEFAULTS as DEFAULTS, type SafekeeperConfig } from "../../safekeeper/config.ts";
+import { option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
+import { hostPort, integer, optionalPath, text } from "../options/parsers.ts";
+import { COMMON_OPTIONS } from "./common-options.ts";
+
+const BYTES_MAX = Number.MAX_SAFE_INTEGER;
+
+export const SAFEKEEPER_OPTIONS = {
+  ...COMMON_OPTIONS,
+  datadir: option({ flag: "-D, --datadir <path>", help: "directory of WAL and control files", parse: text, default: DEFAULTS.dataDirectory }),
+  id: option({ flag: "--id <number>", help: "node id; the directory remembers it", parse: integer(0, BYTES_MAX), default: null }),
+  listenPg: option({ flag: "-l, --listen-pg <host:port>", help: "where WAL is received and sent", parse: hostPort, default: DEFAULTS.pgAddress }),
+  listenPgTenantOnly: option({ flag: "--listen-pg-tenant-only <host:port>", help: "the same, for tokens of scope tenant only", parse: hostPort, default: null }),
+  listenHttp: option({ flag: "--listen-http <host:port>", help: "management and metrics", parse: hostPort, default: DEFAULTS.httpAddress }),
+  advertisePg: option({ flag: "--advertise-pg <host:port>", help: "address told to others, if not the one listened on", parse: text, default: null }),
+  availabilityZone: option({ flag: "--availability-zone <name>", help: "told to pageservers, which prefer their own", parse: text, default: null }),
+  noSync: toggle("-n, --no-sync", "do not wait for the disk: unsafe, for tests"),
+  brokerEndpoint: option({ flag: "--broker-endpoint <url>", help: "http[s]://host:port of the broker; empty for none", parse: optionalPath, default: DEFAULTS.brokerEndpoint }),
+  brokerKeepaliveInterval: option({ flag: "--broker-keepalive-interval <duration>", help: "between HTTP/2 pings to the broker", parse: parseDuration, default: DEFAULTS.brokerKeepaliveIntervalMs }),
+  disablePeriodicBrokerPush: toggle("--disable-periodic-broker-push", "tell the broker nothing by itself: for tests"),
+  heartbeatTimeout: option({ flag: "--heartbeat-timeout <duration>", help: "silence after which a peer is taken for dead", parse: parseDuration, default: DEFAULTS.heartbeatTimeoutMs }),
+  peerRecovery: option({ flag: "--peer-recovery <boolean>", help: "fetch missing WAL from peers", parse: parseBoolean, default: DEFAULTS.peerRecovery }),
+  disableWalBackup: toggle("--disable-wal-backup", "remove WAL without waiting for its backup"),
+  maxOffloaderLag: option({ flag: "--max-offloader-lag <bytes>", help: "a safekeeper further behind does not upload", parse: integer(0, BYTES_MAX), default: DEFAULTS.maxOffloaderLagBytes }),
+  walBackupParallelJobs: option({ flag: "--wal-backup-parallel-jobs <count>", help: "segments uploaded at once", parse: integer(1, 1000), default: DEFAULTS.walBackupParallelJobs }),
+  partialBackupTimeout: option({ flag: "--partial-backup-timeout <duration>", help: "until an unfinished segment is uploaded", parse: parseDuration, default: DEFAULTS.partialBackupTimeoutMs }),
+  partialBackupConcurrency: option({ flag: "--partial-backup-concurrency <count>", help: "unfinished segments uploaded at once", parse: integer(1, 1000), default: DEFAULTS.partialBackupConcurrency }),
+  controlFileSaveInterval: option({ flag: "--control-file-save-interval <duration>", help: "between saves of pending control file changes", parse: parseDuration, default: DEFAULTS.controlFileSaveIntervalMs }),
+  walsendersKeepHorizon: toggle("--walsenders-keep-horizon", "keep WAL that a connected reader still needs"),
+  maxTimelineDiskUsage: option({ flag: "--max-timeline-disk-usage-bytes <bytes>", help: "WAL of one timeline; 0 for no limit", parse: integer(0, BYTES_MAX), default: DEFAULTS.maxTimelineDiskUsageBytes }),
+  pgAuthPublicKeyPath: option({ flag: "--pg-auth-public-key-path <path>", help: "keys that tokens on --listen-pg must verify with", parse: optionalPath, default: null }),
+  pgTenantOnlyAuthPublicKeyPath: option({ flag: "--pg-tenant-only-auth-public-key-path <path>", help: "the same for --listen-pg-tenant-only", parse: optionalPath, default: null }),
+  httpAuthPublicKeyPath: option({ flag: "--http-auth-public-key-path <path>", help: "the same for --listen-http", parse: optionalPath, default: null }),
+  authTokenPath: option({ flag: "--auth-token-path <path>", help: "file of the token shown to other nodes", parse: optionalPath, default: null }),
+  sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authority to trust", parse: optionalPath, default: null }),
+};
+
+export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>): SafekeeperConfig {
+  return {
+    dataDirectory: values.datadir,
+    nodeId: values.id,
+    pgAddress: values.listenPg,
+    pgTenantOnlyAddress: values.listenPgTenantOnly,
+    httpAddress: values.listenHttp,
+    advertisePg: values.advertisePg,
+    availabilityZone: values.availabilityZone,
+    noSync: values.noSync,
+    brokerEndpoint: values.brokerEndpoint,
+    brokerKeepaliveIntervalMs: values.brokerKeepaliveInterval,
+    disablePeriodicBrokerPush: values.disablePeriodicBrokerPush,
+    heartbeatTimeoutMs: values.heartbeatTimeout,
+    peerRecovery: values.peerRecovery,
+    disableWalBackup: values.disableWalBackup,
+    maxOffloaderLagBytes: values.maxOffloaderLag,
+    walBackupParallelJobs: values.walBackupParallelJobs,
+    partialBackupTimeoutMs: values.partialBackupTimeout,
+    partialBackupConcurrency: values.partialBackupConcurrency,
+    controlFileSaveIntervalMs: values.controlFileSaveInterval,
+    walSendersKeepHorizon: values.walsendersKeepHorizon,
+    maxTimelineDiskUsageBytes: values.maxTimelineDiskUsage,
+    pgAuthPublicKeyPath: values.pgAuthPublicKeyPath,
+    pgTenantOnlyAuthPublicKeyPath: values.pgTenantOnlyAuthPublicKeyPath,
+    httpAuthPublicKeyPath: values.httpAuthPublicKeyPath,
+    authTokenPath: values.authTokenPath,
+    sslCaFile: values.sslCaFile,
+  };
+}
