@@ -1,0 +1,82 @@
+/** Fetches a base backup from a pageserver into an empty directory. */
+import { createGunzip } from "node:zlib";
+import { StrataError } from "../../kit/errors.ts";
+import type { TenantId, TimelineId } from "../../kit/ids.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import type { Platform } from "../../platform/platform.ts";
+import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
+import { PgClient } from "../../wire/client.ts";
+import { BackupUnpacker, type UnpackedBackup } from "./unpack.ts";
+
+export interface FetchOptions {
+  readonly platform: Pick<Platform, "clock" | "random" | "network" | "files">;
+  readonly pageserver: { readonly host: string; readonly port: number };
+  readonly authToken?: string;
+  readonly tenantId: TenantId;
+  readonly timelineId: TimelineId;
+  /** 0: wherever the timeline ends. */
+  readonly lsn: Lsn;
+  readonly directory: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface FetchedBackup extends UnpackedBackup {
+  /** What came over the network, compressed. */
+  readonly fetchedBytes: number;
+}
+
+/** @throws StrataError `server-error` with the pageserver's words, unavailable, corrupt `bad-base-backup`, `bad-tar` */
+export async function fetchBaseBackup(options: FetchOptions): Promise<FetchedBackup> {
+  const { platform, pageserver, tenantId, timelineId, lsn, directory } = options;
+  const client = await PgClient.connect(platform.network, {
+    address: pageserver,
+    parameters: { user: "strata_compute", database: "strata", application_name: "strata_compute" },
+    clock: platform.clock,
+    random: platform.random,
+    ...(options.authToken === undefined ? {} : { password: options.authToken }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  const abort = (): void => client.destroy();
+  options.signal?.addEventListener("abort", abort, { once: true });
+  try {
+    const at = lsn === 0 ? "" : ` ${lsnToString(lsn)}`;
+    const stream = await client.copyOut(`fullbasebackup ${tenantId} ${timelineId}${at} --gzip`);
+    const unpacker = new BackupUnpacker(platform.files, directory);
+    const fetchedBytes = await unzip(stream, (chunk) => unpacker.push(chunk));
+    return { ...(await unpacker.finish()), fetchedBytes };
+  } finally {
+    options.signal?.removeEventListener("abort", abort);
+    client.destroy();
+  }
+}
+
+/** Feeds the decompressed stream to `sink`, reading no faster than it takes. Returns the compressed size. */
+async function unzip(stream: ClientCopyStream, sink: (chunk: Uint8Array) => Promise<void>): Promise<number> {
+  const gunzip = createGunzip();
+  let fetchedBytes = 0;
+  const feed = async (): Promise<void> => {
+    for (let data = await stream.read(); data !== null; data = await stream.read()) {
+      fetchedBytes += data.length;
+      if (!gunzip.write(data)) await new Promise<void>((resolve, reject) => {
+        gunzip.once("drain", resolve);
+        gunzip.once("close", () => reject(new StrataError("corrupt", "bad-base-backup", "the compressed stream is damaged")));
+      });
+    }
+    gunzip.end();
+  };
+  const feeding = feed().catch((error: Error) => {
+    gunzip.destroy(error);
+    throw error;
+  });
+  feeding.catch(() => {});
+  try {
+    for await (const chunk of gunzip) await sink(chunk as Uint8Array);
+  } catch (error) {
+    if (error instanceof StrataError) throw error;
+    throw new StrataError("corrupt", "bad-base-backup", "the base backup cannot be decompressed", { cause: error });
+  } finally {
+    gunzip.destroy();
+  }
+  await feeding;
+  return fetchedBytes;
+}

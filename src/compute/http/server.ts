@@ -1,0 +1,67 @@
+/** The compute's HTTP interface: /status, /metrics, /metrics.json. */
+import { z } from "zod";
+import { lsnToString } from "../../kit/lsn.ts";
+import { createHttpApp } from "../../http/app.ts";
+import { jsonReply } from "../../http/route.ts";
+import { serveHttp } from "../../http/serve.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Metrics } from "../../observability/metrics.ts";
+import type { Platform } from "../../platform/platform.ts";
+import { computeStatusSchema } from "../api/status.ts";
+import type { ComputeConfig } from "../config.ts";
+import type { ComputeState } from "../state.ts";
+
+export interface ComputeHttp {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+export interface ComputeHttpOptions {
+  readonly config: ComputeConfig;
+  readonly state: ComputeState;
+  readonly metrics: Metrics;
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly version: string;
+}
+
+/** @throws StrataError conflict `port-in-use` */
+export function serveComputeHttp(options: ComputeHttpOptions): ComputeHttp {
+  const { config, state, metrics, platform, log, version } = options;
+  const app = createHttpApp({ role: "compute", log, auth: null, metrics, version, clock: platform.clock, random: platform.random });
+  app.route(
+    {
+      method: "get", path: "/v1/compute/status", permission: { kind: "public" }, summary: "Phase, positions of the log, safekeepers",
+      responses: { 200: { description: "the compute's state", schema: computeStatusSchema } },
+    },
+    () => jsonReply(200, statusOf(config, state)),
+  );
+  app.route(
+    {
+      method: "get", path: "/metrics.json", permission: { kind: "public" }, summary: "Milliseconds each step of the start took",
+      responses: { 200: { description: "step → milliseconds", schema: z.record(z.string(), z.number()) } },
+    },
+    () => jsonReply(200, { ...state.stepMs }),
+  );
+  const server = serveHttp(app, { host: config.httpHost ?? "127.0.0.1", port: config.httpPort });
+  return { port: server.port, close: async () => void (await server.stop()) };
+}
+
+function statusOf(config: ComputeConfig, state: ComputeState): z.infer<typeof computeStatusSchema> {
+  const proposer = state.proposer();
+  return {
+    status: state.phase,
+    step: state.currentStep,
+    error: state.error,
+    tenant: config.tenantId,
+    timeline: config.timelineId,
+    proposer: proposer === null ? null : {
+      term: proposer.term,
+      elected: proposer.elected,
+      commit_lsn: lsnToString(proposer.commitLsn),
+      flush_lsn: lsnToString(proposer.flushLsn),
+      truncate_lsn: lsnToString(proposer.truncateLsn),
+      safekeepers: proposer.safekeepers.map(({ address, state: link, flushLsn }) => ({ address, state: link, flush_lsn: lsnToString(flushLsn) })),
+    },
+  };
+}

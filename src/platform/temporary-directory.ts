@@ -1,0 +1,6 @@
+/** Where the system keeps temporary files. */
+import { tmpdir } from "node:os";
+
+export function platformTemporaryDirectory(): string {
+  return tmpdir();
+}
