@@ -1,0 +1,123 @@
+/**
+ * Reading delta layers. The index maps key (18 bytes) and LSN (8, big-endian) to the place of the encoded value:
+ * offset × 2, plus 1 when the value needs nothing below it. Source: the peer's storage_layer/delta_layer (BlobRef).
+ */
+import { dataViewOf } from "../../kit/bytes.ts";
+import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "../../kit/lsn.ts";
+import { compareKeys, decodeKey, encodeKeyInto, type Key, KEY_MIN, KEY_SIZE } from "../../keyspace/key.ts";
+import { visitBtree } from "./disk-btree.ts";
+import type { LayerFile } from "./layer-file.ts";
+
+export const DELTA_KEY_SIZE = KEY_SIZE + 8;
+/** Most values are records of a few hundred bytes. */
+const GUESS_BYTES = 512;
+
+export function encodeDeltaKeyInto(key: Key, lsn: Lsn, view: DataView): void {
+  encodeKeyInto(key, view, 0);
+  view.setUint32(KEY_SIZE, lsnHigh(lsn));
+  view.setUint32(KEY_SIZE + 4, lsnLow(lsn));
+}
+
+function deltaKey(key: Key, lsn: Lsn): Uint8Array {
+  const bytes = new Uint8Array(DELTA_KEY_SIZE);
+  encodeDeltaKeyInto(key, lsn, dataViewOf(bytes));
+  return bytes;
+}
+
+/** What is wanted of one key: values at LSNs in [floor, end). */
+export interface KeyQuery {
+  readonly key: Key;
+  readonly lsnFloor: Lsn;
+  readonly lsnEnd: Lsn;
+}
+
+export interface StoredValue {
+  readonly lsn: Lsn;
+  readonly willInit: boolean;
+  /** Encoded (see interpret/value-codec.ts); may be a view of shared memory. */
+  readonly bytes: Uint8Array;
+}
+
+interface Place {
+  readonly lsn: Lsn;
+  readonly willInit: boolean;
+  readonly offset: number;
+  readonly query: number;
+}
+
+/** Newest first, down to the first that needs nothing below; an array for each query. */
+export async function readDelta(file: LayerFile, queries: readonly KeyQuery[]): Promise<StoredValue[][]> {
+  const places: Place[] = [];
+  for (let i = 0; i < queries.length; i++) await findPlaces(file, queries[i], { query: i, places });
+  places.sort((a, b) => a.offset - b.offset);
+  const values = await file.readBlobs(places.map((place) => place.offset), GUESS_BYTES);
+  const found: StoredValue[][] = queries.map(() => []);
+  for (let i = 0; i < places.length; i++) found[places[i].query].push({ lsn: places[i].lsn, willInit: places[i].willInit, bytes: values[i] });
+  for (const list of found) list.sort((a, b) => b.lsn - a.lsn);
+  return found;
+}
+
+async function findPlaces(file: LayerFile, query: KeyQuery, into: { query: number; places: Place[] }): Promise<void> {
+  const end = deltaKey(query.key, query.lsnEnd);
+  let start = into.places.length;
+  const from = deltaKey(query.key, query.lsnFloor);
+  await visitBtree({ source: (block) => file.indexBlock(block), rootBlock: file.summary.indexRootBlock, from }, (key, value) => {
+    if (Buffer.compare(key, end) >= 0) return false;
+    const willInit = value % 2 === 1;
+    if (willInit) into.places.length = start;
+    into.places.push({ lsn: lsnOf(key), willInit, offset: Math.floor(value / 2), query: into.query });
+    return true;
+  });
+}
+
+function lsnOf(indexKey: Uint8Array): Lsn {
+  const view = dataViewOf(indexKey);
+  return lsnFromHalves(view.getUint32(KEY_SIZE), view.getUint32(KEY_SIZE + 4));
+}
+
+export interface DeltaEntry extends StoredValue {
+  readonly key: Key;
+}
+
+export interface DeltaEntryPlace {
+  readonly key: Key;
+  readonly lsn: Lsn;
+  readonly willInit: boolean;
+  readonly offset: number;
+}
+
+/** The next index entries from `from`, at most `maxEntries`. */
+export async function readDeltaIndex(file: LayerFile, from: { key: Key; lsn: Lsn }, maxEntries: number): Promise<DeltaEntryPlace[]> {
+  const entries: DeltaEntryPlace[] = [];
+  await visitBtree({ source: (block) => file.indexBlock(block), rootBlock: file.summary.indexRootBlock, from: deltaKey(from.key, from.lsn) }, (key, value) => {
+    entries.push({ key: decodeKey(dataViewOf(key), 0), lsn: lsnOf(key), willInit: value % 2 === 1, offset: Math.floor(value / 2) });
+    return entries.length < maxEntries;
+  });
+  return entries;
+}
+
+const CHUNK_ENTRIES = 1000;
+const CHUNK_BYTES = 256 * 1024;
+
+/** All entries in (key, LSN) order, in chunks of bounded size. */
+export async function* iterateDelta(file: LayerFile): AsyncGenerator<DeltaEntry[]> {
+  let from: { key: Key; lsn: Lsn } = { key: KEY_MIN, lsn: 0 };
+  for (;;) {
+    const places = await readDeltaIndex(file, from, CHUNK_ENTRIES);
+    if (places.length === 0) return;
+    for (let at = 0; at < places.length; ) {
+      let end = at + 1;
+      while (end < places.length && places[end].offset - places[at].offset < CHUNK_BYTES) end++;
+      const part = places.slice(at, end);
+      const values = await file.readBlobs(part.map((place) => place.offset), GUESS_BYTES);
+      yield part.map((place, i) => ({ key: place.key, lsn: place.lsn, willInit: place.willInit, bytes: values[i] }));
+      at = end;
+    }
+    const last = places[places.length - 1];
+    from = { key: last.key, lsn: last.lsn + 1 };
+  }
+}
+
+export function compareEntries(a: { key: Key; lsn: Lsn }, b: { key: Key; lsn: Lsn }): number {
+  return compareKeys(a.key, b.key) || a.lsn - b.lsn;
+}

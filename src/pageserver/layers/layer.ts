@@ -1,0 +1,161 @@
+/**
+ * One layer of a timeline: what it covers, and its file, which may be on the local disk or only in object storage.
+ * Reading brings an absent file back, once for all who ask; a local file that fails a check is replaced by the copy in
+ * object storage, if there is one.
+ */
+import { isStrataError, StrataError } from "../../kit/errors.ts";
+import type { ShardIndex, TenantId } from "../../kit/ids.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { FileSystem } from "../../platform/files.ts";
+import type { BlockCache } from "./block-cache.ts";
+import { LayerFile } from "./layer-file.ts";
+import { type Generation, type LayerName, layerNameToString, localLayerFileName } from "./layer-name.ts";
+import type { OpenLayerFiles } from "./open-layer-files.ts";
+
+/** What index_part says of a layer. */
+export interface LayerMetadata {
+  readonly sizeBytes: number;
+  readonly generation: Generation;
+  /** The shard that wrote it: part of its object key. */
+  readonly shard: ShardIndex;
+  /** Checksum of its first block, which covers all others; null for layers of the peer's. */
+  readonly crc: number | null;
+}
+
+/** What layers need from their timeline. */
+export interface LayerEnvironment {
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly cache: BlockCache;
+  readonly openFiles: OpenLayerFiles;
+  readonly tenantId: TenantId;
+  /** The timeline's local directory. */
+  readonly directory: string;
+  /** Puts a checked copy of the layer's object at its local path. @throws StrataError not-found, unavailable, corrupt */
+  download(layer: Layer, signal?: AbortSignal): Promise<void>;
+  /** Whether object storage has the layer, by an index_part that has been uploaded. */
+  isUploaded(layer: Layer): boolean;
+}
+
+const REPAIRABLE_CODES = new Set(["layer-checksum-mismatch", "layer-truncated", "bad-layer-summary", "bad-layer-index", "bad-blob", "bad-zstd", "file-not-found"]);
+
+export class Layer {
+  readonly name: LayerName;
+  readonly metadata: LayerMetadata;
+  /** Wall-clock time of the last read. */
+  lastAccessMs: number;
+  readonly #environment: LayerEnvironment;
+  #resident: boolean;
+  /** A download under way, shared by all who wait for it. */
+  #arriving: Promise<void> | null = null;
+  #deleted = false;
+
+  constructor(environment: LayerEnvironment, options: { readonly name: LayerName; readonly metadata: LayerMetadata; readonly resident: boolean }) {
+    this.#environment = environment;
+    this.name = options.name;
+    this.metadata = options.metadata;
+    this.#resident = options.resident;
+    this.lastAccessMs = environment.clock.wallMs();
+  }
+
+  get isResident(): boolean {
+    return this.#resident;
+  }
+
+  get path(): string {
+    return `${this.#environment.directory}/${localLayerFileName(this.name, this.metadata.generation)}`;
+  }
+
+  toString(): string {
+    return layerNameToString(this.name);
+  }
+
+  /**
+   * Runs `work` with the layer's file, downloaded first if it is absent.
+   * @throws StrataError corrupt `layer-checksum-mismatch` and its kin when there is no good copy; unavailable
+   */
+  async withFile<T>(work: (file: LayerFile) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const { openFiles, clock } = this.#environment;
+    this.lastAccessMs = clock.wallMs();
+    if (!this.#resident) await this.makeResident(signal);
+    try {
+      return await openFiles.use(this, () => this.#open(), work);
+    } catch (error) {
+      if (!this.#isRepairable(error)) throw error;
+      await this.#repair(error, signal);
+      return await openFiles.use(this, () => this.#open(), work);
+    }
+  }
+
+  #open(): Promise<LayerFile> {
+    const { files, cache, tenantId } = this.#environment;
+    return LayerFile.open({ files, path: this.path, cache, tenantId, name: this.name, expectedCrc: this.metadata.crc });
+  }
+
+  #isRepairable(error: unknown): boolean {
+    return isStrataError(error) && REPAIRABLE_CODES.has(error.code) && !this.#deleted && this.#environment.isUploaded(this);
+  }
+
+  async #repair(error: unknown, signal?: AbortSignal): Promise<void> {
+    // An evicted file is missing, not damaged.
+    if (this.#resident) this.#environment.log.warn("local copy of a layer is damaged, fetching it again", { layer: this.toString(), error });
+    this.#resident = false;
+    await this.makeResident(signal);
+  }
+
+  /** Downloads the file if it is absent. One download serves all callers; each may give up by its own signal. */
+  async makeResident(signal?: AbortSignal): Promise<void> {
+    if (this.#resident) return;
+    if (this.#deleted) throw new StrataError("not-found", "layer-deleted", `layer ${this.toString()} was deleted`);
+    this.#arriving ??= this.#fetch().finally(() => {
+      this.#arriving = null;
+    });
+    await abortable(this.#arriving, signal);
+  }
+
+  async #fetch(): Promise<void> {
+    await this.#environment.openFiles.forget(this);
+    await this.#environment.download(this);
+    this.#resident = true;
+  }
+
+  /** Drops the local file of a layer that object storage has. Returns whether it did. */
+  async evict(): Promise<boolean> {
+    if (!this.#resident || this.#deleted || !this.#environment.isUploaded(this)) return false;
+    this.#resident = false;
+    await this.#removeFile();
+    return true;
+  }
+
+  /** Removes the local file of a layer that has left the layer map; reads under way keep their handle. */
+  async deleteLocal(): Promise<void> {
+    this.#deleted = true;
+    await this.#arriving?.catch(() => {});
+    await this.#removeFile();
+  }
+
+  async #removeFile(): Promise<void> {
+    await this.#environment.openFiles.forget(this);
+    try {
+      await this.#environment.files.remove(this.path);
+    } catch (error) {
+      if (!isStrataError(error, "file-not-found")) throw error;
+    }
+  }
+}
+
+/** Stops waiting when the signal aborts; the work itself goes on. @throws the signal's reason */
+export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await work;
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

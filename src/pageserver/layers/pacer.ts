@@ -1,0 +1,22 @@
+/** Keeps long work from holding the event loop: ask `pause()` often, wait when it says so. */
+import type { Clock } from "../../platform/clock.ts";
+
+const SLICE_MS = 4;
+
+export class Pacer {
+  readonly #clock: Clock;
+  #sliceStartMs: number;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#sliceStartMs = clock.monotonicMs();
+  }
+
+  /** Undefined while the slice lasts; else a promise to wait for, after which the next slice begins. */
+  pause(): Promise<void> | undefined {
+    if (this.#clock.monotonicMs() - this.#sliceStartMs < SLICE_MS) return undefined;
+    return this.#clock.sleep(0).then(() => {
+      this.#sliceStartMs = this.#clock.monotonicMs();
+    });
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * What to compact and where images are due. Pure: from the layer map and numbers to decisions.
+ *
+ * L0 layers lie over all keys, so every read visits each of them; enough of them are merged into L1 deltas, which are
+ * cut by key. Images bound how many deltas a read goes through and let GC drop what lies below.
+ */
+import type { Lsn } from "../../kit/lsn.ts";
+import { type KeyRange, KEY_MIN } from "../../keyspace/key.ts";
+import { type KeySpace, rangeKeyCount, type TimelineKeySpace } from "../../keyspace/keyspace.ts";
+import { SPARSE_RANGE } from "../../keyspace/mapping.ts";
+import type { LayerMap, MappedLayer } from "../layers/layer-map.ts";
+
+/** Bytes merged in one go: bounds both the disk space it takes and how long ingest may wait. */
+const L0_BATCH_MAX_LAYERS = 20;
+
+export interface SizedLayer extends MappedLayer {
+  readonly metadata: { readonly sizeBytes: number };
+}
+
+/** The oldest L0 layers, at least two; none while fewer than the threshold are there. */
+export function planL0Compaction<L extends SizedLayer>(l0: readonly L[], options: { readonly threshold: number; readonly maxBytes: number }): L[] {
+  if (l0.length < Math.max(options.threshold, 2)) return [];
+  const batch: L[] = [];
+  let sizeBytes = 0;
+  for (const layer of l0) {
+    if (batch.length >= 2 && (sizeBytes + layer.metadata.sizeBytes > options.maxBytes || batch.length >= L0_BATCH_MAX_LAYERS)) break;
+    batch.push(layer);
+    sizeBytes += layer.metadata.sizeBytes;
+  }
+  return batch;
+}
+
+/** One image layer to be: its key range runs over gaps between the ranges, where nothing exists. */
+export interface ImagePartition {
+  readonly keyRange: KeyRange;
+  readonly ranges: readonly KeyRange[];
+  readonly sparse: boolean;
+}
+
+const PAGE_SIZE = 8192;
+
+/**
+ * Cuts a key space into partitions of about `targetBytes`, each from the end of the one before: so images cover dropped
+ * relations in the gaps too, and GC can remove them. Sparse ranges stay whole.
+ */
+export function partitionKeySpace(space: TimelineKeySpace, targetBytes: number): ImagePartition[] {
+  const maxKeys = Math.max(1, Math.floor(targetBytes / PAGE_SIZE));
+  const groups: KeyRange[][] = [];
+  let count = 0;
+  for (const range of splitRanges(space.dense, maxKeys)) {
+    const keys = rangeKeyCount(range);
+    if (groups.length === 0 || count + keys > maxKeys) {
+      groups.push([]);
+      count = 0;
+    }
+    groups[groups.length - 1].push(range);
+    count += keys;
+  }
+  const partitions: ImagePartition[] = [];
+  for (let i = 0; i < groups.length; i++) {
+    const ranges = groups[i];
+    const start = i === 0 ? KEY_MIN : partitions[i - 1].keyRange.end;
+    const end = i === groups.length - 1 ? SPARSE_RANGE.start : ranges[ranges.length - 1].end;
+    partitions.push({ keyRange: { start, end }, ranges, sparse: false });
+  }
+  for (const range of space.sparse.ranges) partitions.push({ keyRange: range, ranges: [range], sparse: true });
+  return partitions;
+}
+
+/** Ranges of at most `maxKeys`; only those within one fork can be counted and cut. */
+function splitRanges(space: KeySpace, maxKeys: number): KeyRange[] {
+  const parts: KeyRange[] = [];
+  for (const range of space.ranges) {
+    let { start } = range;
+    while (rangeKeyCount({ start, end: range.end }) > maxKeys && start.field5 === range.end.field5 && start.field4 === range.end.field4 && range.end.field6 - start.field6 > maxKeys) {
+      const cut = { ...start, field6: start.field6 + maxKeys };
+      parts.push({ start, end: cut });
+      start = cut;
+    }
+    parts.push({ start, end: range.end });
+  }
+  return parts;
+}
+
+/** Whether some key of the partition has `threshold` deltas above its newest image below or at `lsn`. */
+export function needsImage<L extends MappedLayer>(map: LayerMap<L>, partition: ImagePartition, options: { readonly lsn: Lsn; readonly threshold: number }): boolean {
+  const { lsn, threshold } = options;
+  for (const range of partition.ranges) {
+    for (const part of map.partsOf(range)) {
+      const imageLsn = map.newestImageLsn(part.start, lsn + 1) ?? 0;
+      if (imageLsn < lsn && map.deltasAbove(part.start, imageLsn, lsn + 1).length >= threshold) return true;
+    }
+  }
+  return false;
+}

@@ -1,0 +1,191 @@
+/** The background life of a timeline: compaction after flushes and every period, garbage collection every period. */
+import { Cancelled, isStrataError } from "../../kit/errors.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import type { ReadContext } from "../timeline/timeline-store.ts";
+import type { Timeline } from "../timeline/timeline.ts";
+import { compactL0, createImage } from "./compaction.ts";
+import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } from "./compaction-planner.ts";
+import { type GcPlan, planGc, planGcCutoff } from "./gc-planner.ts";
+import type { Layer } from "../layers/layer.ts";
+
+/** A period of 0 means off; the loop looks again whether that changed. */
+const IDLE_CHECK_MS = 10_000;
+
+export class TimelineMaintenance {
+  readonly #timeline: Timeline;
+  readonly #stop = new AbortController();
+  #loops: Promise<unknown> | null = null;
+  #wake = Promise.withResolvers<void>();
+  /** Compaction and GC of one timeline never overlap: both change the layer map by plan. */
+  #turn: Promise<void> = Promise.resolve();
+  #lastImageCheckLsn: Lsn | null = null;
+  #gcBlocked = 0;
+
+  constructor(timeline: Timeline) {
+    this.#timeline = timeline;
+    timeline.onFlush(() => this.#afterFlush());
+  }
+
+  start(): void {
+    this.#loops ??= Promise.all([this.#compactionLoop(), this.#gcLoop()]);
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort(new Cancelled("maintenance is stopping"));
+    await this.#loops;
+    await this.#turn;
+  }
+
+  #afterFlush(): void {
+    if (this.#timeline.stack.map.l0.length >= this.#timeline.config.compactionThreshold) this.#wake.resolve();
+  }
+
+  async #compactionLoop(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const { compactionPeriodMs } = this.#timeline.config;
+      await this.#sleep(compactionPeriodMs || IDLE_CHECK_MS, this.#wake.promise);
+      this.#wake = Promise.withResolvers<void>();
+      if (this.#timeline.config.compactionPeriodMs > 0) await this.#guard("compaction", () => this.compact());
+    }
+  }
+
+  async #gcLoop(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#sleep(this.#timeline.config.gcPeriodMs || IDLE_CHECK_MS);
+      if (this.#timeline.config.gcPeriodMs > 0) await this.#guard("gc", () => this.collectGarbage());
+    }
+  }
+
+  async #sleep(durationMs: number, wake?: Promise<void>): Promise<void> {
+    const { clock } = this.#timeline.deps.platform;
+    const timer = new AbortController();
+    const slept = clock.sleep(durationMs, AbortSignal.any([this.#stop.signal, timer.signal])).catch(() => {});
+    await (wake === undefined ? slept : Promise.race([slept, wake]));
+    timer.abort();
+  }
+
+  async #guard(what: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (this.#stop.signal.aborted || error instanceof Cancelled) return;
+      this.#timeline.log.warn(`${what} failed, will try again`, { error });
+    }
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const { maintenanceSlots } = this.#timeline.deps;
+    const next = this.#turn.then(() => {
+      this.#stop.signal.throwIfAborted();
+      return maintenanceSlots.run(work, this.#stop.signal);
+    });
+    this.#turn = next.then(
+      () => {},
+      () => {},
+    );
+    return next;
+  }
+
+  // ---- Compaction
+
+  /**
+   * One round: L0 to L1 while there is enough, then images where they are due. `forceImages` makes them everywhere, and
+   * `forceL0` merges from two L0 layers on.
+   */
+  compact(options: { readonly forceImages?: boolean; readonly forceL0?: boolean } = {}): Promise<void> {
+    return this.#inTurn(async () => {
+      const threshold = options.forceL0 === true ? 2 : this.#timeline.config.compactionThreshold;
+      while (await this.#compactL0Once(threshold)) this.#stop.signal.throwIfAborted();
+      await this.#createImages(options.forceImages === true);
+    });
+  }
+
+  async #compactL0Once(threshold: number): Promise<boolean> {
+    const timeline = this.#timeline;
+    const { compactionTargetSizeBytes, checkpointDistanceBytes } = timeline.config;
+    const maxBytes = Math.max(compactionTargetSizeBytes, checkpointDistanceBytes) * Math.max(threshold, 2);
+    const batch = planL0Compaction<Layer>(timeline.stack.map.l0, { threshold, maxBytes });
+    if (batch.length === 0) return false;
+    const { clock } = timeline.deps.platform;
+    const startMs = clock.monotonicMs();
+    const written = await compactL0(timeline, batch, this.#stop.signal);
+    timeline.deps.metrics.compacted("l0", { layers: written.length, sizeBytes: written.reduce((sum, layer) => sum + layer.sizeBytes, 0), durationMs: clock.monotonicMs() - startMs });
+    return true;
+  }
+
+  async #createImages(force: boolean): Promise<void> {
+    const timeline = this.#timeline;
+    const lsn = timeline.diskConsistentLsn;
+    if (lsn === 0 || (!force && !this.#imageCheckIsDue(lsn))) return;
+    const context: ReadContext = { task: "image-creation", signal: this.#stop.signal };
+    const space = await timeline.deps.keyspaceAt(timeline, lsn, context);
+    const { compactionTargetSizeBytes, imageCreationThreshold } = timeline.config;
+    const threshold = force ? 1 : imageCreationThreshold;
+    for (const partition of partitionKeySpace(space, compactionTargetSizeBytes)) {
+      if (needsImage(timeline.stack.map, partition, { lsn, threshold })) await this.#createImage(partition, lsn);
+    }
+    this.#lastImageCheckLsn = lsn;
+  }
+
+  /** Counted for the timeline as a whole: a quiet partition must not hide a busy one. */
+  #imageCheckIsDue(lsn: Lsn): boolean {
+    const { checkpointDistanceBytes, imageLayerCreationCheckThreshold } = this.#timeline.config;
+    return this.#lastImageCheckLsn === null || lsn - this.#lastImageCheckLsn >= checkpointDistanceBytes * imageLayerCreationCheckThreshold;
+  }
+
+  async #createImage(partition: ImagePartition, lsn: Lsn): Promise<void> {
+    const timeline = this.#timeline;
+    const { clock, files } = timeline.deps.platform;
+    const startMs = clock.monotonicMs();
+    const written = await createImage(timeline, partition, { lsn, signal: this.#stop.signal });
+    if (written === null) return;
+    await files.syncDirectory(timeline.directory);
+    timeline.replaceLayers([], [timeline.adoptWritten(written)]);
+    timeline.deps.metrics.compacted("image", { layers: 1, sizeBytes: written.sizeBytes, durationMs: clock.monotonicMs() - startMs });
+  }
+
+  // ---- Garbage collection
+
+  /** GC does nothing until the returned function is called. */
+  blockGc(): () => void {
+    this.#gcBlocked++;
+    let held = true;
+    return () => {
+      if (held) this.#gcBlocked--;
+      held = false;
+    };
+  }
+
+  /** Moves the cutoff and removes what nobody can see any more; null while blocked. */
+  collectGarbage(): Promise<{ readonly cutoff: Lsn; readonly removed: number } | null> {
+    return this.#inTurn(async () => {
+      const timeline = this.#timeline;
+      if (this.#gcBlocked > 0) return null;
+      const pitrLsn = await this.#pitrLsn();
+      // From here to the change of the layer map nothing waits: a branch point or lease is seen, or refused by the cutoff.
+      const { gcHorizonBytes, pitrIntervalMs } = timeline.config;
+      const { lastRecordLsn, diskConsistentLsn, gcCutoffLsn } = timeline;
+      const cutoff = planGcCutoff({ lastRecordLsn, gcHorizonBytes, pitrIntervalMs, pitrLsn, current: gcCutoffLsn, diskConsistentLsn });
+      timeline.applyGcCutoff(cutoff);
+      const retainLsns = [...timeline.branchPoints.values(), ...timeline.leases.valid()];
+      const plan: GcPlan<Layer> = planGc(timeline.stack.map, { cutoff, retainLsns });
+      timeline.replaceLayers(plan.remove, []);
+      timeline.deps.metrics.collected(plan.remove.length);
+      return { cutoff, removed: plan.remove.length };
+    });
+  }
+
+  async #pitrLsn(): Promise<Lsn | null> {
+    const timeline = this.#timeline;
+    const { pitrIntervalMs } = timeline.config;
+    if (pitrIntervalMs === 0) return null;
+    const { deps } = timeline;
+    try {
+      return await deps.lsnForTimestamp(timeline, deps.platform.clock.wallMs() - pitrIntervalMs, { task: "gc", signal: this.#stop.signal });
+    } catch (error) {
+      if (!isStrataError(error)) throw error;
+      timeline.log.info("the LSN of the PITR interval is not known; history is kept", { error });
+      return null;
+    }
+  }
+}

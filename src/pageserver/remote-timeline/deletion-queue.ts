@@ -1,0 +1,285 @@
+/**
+ * Deletion of objects that no index names any more, of all tenants of a pageserver. An object may go only while our
+ * generation is still the newest: somebody attached later may have read the old index and need it. So keys are first
+ * written to a list on disk, then the generations are validated, then the objects are deleted, then the list.
+ *
+ * | file in the queue's directory | content |
+ * | --- | --- |
+ * | `<sequence, 16 hex>-01.list` | JSON { version 1, sequence, tenants: { shard: { timelines: { id: [names] }, generation } }, size, validated? } |
+ * | `header-01` | JSON { version 1, validated_sequence }: lists up to here may be carried out without asking |
+ *
+ * The same validation makes a remote_consistent_lsn visible to safekeepers: only the newest generation may let them
+ * drop WAL. Source: the peer's deletion_queue module, RFC 025.
+ */
+import { utf8, utf8ToString } from "../../kit/bytes.ts";
+import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
+import { parseTenantShardId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Platform } from "../../platform/platform.ts";
+import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
+import { isTransient } from "../../remote-storage/retry.ts";
+import { timelinePrefix } from "./remote-paths.ts";
+
+export interface GenerationToValidate {
+  readonly tenantShardId: TenantShardId;
+  readonly generation: number;
+}
+
+/** Asks who knows the newest generations; one answer for each request, in order. Throws while nobody can tell. */
+export type ValidateGenerations = (requests: readonly GenerationToValidate[]) => Promise<readonly boolean[]>;
+
+export interface DeletionQueueOptions {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly storage: RemoteStorage;
+  /** Of the queue alone. */
+  readonly directory: string;
+  readonly validate: ValidateGenerations;
+  /** How long keys may gather before their list is written. */
+  readonly flushIntervalMs?: number;
+}
+
+interface TenantDeletions {
+  readonly generation: number;
+  readonly timelines: Record<string, string[]>;
+}
+
+interface DeletionList {
+  readonly sequence: number;
+  readonly tenants: Record<string, TenantDeletions>;
+  size: number;
+}
+
+interface LsnUpdate extends GenerationToValidate {
+  readonly lsn: Lsn;
+  readonly apply: (lsn: Lsn) => void;
+}
+
+const VERSION = 1;
+const HEADER_NAME = "header-01";
+const LIST_PATTERN = /^([0-9a-f]{16})-01\.list$/;
+const LIST_MAX_KEYS = 10_000;
+const DEFAULT_FLUSH_INTERVAL_MS = 10_000;
+
+export class DeletionQueue {
+  readonly #options: DeletionQueueOptions;
+  #nextSequence = 1;
+  #open: DeletionList;
+  /** Written to disk, not carried out yet; by rising sequence. */
+  readonly #lists: DeletionList[] = [];
+  /** Newest update of each timeline. */
+  readonly #lsnUpdates = new Map<string, LsnUpdate>();
+  #validatedSequence = 0;
+  readonly #stop = new AbortController();
+  #working: Promise<void> = Promise.resolve();
+  #running: Promise<void> | null = null;
+
+  private constructor(options: DeletionQueueOptions) {
+    this.#options = options;
+    this.#open = this.#newList();
+  }
+
+  /**
+   * Takes up lists left on disk. `attached` tells the generation each tenant shard has been attached with now: a list
+   * made one generation earlier by this same node is still good (nobody was in between).
+   */
+  static async open(options: DeletionQueueOptions, attached: ReadonlyMap<string, number>): Promise<DeletionQueue> {
+    const queue = new DeletionQueue(options);
+    await options.platform.files.makeDirectory(options.directory);
+    await queue.#recover(attached);
+    return queue;
+  }
+
+  async #recover(attached: ReadonlyMap<string, number>): Promise<void> {
+    const { files } = this.#options.platform;
+    const { directory, log } = this.#options;
+    const names = await files.list(directory);
+    if (names.includes(HEADER_NAME)) this.#validatedSequence = readHeader(await files.readFile(`${directory}/${HEADER_NAME}`), log);
+    for (const name of names) {
+      const match = LIST_PATTERN.exec(name);
+      if (match === null) continue;
+      const list = readList(await files.readFile(`${directory}/${name}`), log);
+      this.#nextSequence = Math.max(this.#nextSequence, Number.parseInt(match[1] as string, 16) + 1);
+      if (list === null) continue;
+      if (list.sequence > this.#validatedSequence) adoptGenerations(list, attached);
+      this.#lists.push(list);
+    }
+    this.#nextSequence = Math.max(this.#nextSequence, this.#validatedSequence + 1);
+    this.#open = this.#newList();
+  }
+
+  #newList(): DeletionList {
+    return { sequence: this.#nextSequence++, tenants: {}, size: 0 };
+  }
+
+  /** Starts the background work; it ends with `shutdown`. */
+  start(): void {
+    this.#running ??= this.#loop();
+  }
+
+  async #loop(): Promise<void> {
+    const { platform, log, flushIntervalMs = DEFAULT_FLUSH_INTERVAL_MS } = this.#options;
+    while (!this.#stop.signal.aborted) {
+      try {
+        await platform.clock.sleep(flushIntervalMs, this.#stop.signal);
+        await this.flush();
+      } catch (error) {
+        if (error instanceof Cancelled || this.#stop.signal.aborted) return;
+        log.warn("deletion queue: will try again", { error });
+      }
+    }
+  }
+
+  /** Queues objects of a timeline, by their names within it. Not durable until the next flush: a crash leaves garbage, no harm. */
+  push(owner: GenerationToValidate & { readonly timelineId: TimelineId }, names: readonly string[]): void {
+    if (names.length === 0) return;
+    const shard = tenantShardIdToString(owner.tenantShardId);
+    const known = this.#open.tenants[shard];
+    if (known !== undefined && known.generation !== owner.generation) this.#seal();
+    const tenant = (this.#open.tenants[shard] ??= { generation: owner.generation, timelines: {} });
+    (tenant.timelines[owner.timelineId] ??= []).push(...names);
+    this.#open.size += names.length;
+    if (this.#open.size >= LIST_MAX_KEYS) this.#seal();
+  }
+
+  readonly #sealed: DeletionList[] = [];
+
+  #seal(): void {
+    if (this.#open.size > 0) this.#sealed.push(this.#open);
+    this.#open = this.#newList();
+  }
+
+  /** Calls `apply` once our generation is known to be the newest still. */
+  pushLsnUpdate(owner: GenerationToValidate & { readonly timelineId: TimelineId }, lsn: Lsn, apply: (lsn: Lsn) => void): void {
+    this.#lsnUpdates.set(`${tenantShardIdToString(owner.tenantShardId)}/${owner.timelineId}`, { ...owner, lsn, apply });
+  }
+
+  /** Everything pushed so far: to disk, validated, deleted. @throws StrataError when a step fails; nothing is lost */
+  flush(): Promise<void> {
+    const next = this.#working.then(() => this.#flush());
+    this.#working = next.catch(() => {});
+    return next;
+  }
+
+  async #flush(): Promise<void> {
+    this.#seal();
+    for (let list = this.#sealed[0]; list !== undefined; list = this.#sealed[0]) {
+      await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list });
+      this.#lists.push(list);
+      this.#sealed.shift();
+    }
+    await this.#validate();
+    await this.#execute();
+  }
+
+  async #save(name: string, content: unknown): Promise<void> {
+    const { files } = this.#options.platform;
+    const { directory } = this.#options;
+    const temporary = `${directory}/${name}.tmp`;
+    const file = await files.open(temporary, "truncate");
+    try {
+      const bytes = utf8(JSON.stringify(content));
+      await file.write(bytes, 0);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await files.rename(temporary, `${directory}/${name}`);
+    await files.syncDirectory(directory);
+  }
+
+  /** Asks once for all that waits; drops from the lists what belongs to generations that are no longer the newest. */
+  async #validate(): Promise<void> {
+    const unvalidated = this.#lists.filter((list) => list.sequence > this.#validatedSequence);
+    const updates = [...this.#lsnUpdates.entries()];
+    const requests = new Map<string, GenerationToValidate>();
+    const ask = (request: GenerationToValidate) => requests.set(`${tenantShardIdToString(request.tenantShardId)}@${request.generation}`, request);
+    for (const list of unvalidated) for (const [shard, { generation }] of Object.entries(list.tenants)) ask({ tenantShardId: parseTenantShardId(shard), generation });
+    for (const [, update] of updates) ask(update);
+    if (requests.size === 0) return;
+    const answers = await this.#options.validate([...requests.values()]);
+    if (answers.length !== requests.size) throw new StrataError("unavailable", "bad-validation", `${answers.length} answers to ${requests.size} requests`);
+    const valid = new Map([...requests.keys()].map((key, i) => [key, answers[i] === true]));
+    for (const list of unvalidated) this.#dropStale(list, valid);
+    for (const [key, update] of updates) {
+      if (this.#lsnUpdates.get(key) === update) this.#lsnUpdates.delete(key);
+      if (valid.get(`${tenantShardIdToString(update.tenantShardId)}@${update.generation}`) === true) update.apply(update.lsn);
+    }
+    const last = unvalidated.at(-1);
+    if (last !== undefined) {
+      // A list that lost entries must be rewritten before the header vouches for it.
+      for (const list of unvalidated) await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list, validated: true });
+      this.#validatedSequence = last.sequence;
+      await this.#save(HEADER_NAME, { version: VERSION, validated_sequence: last.sequence });
+    }
+  }
+
+  #dropStale(list: DeletionList, valid: ReadonlyMap<string, boolean>): void {
+    for (const [shard, { generation }] of Object.entries(list.tenants)) {
+      if (valid.get(`${shard}@${generation}`) === true) continue;
+      this.#options.log.info("dropping deletions of a stale generation", { tenantShardId: shard, generation });
+      delete list.tenants[shard];
+    }
+  }
+
+  async #execute(): Promise<void> {
+    const { storage, directory, platform } = this.#options;
+    for (let list = this.#lists[0]; list !== undefined && list.sequence <= this.#validatedSequence; list = this.#lists[0]) {
+      const keys = keysOf(list);
+      for (let at = 0; at < keys.length; at += storage.maxKeysPerDelete) {
+        await storage.delete(keys.slice(at, at + storage.maxKeysPerDelete), { signal: this.#stop.signal });
+      }
+      await platform.files.remove(`${directory}/${list.sequence.toString(16).padStart(16, "0")}-01.list`);
+      await platform.files.syncDirectory(directory);
+      this.#lists.shift();
+    }
+  }
+
+  /** Writes what is pending to disk, so that the next start carries it out; asks and deletes nothing any more. */
+  async shutdown(): Promise<void> {
+    this.#stop.abort(new Cancelled("deletion queue is shutting down"));
+    await this.#running;
+    await this.#working;
+    this.#seal();
+    for (const list of this.#sealed.splice(0)) await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list });
+  }
+}
+
+function keysOf(list: DeletionList): string[] {
+  return Object.entries(list.tenants).flatMap(([shard, tenant]) =>
+    Object.entries(tenant.timelines).flatMap(([timelineId, names]) => names.map((name) => timelinePrefix(parseTenantShardId(shard), timelineId) + name)),
+  );
+}
+
+function adoptGenerations(list: DeletionList, attached: ReadonlyMap<string, number>): void {
+  for (const [shard, tenant] of Object.entries(list.tenants)) {
+    const now = attached.get(shard);
+    if (now === tenant.generation + 1) list.tenants[shard] = { ...tenant, generation: now };
+  }
+}
+
+/** A damaged list is forgotten: its objects become garbage for the scrubber, which is safe. */
+function readList(bytes: Uint8Array, log: Logger): DeletionList | null {
+  try {
+    const json = JSON.parse(utf8ToString(bytes)) as { version: unknown; sequence: unknown; tenants: unknown };
+    if (json.version !== VERSION || typeof json.sequence !== "number") throw new StrataError("corrupt", "bad-deletion-list", "unknown version or no sequence");
+    const list: DeletionList = { sequence: json.sequence, tenants: json.tenants as Record<string, TenantDeletions>, size: 0 };
+    list.size = keysOf(list).length;
+    return list;
+  } catch (error) {
+    log.warn("deletion list cannot be read and is ignored", { error });
+    return null;
+  }
+}
+
+function readHeader(bytes: Uint8Array, log: Logger): number {
+  try {
+    const json = JSON.parse(utf8ToString(bytes)) as { validated_sequence: unknown };
+    if (typeof json.validated_sequence === "number" && Number.isSafeInteger(json.validated_sequence)) return json.validated_sequence;
+  } catch (error) {
+    if (!(error instanceof SyntaxError) && !isTransient(error) && !isStrataError(error)) throw error;
+  }
+  log.warn("deletion queue header cannot be read: lists will be validated again");
+  return 0;
+}

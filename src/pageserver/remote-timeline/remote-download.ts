@@ -1,0 +1,101 @@
+/** Fetching from object storage: which timelines there are, the newest index_part we may trust, single layers. */
+import { isStrataError, StrataError } from "../../kit/errors.ts";
+import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
+import { parseTimelineId } from "../../kit/ids.ts";
+import type { FileSystem } from "../../platform/files.ts";
+import { downloadBytes, listAll, type RemoteStorage, storageUnavailable } from "../../remote-storage/remote-storage.ts";
+import { BlockCache } from "../layers/block-cache.ts";
+import { LayerFile } from "../layers/layer-file.ts";
+import type { Layer } from "../layers/layer.ts";
+import type { Generation } from "../layers/layer-name.ts";
+import { decodeIndexPart, INDEX_PART_MAX_BYTES, type IndexPart } from "./index-part.ts";
+import { INDEX_PART_NAME, indexPartKey, layerKey, parseIndexPartKey, timelinePrefix, timelinesPrefix } from "./remote-paths.ts";
+
+export const DOWNLOAD_SUFFIX = ".___download";
+const LISTING_MAX = 1_000_000;
+
+export async function listRemoteTimelines(storage: RemoteStorage, tenant: TenantShardId, signal?: AbortSignal): Promise<TimelineId[]> {
+  const prefix = timelinesPrefix(tenant);
+  const { prefixes } = await listAll(storage, { prefix, delimiter: "/", maxTotal: LISTING_MAX, signal });
+  return prefixes.flatMap((found) => {
+    const name = found.slice(prefix.length, -1);
+    return /^[0-9a-f]{32}$/.test(name) ? [parseTimelineId(name)] : [];
+  });
+}
+
+export interface RemoteTimelineRef {
+  readonly storage: RemoteStorage;
+  readonly tenantShardId: TenantShardId;
+  readonly timelineId: TimelineId;
+}
+
+/**
+ * The index of the highest generation not above `generation`: those above belong to somebody who attached later.
+ * @throws StrataError not-found `index-part-not-found`; corrupt `bad-index-part`; fix-input `index-part-too-new`
+ */
+export async function loadIndexPart(ref: RemoteTimelineRef, generation: number, signal?: AbortSignal): Promise<{ index: IndexPart; generation: Generation }> {
+  const generations = (await listIndexGenerations(ref, signal)).filter((found) => (found ?? -1) <= generation);
+  if (generations.length === 0) {
+    throw new StrataError("not-found", "index-part-not-found", `timeline ${ref.timelineId} has no index_part.json up to generation ${generation}`, { details: { timelineId: ref.timelineId } });
+  }
+  const newest = generations.reduce((a, b) => ((b ?? -1) > (a ?? -1) ? b : a));
+  const key = indexPartKey(ref.tenantShardId, ref.timelineId, newest);
+  return { index: decodeIndexPart(await downloadBytes(ref.storage, key, { maxBytes: INDEX_PART_MAX_BYTES, signal })), generation: newest };
+}
+
+export async function listIndexGenerations(ref: RemoteTimelineRef, signal?: AbortSignal): Promise<Generation[]> {
+  const prefix = `${timelinePrefix(ref.tenantShardId, ref.timelineId)}${INDEX_PART_NAME}`;
+  const { objects } = await listAll(ref.storage, { prefix, maxTotal: LISTING_MAX, signal });
+  return objects.flatMap(({ key }) => {
+    const generation = parseIndexPartKey(key);
+    return generation === undefined ? [] : [generation];
+  });
+}
+
+/**
+ * Brings a layer to its local path: temporary file, every checksum checked, synced, renamed, directory synced.
+ * @throws StrataError not-found `layer-object-missing`; corrupt `layer-checksum-mismatch`; unavailable
+ */
+export async function downloadLayer(ref: RemoteTimelineRef, layer: Layer, options: { readonly files: FileSystem; readonly directory: string; readonly signal?: AbortSignal }): Promise<void> {
+  const { files, directory, signal } = options;
+  const key = layerKey(ref.tenantShardId.tenantId, ref.timelineId, { name: layer.name, ...layer.metadata });
+  const temporary = `${layer.path}${DOWNLOAD_SUFFIX}`;
+  try {
+    await fetchToFile(ref.storage, { key, path: temporary, sizeBytes: layer.metadata.sizeBytes }, { files, signal });
+    await checkLayerFile(layer, { files, path: temporary, tenantId: ref.tenantShardId.tenantId });
+    await files.rename(temporary, layer.path);
+    await files.syncDirectory(directory);
+  } catch (error) {
+    await files.remove(temporary).catch(() => {});
+    if (!isStrataError(error, "object-not-found")) throw error;
+    throw new StrataError("not-found", "layer-object-missing", `layer ${layer.toString()} is in index_part.json but not in object storage`, { cause: error, details: { layer: layer.toString(), key } });
+  }
+}
+
+async function fetchToFile(storage: RemoteStorage, from: { key: string; path: string; sizeBytes: number }, options: { files: FileSystem; signal?: AbortSignal }): Promise<void> {
+  const { body } = await storage.download(from.key, { signal: options.signal });
+  const file = await options.files.open(from.path, "truncate");
+  try {
+    let at = 0;
+    for await (const chunk of body) {
+      if (at + chunk.length > from.sizeBytes) throw new StrataError("corrupt", "layer-truncated", `object ${from.key} is longer than ${from.sizeBytes} bytes`, { details: { key: from.key } });
+      await file.write(chunk, at);
+      at += chunk.length;
+    }
+    if (at < from.sizeBytes) throw storageUnavailable(`object ${from.key}: ${at} of ${from.sizeBytes} bytes arrived`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function checkLayerFile(layer: Layer, options: { files: FileSystem; path: string; tenantId: string }): Promise<void> {
+  // A cache of its own: blocks of a file that may yet be refused stay out of the shared one.
+  const cache = new BlockCache({ capacityBytes: 0 });
+  const file = await LayerFile.open({ ...options, cache, name: layer.name, expectedCrc: layer.metadata.crc });
+  try {
+    await file.verify();
+  } finally {
+    await file.close();
+  }
+}

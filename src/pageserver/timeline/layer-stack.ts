@@ -1,0 +1,70 @@
+/**
+ * All layers of a timeline: the open one, frozen ones on their way to disk, and those with files. Changes here are
+ * synchronous, so a reader between two steps sees each change whole.
+ */
+import { invariant } from "../../kit/errors.ts";
+import type { TimelineId } from "../../kit/ids.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import type { InMemoryLayer } from "../layers/in-memory-layer.ts";
+import type { Layer } from "../layers/layer.ts";
+import { LayerMap } from "../layers/layer-map.ts";
+
+/** What reads see of a timeline. */
+export interface ReadSource {
+  readonly timelineId: TimelineId;
+  readonly stack: LayerStack;
+  /** The timeline below, ready for reads at its branch LSN; null at a root. @throws StrataError retry, unavailable */
+  ancestorSource(signal?: AbortSignal): Promise<{ readonly source: ReadSource; readonly lsn: Lsn }> | null;
+}
+
+export class LayerStack {
+  readonly map = new LayerMap<Layer>();
+  #open: InMemoryLayer | null = null;
+  /** Oldest first. */
+  readonly #frozen: InMemoryLayer[] = [];
+
+  get open(): InMemoryLayer | null {
+    return this.#open;
+  }
+
+  get frozen(): readonly InMemoryLayer[] {
+    return this.#frozen;
+  }
+
+  setOpen(layer: InMemoryLayer): void {
+    invariant(this.#open === null, "one open layer at a time");
+    this.#open = layer;
+  }
+
+  /** The open layer becomes the youngest frozen one. */
+  freeze(endLsn: Lsn): void {
+    const layer = this.#open;
+    invariant(layer !== null, "there is an open layer to freeze");
+    layer.freeze(endLsn);
+    this.#frozen.push(layer);
+    this.#open = null;
+  }
+
+  /** The oldest frozen layer is now `layer`. */
+  replaceFrozen(frozen: InMemoryLayer, layer: Layer): void {
+    invariant(this.#frozen[0] === frozen, "frozen layers are flushed in order");
+    this.#frozen.shift();
+    this.map.add(layer);
+  }
+
+  replaceLayers(removed: readonly Layer[], added: readonly Layer[]): void {
+    for (const layer of removed) this.map.remove(layer);
+    for (const layer of added) this.map.add(layer);
+  }
+
+  /** The youngest in-memory layer that holds LSNs below `endLsn`. */
+  memoryLayerBelow(endLsn: Lsn): InMemoryLayer | null {
+    if (this.#open !== null && this.#open.startLsn < endLsn) return this.#open;
+    for (let i = this.#frozen.length - 1; i >= 0; i--) if (this.#frozen[i].startLsn < endLsn) return this.#frozen[i];
+    return null;
+  }
+
+  get memoryBytes(): number {
+    return (this.#open?.memoryBytes ?? 0) + this.#frozen.reduce((sum, layer) => sum + layer.memoryBytes, 0);
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * The vectored read: many keys at one LSN, down through the layers. Each key knows how far it has come (`end`: LSNs
+ * below it are still to be looked at); in each round all keys that need the same layer are read from it together.
+ * A key is done at an image or at a record that needs nothing below; a key that finds no more layers goes on in the
+ * ancestor, and at the root it is missing.
+ */
+import { StrataError, isStrataError } from "../../kit/errors.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { compareKeys, type Key, keyToHex } from "../../keyspace/key.ts";
+import { isInheritedKey, isSparseKey } from "../../keyspace/mapping.ts";
+import { readDelta, type StoredValue } from "../layers/delta-layer.ts";
+import { readImages } from "../layers/image-layer.ts";
+import { InMemoryLayer } from "../layers/in-memory-layer.ts";
+import type { Layer } from "../layers/layer.ts";
+import type { Pacer } from "../layers/pacer.ts";
+import type { ReadSource } from "./layer-stack.ts";
+import type { Reconstructor } from "./reconstruct.ts";
+import type { ReadContext } from "./timeline-store.ts";
+
+/** Layers named in a missing-key error. */
+const VISITED_TOLD = 16;
+/** Times a layer may vanish under a key (compacted or collected meanwhile) before that is an error. */
+const VANISHED_MAX = 20;
+
+class KeyRead {
+  readonly key: Key;
+  source: ReadSource;
+  /** Exclusive. */
+  end: Lsn;
+  /** Newest first. */
+  readonly values: StoredValue[] = [];
+  base: Uint8Array | null = null;
+  error: unknown = null;
+  done = false;
+  depth = 0;
+  vanished = 0;
+  readonly visited: string[] = [];
+
+  constructor(key: Key, source: ReadSource, end: Lsn) {
+    this.key = key;
+    this.source = source;
+    this.end = end;
+  }
+
+  fail(error: unknown): void {
+    this.error = error;
+    this.done = true;
+  }
+
+  visit(layer: Layer | InMemoryLayer): void {
+    this.depth++;
+    if (this.visited.length < VISITED_TOLD) this.visited.push(layer instanceof InMemoryLayer ? `in-memory ${lsnToString(layer.startLsn)}` : layer.toString());
+  }
+}
+
+interface Step {
+  readonly layer: Layer | InMemoryLayer;
+  readonly floor: Lsn;
+}
+
+export interface ReadStatistics {
+  layers: number;
+  depth: number;
+}
+
+/** Each result is bytes of the caller's own, or the error that key met. */
+export async function readVectored(
+  source: ReadSource,
+  request: { readonly keys: readonly Key[]; readonly lsn: Lsn; readonly context: ReadContext },
+  tools: { readonly reconstructor: Reconstructor; readonly pacer: Pacer; readonly statistics: ReadStatistics },
+): Promise<(Uint8Array | Error)[]> {
+  const { keys, lsn, context } = request;
+  const reads = keys.map((key) => new KeyRead(key, source, lsn + 1));
+  let pending = reads;
+  while (pending.length > 0) {
+    context.signal?.throwIfAborted();
+    const groups = new Map<Layer | InMemoryLayer, { reads: KeyRead[]; floors: Lsn[] }>();
+    for (const read of pending) {
+      const step = await nextStep(read, request);
+      if (step === null) continue;
+      const group = groups.get(step.layer) ?? { reads: [], floors: [] };
+      group.reads.push(read);
+      group.floors.push(step.floor);
+      groups.set(step.layer, group);
+    }
+    tools.statistics.layers += groups.size;
+    for (const [layer, group] of groups) await visitLayer(layer, group, context);
+    pending = pending.filter((read) => !read.done);
+  }
+  const results: (Uint8Array | Error)[] = [];
+  for (const read of reads) {
+    tools.statistics.depth = Math.max(tools.statistics.depth, read.depth);
+    results.push(await resultOf(read, tools));
+    const pause = tools.pacer.pause();
+    if (pause !== undefined) await pause;
+  }
+  return results;
+}
+
+async function resultOf(read: KeyRead, tools: { reconstructor: Reconstructor; pacer: Pacer }): Promise<Uint8Array | Error> {
+  if (read.error !== null) return asError(read.error);
+  try {
+    return await tools.reconstructor.reconstruct({ key: read.key, values: read.values, base: read.base }, tools.pacer);
+  } catch (error) {
+    return asError(error);
+  }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** Where a key goes next; null when it has ended (missing, or failed). */
+async function nextStep(read: KeyRead, request: { lsn: Lsn; context: ReadContext }): Promise<Step | null> {
+  for (;;) {
+    const memory = read.source.stack.memoryLayerBelow(read.end);
+    if (memory !== null) return { layer: memory, floor: memory.startLsn };
+    const found = read.source.stack.map.search(read.key, read.end);
+    if (found !== null) return { layer: found.layer, floor: found.lsnFloor };
+    const below = isInheritedKey(read.key) ? read.source.ancestorSource(request.context.signal) : null;
+    if (below === null) {
+      read.fail(missingKey(read, request.lsn));
+      return null;
+    }
+    try {
+      const { source, lsn } = await below;
+      read.source = source;
+      read.end = Math.min(read.end, lsn + 1);
+    } catch (error) {
+      read.fail(error);
+      return null;
+    }
+  }
+}
+
+function missingKey(read: KeyRead, lsn: Lsn): StrataError {
+  const records = read.values.length;
+  const visited = read.visited.join(", ");
+  return new StrataError("not-found", "missing-key", `key ${keyToHex(read.key)} has no image at or below LSN ${lsnToString(lsn)} (${records} records found, layers visited: ${visited || "none"})`, {
+    details: { key: keyToHex(read.key), lsn: lsnToString(lsn), records, depth: read.depth, visited },
+  });
+}
+
+async function visitLayer(layer: Layer | InMemoryLayer, group: { reads: KeyRead[]; floors: Lsn[] }, context: ReadContext): Promise<void> {
+  const { reads, floors } = group;
+  const queries = () => reads.map((read, i) => ({ key: read.key, lsnFloor: floors[i], lsnEnd: read.end }));
+  for (const read of reads) read.visit(layer);
+  try {
+    if (layer instanceof InMemoryLayer) takeDeltas(group, await layer.read(queries()));
+    else if (layer.name.kind === "delta") takeDeltas(group, await layer.withFile((file) => readDelta(file, queries()), context.signal));
+    else await visitImages(layer, group, context);
+  } catch (error) {
+    for (const read of reads) if (!mayLookAgain(error, read, layer)) read.fail(error);
+  }
+}
+
+/** A layer that was replaced while we were on our way to it: what took its place will be found. */
+function mayLookAgain(error: unknown, read: KeyRead, layer: Layer | InMemoryLayer): boolean {
+  const gone = isStrataError(error, "layer-deleted") || (!(layer instanceof InMemoryLayer) && read.source.stack.map.get(layer.name) !== layer);
+  return gone && ++read.vanished <= VANISHED_MAX;
+}
+
+function takeDeltas(group: { reads: KeyRead[]; floors: Lsn[] }, found: readonly (readonly StoredValue[])[]): void {
+  for (let i = 0; i < group.reads.length; i++) {
+    const read = group.reads[i];
+    read.values.push(...found[i]);
+    read.done = found[i].length > 0 && found[i][found[i].length - 1].willInit;
+    read.end = group.floors[i];
+  }
+}
+
+async function visitImages(layer: Layer, group: { reads: KeyRead[]; floors: Lsn[] }, context: ReadContext): Promise<void> {
+  const order = group.reads.map((_, i) => i).sort((a, b) => compareKeys(group.reads[a].key, group.reads[b].key));
+  const images = await layer.withFile((file) => readImages(file, order.map((i) => group.reads[i].key)), context.signal);
+  for (let at = 0; at < order.length; at++) {
+    const read = group.reads[order[at]];
+    const image = images[at];
+    read.end = group.floors[order[at]];
+    if (image !== undefined) {
+      read.base = image;
+      read.done = true;
+    } else if (isSparseKey(read.key)) {
+      // An image layer over a sparse range holds all there is: a key it lacks was removed before.
+      read.fail(missingKey(read, layer.name.kind === "image" ? layer.name.lsn : read.end));
+    }
+  }
+}

@@ -1,0 +1,333 @@
+/**
+ * The timelines of one attached tenant shard: create, branch, load from object storage, delete, shut down.
+ *
+ *   const manager = new TimelineManager(deps);
+ *   await manager.loadTimelines();                                   // from object storage, local files reused
+ *   const root = await manager.createTimeline({ timelineId, initdbLsn, pgVersion });
+ *   … put, advance (import of initdb's files at initdbLsn) …
+ *   await root.freezeAndFlush(); await root.waitUploaded();          // from here on it survives anything
+ *   const branch = await manager.createBranch({ timelineId, ancestorTimelineId, lsn });
+ */
+import { describeError, isStrataError, StrataError } from "../../kit/errors.ts";
+import { tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
+import { TimelineMaintenance } from "../maintenance/timeline-maintenance.ts";
+import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
+import { listRemoteTimelines, loadIndexPart } from "../remote-timeline/remote-download.ts";
+import { deleteRemoteTimeline, RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
+import { reconcileLocalFiles } from "./local-files.ts";
+import { Timeline } from "./timeline.ts";
+import type { TenantDeps } from "./timeline-deps.ts";
+import { WorkSlots } from "./work-slots.ts";
+
+const LOADS_AT_ONCE = 8;
+
+interface Managed {
+  readonly timeline: Timeline;
+  readonly maintenance: TimelineMaintenance;
+}
+
+interface LoadedIndex {
+  readonly index: IndexPart;
+  readonly generation: number | null;
+}
+
+export class TimelineManager {
+  readonly #deps: TenantDeps;
+  readonly #timelines = new Map<TimelineId, Managed>();
+  /** Timelines that could not be loaded, and why; nothing of theirs is touched. */
+  readonly #broken = new Map<TimelineId, unknown>();
+  /** Being created or deleted. */
+  readonly #busy = new Map<TimelineId, string>();
+  readonly #deletions = new Map<TimelineId, Promise<void>>();
+  readonly #stop = new AbortController();
+
+  constructor(deps: TenantDeps) {
+    this.#deps = deps;
+  }
+
+  get timelineIds(): TimelineId[] {
+    return [...this.#timelines.keys()];
+  }
+
+  get brokenTimelines(): ReadonlyMap<TimelineId, unknown> {
+    return this.#broken;
+  }
+
+  /** @throws StrataError not-found `timeline-not-found`; unavailable `timeline-broken` */
+  get(timelineId: TimelineId): Timeline {
+    const managed = this.#timelines.get(timelineId);
+    if (managed !== undefined) return managed.timeline;
+    const cause = this.#broken.get(timelineId);
+    if (cause !== undefined) throw new StrataError("unavailable", "timeline-broken", `timeline ${timelineId} cannot be used: ${describeError(cause)}`, { cause });
+    throw new StrataError("not-found", "timeline-not-found", `timeline ${timelineId} was not found`, { details: { timelineId } });
+  }
+
+  /** Compaction, GC and image creation of a timeline, for the routes that ask for them by hand. */
+  maintenanceOf(timelineId: TimelineId): TimelineMaintenance {
+    this.get(timelineId);
+    return (this.#timelines.get(timelineId) as Managed).maintenance;
+  }
+
+  #directoryOf(timelineId: TimelineId): string {
+    return `${this.#deps.workDirectory}/tenants/${tenantShardIdToString(this.#deps.tenantShardId)}/timelines/${timelineId}`;
+  }
+
+  // ---- Creating
+
+  /**
+   * A root timeline, empty: the caller imports its first content at `initdbLsn`. It is in object storage from the
+   * first flush on, and gone after a crash before that.
+   * @throws StrataError conflict `timeline-exists`
+   */
+  async createTimeline(options: { readonly timelineId: TimelineId; readonly initdbLsn: Lsn; readonly pgVersion: PgMajor }): Promise<Timeline> {
+    const { timelineId, initdbLsn, pgVersion } = options;
+    const metadata: TimelineMetadata = { diskConsistentLsn: 0, prevRecordLsn: null, ancestor: null, latestGcCutoffLsn: initdbLsn, initdbLsn, pgVersion };
+    return await this.#exclusively(timelineId, "being created", async () => {
+      await this.#prepareDirectory(timelineId);
+      return this.#start(timelineId, { metadata, clean: null, ancestor: null });
+    });
+  }
+
+  /**
+   * A branch of `ancestorTimelineId` at `lsn` (its last record LSN unless given): one index_part uploaded, nothing copied.
+   * @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` outside the ancestor's history
+   */
+  async createBranch(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn; readonly signal?: AbortSignal }): Promise<Timeline> {
+    const { timelineId, signal } = options;
+    const parent = this.get(options.ancestorTimelineId);
+    const lsn = options.lsn ?? parent.lastRecordLsn;
+    return await this.#exclusively(timelineId, "being created", async () => {
+      await parent.waitLsn(lsn, { who: `creation of branch ${timelineId}`, signal });
+      // From the check to the entry nothing else runs: GC sees the branch point or has moved the cutoff before.
+      checkBranchLsn(parent, lsn);
+      parent.branchPoints.set(timelineId, lsn);
+      try {
+        const prevRecordLsn = lsn === parent.lastRecordLsn ? parent.prevRecordLsn : null;
+        const metadata: TimelineMetadata = { diskConsistentLsn: lsn, prevRecordLsn, ancestor: { timelineId: parent.timelineId, lsn }, latestGcCutoffLsn: parent.gcCutoffLsn, initdbLsn: parent.initdbLsn, pgVersion: parent.pgVersion };
+        await this.#prepareDirectory(timelineId);
+        const timeline = this.#start(timelineId, { metadata, clean: null, ancestor: { timeline: parent, lsn } });
+        timeline.remoteClient.scheduleIndexUpload();
+        await timeline.waitUploaded(signal);
+        return timeline;
+      } catch (error) {
+        await this.#discardUnborn(timelineId);
+        parent.branchPoints.delete(timelineId);
+        throw error;
+      }
+    });
+  }
+
+  async #discardUnborn(timelineId: TimelineId): Promise<void> {
+    const managed = this.#timelines.get(timelineId);
+    this.#timelines.delete(timelineId);
+    await managed?.maintenance.stop();
+    await managed?.timeline.shutdown(false);
+    await this.#deps.platform.files.removeTree(this.#directoryOf(timelineId));
+  }
+
+  async #exclusively<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
+    const busy = this.#busy.get(timelineId);
+    if (busy !== undefined) throw new StrataError("conflict", "timeline-busy", `timeline ${timelineId} is ${busy}`, { details: { timelineId } });
+    if (this.#timelines.has(timelineId) || this.#broken.has(timelineId)) {
+      throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already`, { details: { timelineId } });
+    }
+    this.#busy.set(timelineId, what);
+    try {
+      return await work();
+    } finally {
+      this.#busy.delete(timelineId);
+    }
+  }
+
+  /** Leftovers of a creation that never came to an index are cleared. */
+  async #prepareDirectory(timelineId: TimelineId): Promise<void> {
+    const { files } = this.#deps.platform;
+    const directory = this.#directoryOf(timelineId);
+    await files.removeTree(directory);
+    await files.makeDirectory(directory);
+    await files.syncDirectory(directory.slice(0, directory.lastIndexOf("/")));
+  }
+
+  #start(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null; ancestor: { timeline: Timeline; lsn: Lsn } | null }): Timeline {
+    const { metadata, clean, ancestor } = state;
+    const remoteClient = this.#remoteClient(timelineId, { metadata, clean });
+    const timeline = new Timeline({ deps: this.#deps, timelineId, directory: this.#directoryOf(timelineId), remoteClient, metadata, ancestor });
+    const maintenance = new TimelineMaintenance(timeline);
+    this.#timelines.set(timelineId, { timeline, maintenance });
+    maintenance.start();
+    return timeline;
+  }
+
+  #remoteClient(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null }): RemoteTimelineClient {
+    const { platform, log, remote, deletionQueue, tenantShardId, generation } = this.#deps;
+    return new RemoteTimelineClient({ platform, log: log.child({ timelineId }), storage: remote, deletionQueue, tenantShardId, timelineId, generation, ...state });
+  }
+
+  // ---- Loading
+
+  /**
+   * All timelines that object storage has for the shard, ancestors first. One that cannot be loaded is broken, and so
+   * are its descendants; the others go on. Deletions found under way are finished in the background.
+   * @throws StrataError unavailable when object storage cannot be listed
+   */
+  async loadTimelines(signal?: AbortSignal): Promise<void> {
+    const ids = await listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal);
+    const slots = new WorkSlots(LOADS_AT_ONCE);
+    const indexes = new Map<TimelineId, LoadedIndex>();
+    await Promise.all(ids.map((id) => slots.run(() => this.#loadIndex(id, indexes, signal))));
+    for (const [id, { index }] of indexes) {
+      if (index.deletedAt !== null) {
+        indexes.delete(id);
+        this.#resumeDeletion(id, index);
+      }
+    }
+    for (const id of ancestorsFirst(indexes)) await this.#loadTimeline(id, (indexes.get(id) as LoadedIndex).index);
+    await this.#removeUnknownDirectories(new Set(ids));
+  }
+
+  async #loadIndex(timelineId: TimelineId, into: Map<TimelineId, LoadedIndex>, signal?: AbortSignal): Promise<void> {
+    const { remote: storage, tenantShardId, generation, log } = this.#deps;
+    try {
+      into.set(timelineId, await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal));
+    } catch (error) {
+      if (isStrataError(error, "index-part-not-found")) return log.info("objects without an index are left alone", { timelineId });
+      if (isStrataError(error) && error.kind === "unavailable") throw error;
+      this.#markBroken(timelineId, error);
+    }
+  }
+
+  #markBroken(timelineId: TimelineId, error: unknown): void {
+    this.#deps.log.error("timeline cannot be loaded", { timelineId, error });
+    this.#broken.set(timelineId, error);
+  }
+
+  async #loadTimeline(timelineId: TimelineId, index: IndexPart): Promise<void> {
+    try {
+      const ancestor = index.metadata.ancestor === null ? null : { timeline: this.get(index.metadata.ancestor.timelineId), lsn: index.metadata.ancestor.lsn };
+      const { files } = this.#deps.platform;
+      const directory = this.#directoryOf(timelineId);
+      await files.makeDirectory(directory);
+      const local = await reconcileLocalFiles(files, directory, index);
+      const timeline = this.#start(timelineId, { metadata: index.metadata, clean: index, ancestor });
+      timeline.adoptIndex(index, local.resident);
+      ancestor?.timeline.branchPoints.set(timelineId, ancestor.lsn);
+    } catch (error) {
+      this.#markBroken(timelineId, error);
+    }
+  }
+
+  async #removeUnknownDirectories(known: ReadonlySet<TimelineId>): Promise<void> {
+    const { files } = this.#deps.platform;
+    const parent = this.#directoryOf("").slice(0, -1);
+    if (!(await files.exists(parent))) return;
+    for (const name of await files.list(parent)) {
+      if (!known.has(name) && !this.#timelines.has(name) && /^[0-9a-f]{32}$/.test(name)) await files.removeTree(`${parent}/${name}`);
+    }
+  }
+
+  // ---- Deleting
+
+  /**
+   * Deletes a timeline for good. Once the deleted mark is in object storage, a restart finishes what was begun.
+   * @throws StrataError not-found; conflict `timeline-has-children`, `timeline-busy`; unavailable, to be tried again
+   */
+  async deleteTimeline(timelineId: TimelineId, signal?: AbortSignal): Promise<void> {
+    const running = this.#deletions.get(timelineId);
+    if (running !== undefined) return await running;
+    const { timeline, maintenance } = this.#managedForDeletion(timelineId);
+    const deletion = this.#delete(timeline, maintenance, signal).finally(() => {
+      this.#deletions.delete(timelineId);
+      this.#busy.delete(timelineId);
+    });
+    this.#busy.set(timelineId, "being deleted");
+    this.#deletions.set(timelineId, deletion);
+    await deletion;
+  }
+
+  #managedForDeletion(timelineId: TimelineId): Managed {
+    const timeline = this.get(timelineId);
+    const busy = this.#busy.get(timelineId);
+    if (busy !== undefined) throw new StrataError("conflict", "timeline-busy", `timeline ${timelineId} is ${busy}`, { details: { timelineId } });
+    const children = [...timeline.branchPoints.keys()];
+    if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${children.join(", ")}`, { details: { timelineId, children: children.length } });
+    return this.#timelines.get(timelineId) as Managed;
+  }
+
+  async #delete(timeline: Timeline, maintenance: TimelineMaintenance, signal?: AbortSignal): Promise<void> {
+    const { timelineId } = timeline;
+    await maintenance.stop();
+    await timeline.shutdown(false);
+    await this.#deleteRemote(timelineId, timeline.remoteClient.cleanIndex, signal);
+    await this.#deps.platform.files.removeTree(this.#directoryOf(timelineId));
+    if (timeline.ancestor !== null) this.#timelines.get(timeline.ancestor.timelineId)?.timeline.branchPoints.delete(timelineId);
+    this.#timelines.delete(timelineId);
+  }
+
+  /** The mark first, at our own generation, then all objects, then the marked index. */
+  async #deleteRemote(timelineId: TimelineId, index: IndexPart | null, signal?: AbortSignal): Promise<void> {
+    const { remote: storage, tenantShardId, generation, platform } = this.#deps;
+    if (index === null) return await deleteRemoteTimeline({ storage, tenantShardId, timelineId, generation, platform }, signal);
+    const client = this.#remoteClient(timelineId, { metadata: index.metadata, clean: index });
+    await client.persistDeletedMark(signal);
+    await client.shutdown();
+    await client.deleteAll(signal);
+  }
+
+  #resumeDeletion(timelineId: TimelineId, index: IndexPart): void {
+    const { log, platform } = this.#deps;
+    this.#busy.set(timelineId, "being deleted");
+    const work = (async () => {
+      await this.#deleteRemote(timelineId, index, this.#stop.signal);
+      await platform.files.removeTree(this.#directoryOf(timelineId));
+    })();
+    const guarded = work
+      .catch((error: unknown) => {
+        if (!this.#stop.signal.aborted) log.warn("deletion of a timeline could not be finished; the next start goes on", { timelineId, error });
+      })
+      .finally(() => {
+        this.#deletions.delete(timelineId);
+        this.#busy.delete(timelineId);
+      });
+    this.#deletions.set(timelineId, guarded);
+  }
+
+  // ---- Ending
+
+  /** @param options.flush everything ingested goes to object storage first */
+  async shutdown(options: { readonly flush: boolean }): Promise<void> {
+    this.#stop.abort();
+    const all = [...this.#timelines.values()];
+    await Promise.all(all.map(({ maintenance }) => maintenance.stop()));
+    await Promise.all(all.map(({ timeline }) => timeline.shutdown(options.flush)));
+    await Promise.allSettled(this.#deletions.values());
+    this.#timelines.clear();
+  }
+}
+
+function checkBranchLsn(parent: Timeline, lsn: Lsn): void {
+  const lowest = Math.max(parent.gcCutoffLsn, parent.ancestor?.lsn ?? 0);
+  if (lsn >= parent.gcCutoffLsn || parent.leases.has(lsn)) {
+    if (lsn >= (parent.ancestor?.lsn ?? 0)) return;
+  }
+  throw new StrataError("fix-input", "bad-branch-lsn", `branch at LSN ${lsnToString(lsn)}: timeline ${parent.timelineId} has history from ${lsnToString(lowest)} on`, { details: { lsn: lsnToString(lsn), lowest: lsnToString(lowest) } });
+}
+
+/** Timelines whose ancestors are unknown come last, and will fail there. */
+function ancestorsFirst(indexes: ReadonlyMap<TimelineId, LoadedIndex>): TimelineId[] {
+  const order: TimelineId[] = [];
+  const placed = new Set<TimelineId>();
+  const waiting = new Map<TimelineId, TimelineId[]>();
+  for (const [id, { index }] of indexes) {
+    const ancestor = index.metadata.ancestor?.timelineId ?? "";
+    waiting.set(ancestor, [...(waiting.get(ancestor) ?? []), id]);
+  }
+  const queue = [...(waiting.get("") ?? [])];
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+    order.push(next);
+    placed.add(next);
+    queue.push(...(waiting.get(next) ?? []));
+  }
+  return [...order, ...[...indexes.keys()].filter((id) => !placed.has(id))];
+}

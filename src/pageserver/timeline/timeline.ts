@@ -1,0 +1,443 @@
+/**
+ * One timeline's storage: takes values from its one writer, serves reads at any LSN, and keeps itself durable. What
+ * happens to its layers later (compaction, images, GC) is in maintenance/; object storage in remote-timeline/.
+ */
+import { Cancelled, InvariantError, invariant, StrataError } from "../../kit/errors.ts";
+import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { encodeValue } from "../../interpret/value-codec.ts";
+import { type KeyValue, valueWillInit } from "../../interpret/value.ts";
+import type { Key, KeyRange } from "../../keyspace/key.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Timer } from "../../platform/clock.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
+import { EPHEMERAL_PREFIX, EphemeralFile } from "../layers/ephemeral-file.ts";
+import { IN_MEMORY_LAYER_MAX_BYTES, InMemoryLayer } from "../layers/in-memory-layer.ts";
+import { abortable, Layer, type LayerEnvironment, type LayerMetadata } from "../layers/layer.ts";
+import { isInFuture, type LayerName } from "../layers/layer-name.ts";
+import type { LayerTarget, WrittenLayer } from "../layers/layer-writer.ts";
+import { Pacer } from "../layers/pacer.ts";
+import { FlushLoop } from "../maintenance/flush-loop.ts";
+import { LeaseTable } from "../maintenance/lease-table.ts";
+import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
+import { downloadLayer } from "../remote-timeline/remote-download.ts";
+import type { RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
+import { LayerStack, type ReadSource } from "./layer-stack.ts";
+import { LsnWaiters } from "./lsn-waiters.ts";
+import { type ReadStatistics, readVectored } from "./read-path.ts";
+import { Reconstructor } from "./reconstruct.ts";
+import { keysInSparseRange } from "./scan.ts";
+import type { TimelineConfig } from "./timeline-config.ts";
+import type { TenantDeps } from "./timeline-deps.ts";
+import type { ReadContext, TimelineStore } from "./timeline-store.ts";
+
+/** Frozen layers that may wait for the disk before ingest does. */
+const FROZEN_MAX = 3;
+const TIMEOUT_CHECK_MS = 10_000;
+
+export interface TimelineOptions {
+  readonly deps: TenantDeps;
+  readonly timelineId: TimelineId;
+  readonly directory: string;
+  readonly remoteClient: RemoteTimelineClient;
+  readonly metadata: TimelineMetadata;
+  /** The ancestor's timeline, alive as long as this one. */
+  readonly ancestor: { readonly timeline: Timeline; readonly lsn: Lsn } | null;
+}
+
+export class Timeline implements TimelineStore, ReadSource {
+  readonly timelineId: TimelineId;
+  readonly stack = new LayerStack();
+  readonly remoteClient: RemoteTimelineClient;
+  readonly initdbLsn: Lsn;
+  readonly leases: LeaseTable;
+  readonly log: Logger;
+  /** LSNs that branches start from, by child: GC keeps what they see. */
+  readonly branchPoints = new Map<TimelineId, Lsn>();
+  readonly #deps: TenantDeps;
+  readonly #directory: string;
+  readonly #pgVersion: PgMajor;
+  readonly #ancestor: { readonly timeline: Timeline; readonly lsn: Lsn } | null;
+  readonly #reconstructor: Reconstructor;
+  readonly #waiters: LsnWaiters;
+  readonly #flushLoop: FlushLoop;
+  readonly #layerEnvironment: LayerEnvironment;
+  readonly #stop = new AbortController();
+  #prevRecordLsn: Lsn;
+  #diskConsistentLsn: Lsn;
+  #gcCutoffLsn: Lsn;
+  #freezeWanted = false;
+  #lastFreezeLsn: Lsn;
+  #nextFileNumber = 1;
+  #flushListener: (() => void) | null = null;
+  /** Wakes ingest that waits for flush or compaction. */
+  #room = Promise.withResolvers<void>();
+  #broken: unknown = null;
+  #timeoutCheck: Timer | null = null;
+
+  constructor(options: TimelineOptions) {
+    const { deps, metadata } = options;
+    this.#deps = deps;
+    this.timelineId = options.timelineId;
+    this.#directory = options.directory;
+    this.remoteClient = options.remoteClient;
+    this.#ancestor = options.ancestor;
+    this.#pgVersion = metadata.pgVersion as PgMajor;
+    this.initdbLsn = metadata.initdbLsn;
+    this.#prevRecordLsn = metadata.prevRecordLsn ?? 0;
+    this.#diskConsistentLsn = metadata.diskConsistentLsn;
+    this.#lastFreezeLsn = metadata.diskConsistentLsn;
+    this.#gcCutoffLsn = metadata.latestGcCutoffLsn;
+    this.log = deps.log.child({ timelineId: options.timelineId });
+    this.leases = new LeaseTable(deps.platform.clock);
+    this.#reconstructor = new Reconstructor(this.#pgVersion);
+    this.#waiters = new LsnWaiters(deps.platform.clock, metadata.diskConsistentLsn);
+    this.#layerEnvironment = this.#makeLayerEnvironment();
+    const { clock } = deps.platform;
+    this.#flushLoop = new FlushLoop({
+      clock,
+      log: this.log,
+      nextFrozen: () => this.stack.frozen[0] ?? null,
+      flushLayer: (layer, signal) => deps.flushSlots.run(() => this.#flushLayer(layer), signal),
+    });
+    this.#armTimeoutCheck();
+  }
+
+  #makeLayerEnvironment(): LayerEnvironment {
+    const { platform, cache, openFiles, tenantShardId, remote, metrics } = this.#deps;
+    const ref = { storage: remote, tenantShardId, timelineId: this.timelineId };
+    return {
+      files: platform.files,
+      clock: platform.clock,
+      log: this.log,
+      cache,
+      openFiles,
+      tenantId: tenantShardId.tenantId,
+      directory: this.#directory,
+      isUploaded: (layer) => this.remoteClient.isUploaded(layer.name, layer.metadata),
+      download: async (layer) => {
+        const startMs = platform.clock.monotonicMs();
+        await downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, signal: this.#stop.signal });
+        metrics.downloaded(layer.metadata.sizeBytes, platform.clock.monotonicMs() - startMs);
+      },
+    };
+  }
+
+  get tenantShardId(): TenantShardId {
+    return this.#deps.tenantShardId;
+  }
+  get deps(): TenantDeps {
+    return this.#deps;
+  }
+  get config(): TimelineConfig {
+    return this.#deps.config();
+  }
+  get directory(): string {
+    return this.#directory;
+  }
+  get pgVersion(): PgMajor {
+    return this.#pgVersion;
+  }
+  get ancestor(): { readonly timelineId: TimelineId; readonly lsn: Lsn } | null {
+    return this.#ancestor === null ? null : { timelineId: this.#ancestor.timeline.timelineId, lsn: this.#ancestor.lsn };
+  }
+  get lastRecordLsn(): Lsn {
+    return this.#waiters.current;
+  }
+  get prevRecordLsn(): Lsn {
+    return this.#prevRecordLsn;
+  }
+  get diskConsistentLsn(): Lsn {
+    return this.#diskConsistentLsn;
+  }
+  get remoteConsistentLsn(): Lsn {
+    return this.remoteClient.remoteConsistentLsn;
+  }
+  get gcCutoffLsn(): Lsn {
+    return this.#gcCutoffLsn;
+  }
+  /** Aborts when the timeline stops. */
+  get stopping(): AbortSignal {
+    return this.#stop.signal;
+  }
+  /** Who waits for WAL now, for discovery on demand. */
+  waitingForLsn(): { lsn: Lsn; who: string; waitedMs: number }[] {
+    return this.#waiters.waiting();
+  }
+  /** Why the timeline cannot be used, if it cannot. */
+  get broken(): unknown {
+    return this.#broken;
+  }
+
+  // ---- Writing
+
+  async put(values: readonly KeyValue[]): Promise<void> {
+    await this.#waitForRoom();
+    this.#assertUsable();
+    let sinceYield = 0;
+    for (const value of values) {
+      if (value.lsn <= this.lastRecordLsn) throw new InvariantError(`value at ${lsnToString(value.lsn)}, but ${lsnToString(this.lastRecordLsn)} is readable already`);
+      const bytes = encodeValue(value.value);
+      this.#openLayer(value.lsn).put({ key: value.key, lsn: value.lsn, willInit: valueWillInit(value.value), bytes });
+      sinceYield += bytes.length;
+      const wait = sinceYield > 1024 * 1024 ? this.stack.open?.drained() : undefined;
+      if (wait !== undefined) {
+        await wait;
+        sinceYield = 0;
+      }
+    }
+    const wait = this.stack.open?.drained();
+    if (wait !== undefined) await wait;
+  }
+
+  #openLayer(lsn: Lsn): InMemoryLayer {
+    const { open } = this.stack;
+    if (open !== null) return open;
+    const { platform } = this.#deps;
+    const path = `${this.#directory}/${EPHEMERAL_PREFIX}${this.#nextFileNumber++}`;
+    const layer = new InMemoryLayer({ startLsn: lsn, file: new EphemeralFile(platform.files, path), openedMs: platform.clock.monotonicMs() });
+    this.stack.setOpen(layer);
+    return layer;
+  }
+
+  /** Back-pressure: ingest waits when the disk or compaction lags, so that it never buries reads. */
+  async #waitForRoom(): Promise<void> {
+    while (this.stack.frozen.length >= FROZEN_MAX || this.#l0Stalled()) {
+      this.#assertUsable();
+      await abortable(this.#room.promise, this.#stop.signal);
+    }
+  }
+
+  #l0Stalled(): boolean {
+    const { l0FlushStallThreshold, compactionPeriodMs } = this.config;
+    return l0FlushStallThreshold > 0 && compactionPeriodMs > 0 && this.stack.map.l0.length >= l0FlushStallThreshold;
+  }
+
+  /** To be called when something ingest may wait for has changed. */
+  signalRoom(): void {
+    this.#room.resolve();
+    this.#room = Promise.withResolvers<void>();
+  }
+
+  advance(lastRecordLsn: Lsn, prevRecordLsn: Lsn): void {
+    invariant(lastRecordLsn >= this.lastRecordLsn, "last record LSN never goes back");
+    this.#prevRecordLsn = prevRecordLsn;
+    this.#waiters.advance(lastRecordLsn);
+    this.#maybeFreeze();
+  }
+
+  #maybeFreeze(): void {
+    const { open } = this.stack;
+    if (open === null) {
+      this.#freezeWanted = false;
+      return;
+    }
+    const { checkpointDistanceBytes, checkpointTimeoutMs } = this.config;
+    const full = open.sizeBytes >= Math.min(checkpointDistanceBytes, IN_MEMORY_LAYER_MAX_BYTES) || this.lastRecordLsn - this.#lastFreezeLsn >= checkpointDistanceBytes;
+    const old = this.#deps.platform.clock.monotonicMs() - open.openedMs >= checkpointTimeoutMs;
+    if (this.#freezeWanted || full || old) this.#freezeOpen();
+  }
+
+  /** Only at a point that is wholly readable: a layer never ends in the middle of a record. */
+  #freezeOpen(): void {
+    const { open } = this.stack;
+    if (open === null || open.maxLsn > this.lastRecordLsn) return;
+    this.stack.freeze(this.lastRecordLsn + 1);
+    this.#lastFreezeLsn = this.lastRecordLsn;
+    this.#freezeWanted = false;
+    this.#flushLoop.wake();
+  }
+
+  #armTimeoutCheck(): void {
+    const { clock } = this.#deps.platform;
+    const check = () => {
+      if (this.#stop.signal.aborted) return;
+      this.#maybeFreeze();
+      this.#armTimeoutCheck();
+    };
+    this.#timeoutCheck = clock.after(Math.min(TIMEOUT_CHECK_MS, this.config.checkpointTimeoutMs), check);
+  }
+
+  async freezeAndFlush(): Promise<void> {
+    this.#assertUsable();
+    this.#freezeWanted = true;
+    this.#maybeFreeze();
+    const newest = this.stack.frozen.at(-1);
+    if (newest?.endLsn !== null && newest !== undefined) await this.#flushLoop.waitFlushed(newest.endLsn);
+    else this.#advanceDiskConsistent(this.lastRecordLsn);
+  }
+
+  /** Without anything in memory all that was ingested is on disk, whether or not it left a value. */
+  #advanceDiskConsistent(lsn: Lsn): void {
+    if (this.stack.open !== null || this.stack.frozen.length > 0 || lsn <= this.#diskConsistentLsn) return;
+    this.#diskConsistentLsn = lsn;
+    this.#scheduleIndex();
+  }
+
+  async #flushLayer(frozen: InMemoryLayer): Promise<void> {
+    const { platform, metrics } = this.#deps;
+    const startMs = platform.clock.monotonicMs();
+    const endLsn = frozen.endLsn;
+    invariant(endLsn !== null, "only frozen layers are flushed");
+    const written = await frozen.writeTo(this.layerTarget(), new Pacer(platform.clock));
+    await platform.files.syncDirectory(this.#directory);
+    const layer = this.adoptWritten(written);
+    this.stack.replaceFrozen(frozen, layer);
+    this.remoteClient.scheduleLayerUpload(layer);
+    this.#diskConsistentLsn = Math.max(this.#diskConsistentLsn, endLsn - 1);
+    this.#scheduleIndex();
+    this.signalRoom();
+    metrics.flushed(written.sizeBytes, platform.clock.monotonicMs() - startMs);
+    await frozen.discard();
+    this.#flushListener?.();
+  }
+
+  #scheduleIndex(): void {
+    const prevRecordLsn = this.#diskConsistentLsn === this.lastRecordLsn ? this.#prevRecordLsn : null;
+    this.remoteClient.scheduleIndexUpload({ diskConsistentLsn: this.#diskConsistentLsn, prevRecordLsn });
+  }
+
+  /** Called after each flush. */
+  onFlush(listener: () => void): void {
+    this.#flushListener = listener;
+  }
+
+  async waitUploaded(signal?: AbortSignal): Promise<void> {
+    await this.remoteClient.waitCompletion(signal);
+  }
+
+  // ---- Layers, for maintenance
+
+  /** Where a new layer of this timeline is written. */
+  layerTarget(): LayerTarget {
+    const { platform, tenantShardId, generation } = this.#deps;
+    return { files: platform.files, directory: this.#directory, uniqueName: `layer-${this.#nextFileNumber++}`, tenantId: tenantShardId.tenantId, timelineId: this.timelineId, generation };
+  }
+
+  adoptWritten(written: WrittenLayer): Layer {
+    const { tenantShardId, generation } = this.#deps;
+    const metadata: LayerMetadata = { sizeBytes: written.sizeBytes, generation, shard: { number: tenantShardId.number, count: tenantShardId.count }, crc: written.crc };
+    return this.makeLayer(written.name, metadata, true);
+  }
+
+  makeLayer(name: LayerName, metadata: LayerMetadata, resident: boolean): Layer {
+    return new Layer(this.#layerEnvironment, { name, metadata, resident });
+  }
+
+  /** Enters the layers of an index at start; those from a future that was lost leave it. */
+  adoptIndex(index: IndexPart, resident: ReadonlySet<string>): void {
+    const lost: Layer[] = [];
+    for (const [text, { name, metadata }] of index.layers) {
+      const layer = this.makeLayer(name, metadata, resident.has(text));
+      if (isInFuture(name, this.#diskConsistentLsn)) lost.push(layer);
+      else this.stack.map.add(layer);
+    }
+    this.remoteClient.scheduleRemoval(lost);
+  }
+
+  /** Puts complete, synced layers in the place of others, at once; objects and files of the old ones go later. */
+  replaceLayers(removed: readonly Layer[], added: readonly Layer[]): void {
+    this.stack.replaceLayers(removed, added);
+    for (const layer of added) this.remoteClient.scheduleLayerUpload(layer);
+    if (added.length > 0 && removed.length === 0) this.#scheduleIndex();
+    this.remoteClient.scheduleRemoval(removed);
+    this.signalRoom();
+  }
+
+  /** Moves the cutoff up; nothing below it may be asked for from now on. */
+  applyGcCutoff(lsn: Lsn): void {
+    if (lsn <= this.#gcCutoffLsn) return;
+    this.#gcCutoffLsn = lsn;
+    this.remoteClient.scheduleIndexUpload({ latestGcCutoffLsn: lsn });
+  }
+
+  // ---- Reading
+
+  waitLsn(lsn: Lsn, options: { timeoutMs?: number; signal?: AbortSignal; who: string }): Promise<void> {
+    if (lsn <= this.lastRecordLsn) return Promise.resolve();
+    return this.#waitLsn(lsn, options);
+  }
+
+  async #waitLsn(lsn: Lsn, options: { timeoutMs?: number; signal?: AbortSignal; who: string }): Promise<void> {
+    this.#assertUsable();
+    const { clock } = this.#deps.platform;
+    const startMs = clock.monotonicMs();
+    let timedOut = true;
+    try {
+      await this.#waiters.wait(lsn, { ...options, timeoutMs: options.timeoutMs ?? this.config.waitLsnTimeoutMs });
+      timedOut = false;
+    } finally {
+      this.#deps.metrics.waitLsn(clock.monotonicMs() - startMs, timedOut);
+    }
+  }
+
+  ancestorSource(signal?: AbortSignal): Promise<{ source: ReadSource; lsn: Lsn }> | null {
+    const ancestor = this.#ancestor;
+    if (ancestor === null) return null;
+    // After a restart the ancestor may not have caught up with the WAL up to the branch point yet.
+    return ancestor.timeline.waitLsn(ancestor.lsn, { signal, who: `branch ${this.timelineId}` }).then(() => ({ source: ancestor.timeline, lsn: ancestor.lsn }));
+  }
+
+  async get(key: Key, lsn: Lsn, context: ReadContext): Promise<Uint8Array> {
+    const [result] = await this.getVectored([key], lsn, context);
+    if (result instanceof Error) throw result;
+    return result;
+  }
+
+  async getVectored(keys: readonly Key[], lsn: Lsn, context: ReadContext): Promise<(Uint8Array | Error)[]> {
+    this.#assertUsable();
+    const { clock } = this.#deps.platform;
+    const startMs = clock.monotonicMs();
+    const statistics: ReadStatistics = { layers: 0, depth: 0 };
+    const results = await readVectored(this, { keys, lsn, context }, { reconstructor: this.#reconstructor, pacer: new Pacer(clock), statistics });
+    this.#deps.metrics.read(context.task, { keys: keys.length, ...statistics, durationMs: clock.monotonicMs() - startMs });
+    return results;
+  }
+
+  async scan(range: KeyRange, lsn: Lsn, context: ReadContext): Promise<{ key: Key; bytes: Uint8Array }[]> {
+    this.#assertUsable();
+    const keys = await keysInSparseRange(this, range, { lsn, signal: context.signal });
+    const values = await this.getVectored(keys, lsn, context);
+    const present: { key: Key; bytes: Uint8Array }[] = [];
+    for (let i = 0; i < keys.length; i++) {
+      const value = values[i];
+      if (value instanceof StrataError && value.code === "missing-key") continue;
+      if (value instanceof Error) throw value;
+      // An empty value is how a sparse key is removed.
+      if (value.length > 0) present.push({ key: keys[i], bytes: value });
+    }
+    return present;
+  }
+
+  // ---- Life
+
+  #assertUsable(): void {
+    if (this.#broken !== null) throw new StrataError("unavailable", "timeline-broken", `timeline ${this.timelineId} is broken`, { cause: this.#broken });
+    if (this.#stop.signal.aborted) throw new Cancelled(`timeline ${this.timelineId} is stopping`);
+  }
+
+  markBroken(error: unknown): void {
+    this.#broken ??= error;
+  }
+
+  /** @param flush waits until all that was ingested is in object storage; false drops what is in memory */
+  async shutdown(flush: boolean): Promise<void> {
+    if (flush && this.#broken === null && !this.#stop.signal.aborted) {
+      await this.freezeAndFlush();
+      await this.waitUploaded();
+    }
+    await this.stop();
+    await this.remoteClient.shutdown();
+  }
+
+  /** Ends reads, writes and flushes; what is in memory is dropped. Uploads queued already go on. */
+  async stop(): Promise<void> {
+    const reason = new Cancelled(`timeline ${this.timelineId} is stopping`);
+    this.#timeoutCheck?.cancel();
+    this.#stop.abort(reason);
+    this.#waiters.failAll(reason);
+    await this.#flushLoop.shutdown();
+    for (const layer of this.stack.map.layers()) await this.#deps.openFiles.forget(layer);
+    for (const layer of [...this.stack.frozen, ...(this.stack.open === null ? [] : [this.stack.open])]) await layer.discard();
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * Object storage in a local directory: an object is a file at its key. An upload writes a temporary file, syncs it,
+ * renames it into place and syncs the directory, so a crash leaves the old object or the new one.
+ *
+ * Temporary files live in `.uploads/` below the root, out of every listing. Several processes may share the root:
+ * names are random, and only leftovers older than a day are swept.
+ */
+import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
+import type { FileHandle, FileSystem } from "../platform/files.ts";
+import type { Platform } from "../platform/platform.ts";
+import { checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+
+const UPLOADS_DIRECTORY = ".uploads";
+const CHUNK_BYTES = 256 * 1024;
+const LEFTOVER_AGE_MS = 24 * 3600 * 1000;
+const KNOWN_DIRECTORIES_MAX = 10_000;
+
+export class LocalDirectoryStorage implements RemoteStorage {
+  readonly maxKeysPerDelete = 1000;
+  readonly #root: string;
+  readonly #platform: Pick<Platform, "files" | "random" | "clock">;
+  readonly #knownDirectories = new Set<string>();
+
+  private constructor(root: string, platform: Pick<Platform, "files" | "random" | "clock">) {
+    this.#root = root;
+    this.#platform = platform;
+  }
+
+  static async open(root: string, platform: Pick<Platform, "files" | "random" | "clock">): Promise<LocalDirectoryStorage> {
+    const storage = new LocalDirectoryStorage(root, platform);
+    const uploads = `${root}/${UPLOADS_DIRECTORY}`;
+    await platform.files.makeDirectory(uploads);
+    await storage.#sweepLeftovers(uploads);
+    return storage;
+  }
+
+  get #files(): FileSystem {
+    return this.#platform.files;
+  }
+
+  async #sweepLeftovers(uploads: string): Promise<void> {
+    const oldest = this.#platform.clock.wallMs() - LEFTOVER_AGE_MS;
+    for (const name of await this.#files.list(uploads)) {
+      const path = `${uploads}/${name}`;
+      try {
+        if ((await this.#files.stat(path)).modifiedMs < oldest) await this.#files.remove(path);
+      } catch (error) {
+        if (!isStrataError(error, "file-not-found")) throw error;
+      }
+    }
+  }
+
+  async upload(key: string, source: UploadSource, options: OperationOptions = {}): Promise<void> {
+    checkObjectKey(key);
+    options.signal?.throwIfAborted();
+    const temporary = `${this.#root}/${UPLOADS_DIRECTORY}/${this.#platform.random.bytes(16).toHex()}`;
+    try {
+      await this.#writeSynced(temporary, source, options.signal);
+      const target = `${this.#root}/${key}`;
+      await this.#prepareDirectory(parentOf(target));
+      await this.#files.rename(temporary, target);
+      await this.#files.syncDirectory(parentOf(target));
+    } catch (error) {
+      await this.#files.remove(temporary).catch(() => {});
+      throw asStorageError(error, `upload of ${key}`);
+    }
+  }
+
+  async #writeSynced(path: string, source: UploadSource, signal?: AbortSignal): Promise<void> {
+    const file = await this.#files.open(path, "create-new");
+    try {
+      if ("bytes" in source) await file.write(source.bytes, 0);
+      else await this.#copyFile(file, source, signal);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #copyFile(to: FileHandle, source: { filePath: string; sizeBytes: number }, signal?: AbortSignal): Promise<void> {
+    const from = await this.#files.open(source.filePath, "read");
+    try {
+      const buffer = new Uint8Array(Math.min(CHUNK_BYTES, source.sizeBytes));
+      for (let at = 0; at < source.sizeBytes; ) {
+        signal?.throwIfAborted();
+        const count = await from.read(buffer.subarray(0, Math.min(buffer.length, source.sizeBytes - at)), at);
+        if (count === 0) throw new StrataError("corrupt", "file-too-short", `${source.filePath} ends at ${at}, ${source.sizeBytes} bytes wanted`);
+        await to.write(buffer.subarray(0, count), at);
+        at += count;
+      }
+    } finally {
+      await from.close();
+    }
+  }
+
+  /** Makes the directory and syncs every parent that names a new one. */
+  async #prepareDirectory(directory: string): Promise<void> {
+    if (this.#knownDirectories.has(directory) || directory.length < this.#root.length) return;
+    if (directory !== this.#root) await this.#prepareDirectory(parentOf(directory));
+    if (!(await this.#files.exists(directory))) await this.#files.makeDirectory(directory);
+    if (directory !== this.#root) await this.#files.syncDirectory(parentOf(directory));
+    if (this.#knownDirectories.size >= KNOWN_DIRECTORIES_MAX) this.#knownDirectories.clear();
+    this.#knownDirectories.add(directory);
+  }
+
+  async download(key: string, options: OperationOptions & { readonly range?: ByteRange } = {}): Promise<Download> {
+    checkObjectKey(key);
+    options.signal?.throwIfAborted();
+    const file = await this.#openObject(key);
+    try {
+      const size = await file.sizeBytes();
+      const start = options.range?.start ?? 0;
+      const end = Math.min(size, options.range?.end ?? size);
+      if (start < 0 || start > end) throw new StrataError("fix-input", "bad-range", `range ${start}–${end} of object ${key} with ${size} bytes`);
+      return { sizeBytes: end - start, body: readChunks(file, { start, end }, options.signal) };
+    } catch (error) {
+      await file.close();
+      throw asStorageError(error, `download of ${key}`);
+    }
+  }
+
+  async #openObject(key: string): Promise<FileHandle> {
+    const path = `${this.#root}/${key}`;
+    try {
+      // A directory can be opened for reading; an object cannot be one.
+      if ((await this.#files.stat(path)).isDirectory) throw objectNotFound(key);
+      return await this.#files.open(path, "read");
+    } catch (error) {
+      if (isStrataError(error, "file-not-found")) throw objectNotFound(key, error);
+      throw asStorageError(error, `download of ${key}`);
+    }
+  }
+
+  async list(options: ListOptions): Promise<ListPage> {
+    options.signal?.throwIfAborted();
+    const limit = Math.min(options.maxKeys ?? LIST_PAGE_MAX, LIST_PAGE_MAX);
+    if (limit < 1) throw new InvariantError("a listing needs room for at least one key");
+    const found: Found[] = [];
+    const startDirectory = options.prefix.includes("/") ? options.prefix.slice(0, options.prefix.lastIndexOf("/") + 1) : "";
+    try {
+      await this.#walk(startDirectory, { ...options, limit, found });
+    } catch (error) {
+      throw asStorageError(error, `listing of "${options.prefix}"`);
+    }
+    const page = found.slice(0, limit);
+    return {
+      objects: page.flatMap((entry) => (entry.object === null ? [] : [entry.object])),
+      prefixes: page.flatMap((entry) => (entry.object === null ? [entry.key] : [])),
+      continuation: found.length > limit ? page[page.length - 1].key : null,
+    };
+  }
+
+  /** Visits what lies in `directory` ("" or ending in "/") in key order until one more than `limit` is found. */
+  async #walk(directory: string, search: Search): Promise<void> {
+    for (const entry of await this.#entries(directory)) {
+      if (search.found.length > search.limit) return;
+      if (!entry.startsWith(search.prefix) && !search.prefix.startsWith(entry)) continue;
+      const after = search.continuation ?? "";
+      if (entry.endsWith("/")) {
+        // Everything inside sorts before the continuation unless the continuation is inside or earlier.
+        if (entry <= after && !after.startsWith(entry)) continue;
+        const isPrefix = search.delimiter === "/" && entry.startsWith(search.prefix) && entry.length > search.prefix.length;
+        if (!isPrefix) await this.#walk(entry, search);
+        else if (entry > after && (await this.#holdsAnything(entry))) search.found.push({ key: entry, object: null });
+      } else if (entry > after && entry.startsWith(search.prefix)) {
+        const stat = await this.#statOrNull(entry);
+        if (stat !== null) search.found.push({ key: entry, object: { key: entry, sizeBytes: stat.sizeBytes, modifiedMs: stat.modifiedMs } });
+      }
+    }
+  }
+
+  /** Keys below a directory, directories with a trailing "/", in byte order. */
+  async #entries(directory: string): Promise<string[]> {
+    let names: string[];
+    try {
+      names = await this.#files.list(`${this.#root}/${directory}`.replace(/\/$/, ""));
+    } catch (error) {
+      if (isStrataError(error, "file-not-found")) return [];
+      throw error;
+    }
+    const entries: string[] = [];
+    for (const name of names) {
+      if (directory === "" && name === UPLOADS_DIRECTORY) continue;
+      const stat = await this.#statOrNull(directory + name);
+      if (stat !== null) entries.push(stat.isDirectory ? `${directory}${name}/` : directory + name);
+    }
+    return entries.sort((a, b) => (a < b ? -1 : 1));
+  }
+
+  async #statOrNull(key: string): Promise<{ sizeBytes: number; modifiedMs: number; isDirectory: boolean } | null> {
+    try {
+      return await this.#files.stat(`${this.#root}/${key}`);
+    } catch (error) {
+      if (isStrataError(error, "file-not-found")) return null;
+      throw error;
+    }
+  }
+
+  /** Directories stay when their last object goes; such a one is no prefix. */
+  async #holdsAnything(directory: string): Promise<boolean> {
+    for (const entry of await this.#entries(directory)) {
+      if (!entry.endsWith("/") || (await this.#holdsAnything(entry))) return true;
+    }
+    return false;
+  }
+
+  async delete(keys: readonly string[], options: OperationOptions = {}): Promise<void> {
+    for (const key of keys) checkObjectKey(key);
+    const touched = new Set<string>();
+    try {
+      for (const key of keys) {
+        options.signal?.throwIfAborted();
+        if (await this.#removeIfPresent(`${this.#root}/${key}`)) touched.add(parentOf(`${this.#root}/${key}`));
+      }
+      for (const directory of touched) await this.#files.syncDirectory(directory);
+    } catch (error) {
+      throw asStorageError(error, `deletion of ${keys.length} objects`);
+    }
+  }
+
+  async #removeIfPresent(path: string): Promise<boolean> {
+    try {
+      if ((await this.#files.stat(path)).isDirectory) return false;
+      await this.#files.remove(path);
+      return true;
+    } catch (error) {
+      if (isStrataError(error, "file-not-found")) return false;
+      throw error;
+    }
+  }
+
+  async copy(from: string, to: string, options: OperationOptions = {}): Promise<void> {
+    checkObjectKey(from);
+    const stat = await this.#statOrNull(from);
+    if (stat === null || stat.isDirectory) throw objectNotFound(from);
+    await this.upload(to, { filePath: `${this.#root}/${from}`, sizeBytes: stat.sizeBytes }, options);
+  }
+}
+
+interface Found {
+  readonly key: string;
+  readonly object: RemoteObject | null;
+}
+
+interface Search extends ListOptions {
+  readonly limit: number;
+  readonly found: Found[];
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/"));
+}
+
+async function* readChunks(file: FileHandle, range: { start: number; end: number }, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  try {
+    for (let at = range.start; at < range.end; ) {
+      signal?.throwIfAborted();
+      const buffer = new Uint8Array(Math.min(CHUNK_BYTES, range.end - at));
+      const count = await file.read(buffer, at);
+      if (count === 0) throw storageUnavailable(`${file.path} became shorter while it was read`);
+      yield count === buffer.length ? buffer : buffer.subarray(0, count);
+      at += count;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** File errors become storage errors; ours, bugs and cancellation pass. */
+function asStorageError(error: unknown, what: string): unknown {
+  if (isStrataError(error) && (error.code === "io-error" || error.code === "disk-full" || error.code === "file-not-found")) return storageUnavailable(`${what} failed`, error);
+  return error;
+}

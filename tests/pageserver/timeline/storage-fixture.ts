@@ -1,0 +1,98 @@
+/** A pageserver's storage in a temporary directory, with a bucket beside it, for tests. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import type { Lsn } from "../../../src/kit/lsn.ts";
+import { compareKeys, type Key } from "../../../src/keyspace/key.ts";
+import { keySpaceFromRanges, type TimelineKeySpace } from "../../../src/keyspace/keyspace.ts";
+import { AUX_FILE_RANGE } from "../../../src/keyspace/mapping.ts";
+import { RecordingLogger } from "../../../src/observability/recording-logger.ts";
+import type { Platform } from "../../../src/platform/platform.ts";
+import { realPlatform } from "../../../src/platform/real/real-platform.ts";
+import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
+import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.ts";
+import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
+import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
+import { NO_METRICS, type TenantDeps } from "../../../src/pageserver/timeline/timeline-deps.ts";
+import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
+import { LocalDirectoryStorage } from "../../../src/remote-storage/local-directory.ts";
+import type { RemoteStorage } from "../../../src/remote-storage/remote-storage.ts";
+
+export const TENANT = { tenantId: "0123456789abcdef0123456789abcdef", number: 0, count: 0 };
+
+/** Nothing happens by itself: tests ask for flushes, compactions and collections. */
+export const QUIET_CONFIG: TimelineConfig = { ...DEFAULT_TIMELINE_CONFIG, compactionPeriodMs: 0, gcPeriodMs: 0, pitrIntervalMs: 0 };
+
+export interface StorageFixture {
+  readonly platform: Platform;
+  readonly log: RecordingLogger;
+  readonly directory: string;
+  readonly bucket: RemoteStorage;
+  config: TimelineConfig;
+  /** Dense keys that image creation is to cover. */
+  liveKeys: (lsn: Lsn) => Key[];
+  generationIsValid: boolean;
+  readonly deletionQueue: DeletionQueue;
+  /** A manager of the next generation over the same local directory; call after shutting the one before down. */
+  attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage }): Promise<TimelineManager>;
+  close(): Promise<void>;
+}
+
+export async function storageFixture(options: { readonly platform?: Platform; readonly cacheBytes?: number } = {}): Promise<StorageFixture> {
+  const platform = options.platform ?? realPlatform();
+  const root = await mkdtemp(`${tmpdir()}/strata-storage-`);
+  await platform.files.makeDirectory(`${root}/bucket`);
+  const log = new RecordingLogger();
+  const bucket = await LocalDirectoryStorage.open(`${root}/bucket`, platform);
+  let deletionQueue: DeletionQueue | null = null;
+  const fixture: StorageFixture = {
+    platform,
+    log,
+    directory: `${root}/local`,
+    bucket,
+    config: QUIET_CONFIG,
+    liveKeys: () => [],
+    generationIsValid: true,
+    get deletionQueue(): DeletionQueue {
+      return deletionQueue as DeletionQueue;
+    },
+    async attach(generation, { directory = `${root}/local`, bucket: storage = bucket } = {}) {
+      await deletionQueue?.shutdown();
+      deletionQueue = await DeletionQueue.open(
+        { platform, log, storage, directory: `${directory}/deletion`, validate: async (requests) => requests.map(() => fixture.generationIsValid) },
+        new Map([[TENANT.tenantId, generation]]),
+      );
+      return new TimelineManager(tenantDeps(fixture, { generation, directory, storage, cacheBytes: options.cacheBytes ?? 4 * 1024 * 1024 }));
+    },
+    async close() {
+      await deletionQueue?.shutdown();
+      await rm(root, { recursive: true, force: true });
+    },
+  };
+  return fixture;
+}
+
+function tenantDeps(fixture: StorageFixture, options: { generation: number; directory: string; storage: RemoteStorage; cacheBytes: number }): TenantDeps {
+  return {
+    platform: fixture.platform,
+    log: fixture.log,
+    remote: options.storage,
+    deletionQueue: fixture.deletionQueue,
+    cache: new BlockCache({ capacityBytes: options.cacheBytes }),
+    openFiles: new OpenLayerFiles({ maxOpen: 32 }),
+    workDirectory: options.directory,
+    flushSlots: new WorkSlots(2),
+    maintenanceSlots: new WorkSlots(2),
+    metrics: NO_METRICS,
+    tenantShardId: TENANT,
+    generation: options.generation,
+    config: () => fixture.config,
+    keyspaceAt: async (_timeline, lsn) => keySpaceOf(fixture.liveKeys(lsn)),
+    lsnForTimestamp: async () => null,
+  };
+}
+
+function keySpaceOf(keys: readonly Key[]): TimelineKeySpace {
+  const ranges = [...keys].sort(compareKeys).map((start) => ({ start, end: { ...start, field6: start.field6 + 1 } }));
+  return { dense: keySpaceFromRanges(ranges), sparse: keySpaceFromRanges([AUX_FILE_RANGE]) };
+}
