@@ -28,6 +28,18 @@ export interface RoleProgram<T extends OptionTable & typeof COMMON_OPTIONS> {
   readonly start: (values: OptionValues<T>, context: RoleContext) => Promise<RunningRole | null>;
 }
 
+const PARENT_POLL_MS = 500;
+
+/** A role run by a supervisor must not outlive it: it stops when its parent is gone. */
+function watchSupervisor(platform: Platform, onGone: () => void): void {
+  const parent = process.ppid;
+  const look = (): void => {
+    if (process.ppid === parent) platform.clock.after(PARENT_POLL_MS, look);
+    else onGone();
+  };
+  look();
+}
+
 /** Resolves with a signal's name when one arrives that asks to stop. A second one ends the process at once. */
 function stopSignal(log: Logger): { received: Promise<string>; dispose(): void } {
   const { promise, resolve } = Promise.withResolvers<string>();
@@ -61,12 +73,18 @@ export async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(pro
   const common = values as OptionValues<typeof COMMON_OPTIONS>;
   const log = createLogger({ role: program.name, level: common.logLevel, format: common.logFormat === "json" ? "json" : "pretty" });
   const signal = stopSignal(log);
-  const role = await program.start(values, { platform: realPlatform(), log, version: versionLine(program.name) });
+  const platform = realPlatform();
+  const orphaned = Promise.withResolvers<void>();
+  if (line.environment.STRATA_SUPERVISED === "1") watchSupervisor(platform, () => orphaned.resolve());
+  const role = await program.start(values, { platform, log, version: versionLine(program.name) });
   if (role === null) return 0;
-  const failure = await Promise.race([signal.received.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
+  const failure = await Promise.race([signal.received.then(() => null), orphaned.promise.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
   if (failure !== null) log.error("role ended", { error: failure.error });
   await role.stop();
   signal.dispose();
   log.info("stopped");
+  // A timer of the supervisor's watch, or a library's, must not keep a stopped role alive.
+  process.exitCode = failure === null ? 0 : 1;
+  setImmediate(() => process.exit());
   return failure === null ? 0 : 1;
 }
