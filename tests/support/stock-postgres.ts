@@ -19,10 +19,8 @@ export interface StockOptions {
   /** Lines of postgresql.conf. */
   readonly conf?: readonly string[];
   readonly initdbArgs?: readonly string[];
-}
-
-export function stockBinary(major: StockMajor, name: "initdb" | "pg_ctl" | "postgres"): string {
-  return join(nativeDirectory(major), "bin", name);
+  /** Where initdb, pg_ctl and postgres are; default: the npm package of that major version. */
+  readonly binaries?: string;
 }
 
 function nativeDirectory(major: StockMajor): string {
@@ -51,18 +49,20 @@ export class StockPostgres {
   readonly major: StockMajor;
   /** Holds `data`, `log` and the socket. */
   readonly directory: string;
+  readonly #binaries: string;
   #running = false;
   #sql: postgres.Sql | null = null;
 
-  private constructor(major: StockMajor, directory: string) {
-    this.major = major;
+  private constructor(options: StockOptions, directory: string) {
+    this.major = options.major;
     this.directory = directory;
+    this.#binaries = options.binaries ?? join(nativeDirectory(options.major), "bin");
   }
 
   static async create(options: StockOptions): Promise<StockPostgres> {
-    const server = new StockPostgres(options.major, makeDirectory(options.major));
+    const server = new StockPostgres(options, makeDirectory(options.major));
     const args = ["-D", server.dataDirectory, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"];
-    await run([stockBinary(options.major, "initdb"), ...args, ...(options.initdbArgs ?? [])]);
+    await run([join(server.#binaries, "initdb"), ...args, ...(options.initdbArgs ?? [])]);
     server.configure(["listen_addresses = ''", "fsync = off", `unix_socket_directories = '${server.directory}'`, ...(options.conf ?? [])]);
     return server;
   }
@@ -71,7 +71,7 @@ export class StockPostgres {
   copy(): StockPostgres {
     const directory = makeDirectory(this.major);
     cpSync(this.dataDirectory, join(directory, "data"), { recursive: true });
-    const copy = new StockPostgres(this.major, directory);
+    const copy = new StockPostgres({ major: this.major, binaries: this.#binaries }, directory);
     copy.configure([`unix_socket_directories = '${directory}'`]);
     if (asRoot) chownTree(directory);
     chmodSync(copy.dataDirectory, 0o700);
@@ -108,7 +108,7 @@ export class StockPostgres {
   }
 
   async start(): Promise<void> {
-    await run([stockBinary(this.major, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "30", "start"]);
+    await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "30", "start"]);
     this.#running = true;
   }
 
@@ -122,7 +122,7 @@ export class StockPostgres {
     this.#sql = null;
     if (!this.#running) return;
     this.#running = false;
-    await run([stockBinary(this.major, "pg_ctl"), "-D", this.dataDirectory, "-m", mode, "-w", "-t", "30", "stop"]);
+    await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-m", mode, "-w", "-t", "30", "stop"]);
   }
 
   /** Stops the server and removes its directory. */

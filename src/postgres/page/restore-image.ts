@@ -4,13 +4,13 @@
  *
  * Source: PostgreSQL access/transam/xlogreader.c (RestoreBlockImage).
  */
-import { StrataError } from "../../kit/errors.ts";
+import { StrataError, isStrataError } from "../../kit/errors.ts";
 import { lsnToString } from "../../kit/lsn.ts";
+import { zstdDecompress } from "../../kit/zstd.ts";
 import type { BlockRef, WalRecord } from "../wal/record.ts";
 import { lz4Decompress } from "./lz4-block.ts";
 import { PAGE_SIZE } from "./page-layout.ts";
 import { pglzDecompress } from "./pglz.ts";
-import { isZstdFrameOf } from "./zstd-frame.ts";
 
 const unpacked = new Uint8Array(PAGE_SIZE);
 const range = { start: 0, end: 0 };
@@ -59,12 +59,12 @@ function unpack(record: WalRecord, block: BlockRef, size: number): Uint8Array {
 }
 
 function unpackZstd(frame: Uint8Array, size: number): Uint8Array | null {
-  if (!isZstdFrameOf(frame, size)) return null;
   try {
-    const plain = Bun.zstdDecompressSync(frame as Uint8Array<ArrayBuffer>);
+    const plain = zstdDecompress(frame, size);
     return plain.length === size ? plain : null;
-  } catch {
-    return null;
+  } catch (error) {
+    if (isStrataError(error)) return null;
+    throw error;
   }
 }
 

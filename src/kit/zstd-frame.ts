@@ -14,23 +14,26 @@
  * Little-endian. Source: RFC 8878, section 3.1.1.
  */
 const MAGIC = 0xfd2fb528;
-const DICTIONARY_ID_SIZES = [0, 1, 2, 4];
 const BLOCK_REPEATED_BYTE = 1;
 const BLOCK_RESERVED = 3;
 
-/** True when `frame` is exactly one zstd frame without a dictionary that states `size` (below 64 KiB) as its content size. */
-export function isZstdFrameOf(frame: Uint8Array, size: number): boolean {
+/**
+ * The content size `frame` states, when it is exactly one whole zstd frame without a dictionary and says so; -1 for anything
+ * else (several frames, streamed frames without a size, damage).
+ */
+export function zstdContentSize(frame: Uint8Array): number {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-  if (frame.length < 6 || view.getUint32(0, true) !== MAGIC) return false;
+  if (frame.length < 6 || view.getUint32(0, true) !== MAGIC) return -1;
   const descriptor = frame[4];
   const singleSegment = (descriptor & 0x20) !== 0;
-  if (DICTIONARY_ID_SIZES[descriptor & 3] !== 0) return false;
+  if ((descriptor & 3) !== 0) return -1;
   let at = singleSegment ? 5 : 6;
   const sizeCode = descriptor >>> 6;
   const sizeBytes = sizeCode === 0 ? (singleSegment ? 1 : 0) : 1 << sizeCode;
-  if (frame.length - at < sizeBytes || readContentSize(view, at, sizeBytes) !== size) return false;
+  if (frame.length - at < sizeBytes) return -1;
+  const size = readContentSize(view, at, sizeBytes);
   at += sizeBytes;
-  return blocksEnd(frame, at) + ((descriptor & 4) !== 0 ? 4 : 0) === frame.length;
+  return blocksEnd(frame, at) + ((descriptor & 4) !== 0 ? 4 : 0) === frame.length ? size : -1;
 }
 
 /** -1 when the frame does not say. */
