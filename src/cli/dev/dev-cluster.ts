@@ -136,7 +136,7 @@ export class DevCluster {
       child.start();
     }
     try {
-      await waitReady(child, { url: `http://${HOST}:${endpoint.httpPort}/status`, clock: platform.clock, timeoutMs: ENDPOINT_TIMEOUT_MS, accept: isRunning });
+      await waitReady(child, { url: `http://${HOST}:${endpoint.httpPort}/v1/compute/status`, clock: platform.clock, timeoutMs: ENDPOINT_TIMEOUT_MS, accept: isRunning });
     } catch (error) {
       this.#endpoints.delete(endpoint.name);
       await child.stop();

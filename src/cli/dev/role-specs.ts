@@ -5,6 +5,8 @@ import { type Branch, type Cluster, type Endpoint, layout } from "./cluster-file
 
 const HOST = "127.0.0.1";
 const PAGESERVER_ID = 1;
+/** What people expect; the peer's default, cloud_admin, is the roles' own. */
+const SUPERUSER = "postgres";
 
 export interface RoleArgs {
   readonly name: string;
@@ -54,6 +56,7 @@ export async function writePageserverConfig(files: FileSystem, cluster: Cluster,
     `broker_endpoint = ${tomlString(brokerUrl(cluster))}`,
     `control_plane_api = ${tomlString(`http://${HOST}:${cluster.ports.controller}/upcall/v1/`)}`,
     `availability_zone = "local"`,
+    `superuser = ${tomlString(SUPERUSER)}`,
     ...(cluster.pgBinDir === null ? [] : [`pg_distrib_dir = ${tomlString(cluster.pgBinDir)}`]),
     `remote_storage = { local_path = ${tomlString(join(paths.objectStore, "pageserver"))} }`,
     options.extra,
@@ -78,7 +81,7 @@ export function computeArgs(cluster: Cluster, directory: string, target: { endpo
   const args = [
     "--role", "compute", "--datadir", layout(directory).endpoint(endpoint.name), "--tenant-id", cluster.tenantId, "--timeline-id", branch.timelineId,
     "--safekeepers", safekeepers, "--pageserver", `${HOST}:${cluster.ports.pageserver.pg}`, "--listen-pg", `${HOST}:${endpoint.pgPort}`,
-    "--listen-http", `${HOST}:${endpoint.httpPort}`, "--pg-version", String(cluster.pgVersion),
+    "--listen-http", `${HOST}:${endpoint.httpPort}`, "--pg-version", String(cluster.pgVersion), "--superuser", SUPERUSER,
   ];
   if (cluster.pgBinDir !== null) args.push("--pg-bin-dir", cluster.pgBinDir);
   return { name: `endpoint-${endpoint.name}`, args };

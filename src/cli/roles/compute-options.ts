@@ -1,0 +1,58 @@
+/** The compute's command line. */
+import type { ComputeConfig } from "../../compute/config.ts";
+import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
+import { parseDuration } from "../../kit/humantime.ts";
+import { StrataError } from "../../kit/errors.ts";
+import { option, type OptionValues, repeatable, required } from "../options/option-table.ts";
+import { hostPort, oneOf, optionalPath, pgMajor, text } from "../options/parsers.ts";
+import { COMMON_OPTIONS } from "./common-options.ts";
+
+/** `name=value` of a postgresql.conf setting. */
+function setting(value: string): readonly [string, string] {
+  const match = /^([a-z_][a-z0-9_.]*)=(.*)$/i.exec(value);
+  if (match === null) throw new StrataError("fix-input", "usage", `"${value}" is not of the form name=value`);
+  return [match[1] as string, match[2] as string];
+}
+
+export const COMPUTE_OPTIONS = {
+  ...COMMON_OPTIONS,
+  datadir: required({ flag: "-D, --datadir <path>", help: "directory for PostgreSQL's files; emptied at every start", parse: text }),
+  tenantId: required({ flag: "--tenant-id <id>", help: "tenant", parse: parseTenantId }),
+  timelineId: required({ flag: "--timeline-id <id>", help: "timeline", parse: parseTimelineId }),
+  safekeepers: required({ flag: "--safekeepers <host:port,…>", help: "all safekeepers of the timeline", parse: (value) => value.split(",").filter(Boolean).map(hostPort) }),
+  pageserver: required({ flag: "--pageserver <host:port>", help: "pageserver of the tenant", parse: hostPort }),
+  listenPg: option({ flag: "--listen-pg <host:port>", help: "where PostgreSQL listens", parse: hostPort, default: { host: "127.0.0.1", port: 55_432 } }),
+  listenHttp: option({ flag: "--listen-http <host:port>", help: "status and metrics", parse: hostPort, default: { host: "127.0.0.1", port: 3080 } }),
+  pgVersion: option({ flag: "--pg-version <major>", help: "PostgreSQL to run", parse: pgMajor, default: 17 as const }),
+  pgBinDir: option({ flag: "--pg-bin-dir <path>", help: "PostgreSQL's binaries, if not those of the npm package", parse: optionalPath, default: null }),
+  pgUser: option({ flag: "--pg-user <name>", help: "user PostgreSQL runs as when we are root", parse: text, default: null }),
+  superuser: option({ flag: "--superuser <role>", help: "the cluster's bootstrap superuser", parse: text, default: "cloud_admin" }),
+  mode: option({ flag: "--mode <mode>", help: "primary", parse: oneOf("primary"), default: "primary" as const }),
+  setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of postgresql.conf; may be given several times", parse: setting }),
+  authToken: option({ flag: "--auth-token <token>", help: "JWT shown to safekeepers and pageserver", parse: text, default: null }),
+  shutdownTimeout: option({ flag: "--shutdown-timeout <duration>", help: "how long stopping waits for the quorum", parse: parseDuration, default: null }),
+  settleTimeout: option({ flag: "--settle-timeout <duration>", help: "how long starting waits for a majority of safekeepers", parse: parseDuration, default: null }),
+};
+
+export function computeConfig(values: OptionValues<typeof COMPUTE_OPTIONS>): ComputeConfig {
+  return {
+    tenantId: values.tenantId,
+    timelineId: values.timelineId,
+    safekeepers: values.safekeepers,
+    pageserver: values.pageserver,
+    pgVersion: values.pgVersion,
+    dataDirectory: values.datadir,
+    listenHost: values.listenPg.host,
+    pgPort: values.listenPg.port,
+    httpHost: values.listenHttp.host,
+    httpPort: values.listenHttp.port,
+    mode: values.mode,
+    settings: Object.fromEntries(values.setting),
+    superuser: values.superuser,
+    ...(values.pgBinDir === null ? {} : { pgBinDirectory: values.pgBinDir }),
+    ...(values.pgUser === null ? {} : { osUser: values.pgUser }),
+    ...(values.authToken === null ? {} : { authToken: values.authToken }),
+    ...(values.shutdownTimeout === null ? {} : { shutdownTimeoutMs: values.shutdownTimeout }),
+    ...(values.settleTimeout === null ? {} : { settleTimeoutMs: values.settleTimeout }),
+  };
+}
