@@ -1,0 +1,34 @@
+/** Compresses a stream of pieces, no faster than the result is taken. */
+import { createGzip } from "node:zlib";
+
+/** The lowest level that packs runs of zeros, which most of a base backup is, a thousandfold. */
+const LEVEL = 4;
+
+export async function* gzipped(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const gzip = createGzip({ level: LEVEL });
+  const feed = async (): Promise<void> => {
+    for await (const piece of pieces) {
+      if (gzip.destroyed) return;
+      if (!gzip.write(piece)) await writable(gzip);
+    }
+    gzip.end();
+  };
+  const feeding = feed().catch((error: Error) => {
+    gzip.destroy(error);
+    throw error;
+  });
+  feeding.catch(() => {});
+  try {
+    for await (const chunk of gzip) yield chunk as Uint8Array;
+    await feeding;
+  } finally {
+    gzip.destroy();
+  }
+}
+
+function writable(gzip: ReturnType<typeof createGzip>): Promise<void> {
+  return new Promise((resolve) => {
+    gzip.once("drain", resolve);
+    gzip.once("close", resolve);
+  });
+}

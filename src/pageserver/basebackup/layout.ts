@@ -1,0 +1,121 @@
+/** What a data directory holds besides databases: directories, and small files that a server wants to find. */
+import { ByteWriter, utf8 } from "../../kit/bytes.ts";
+import { crc32c } from "../../kit/crc32c.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { type ControlFile, encodeControlFile } from "../../postgres/control-file/control-file.ts";
+import type { CheckPoint } from "../../postgres/control-file/checkpoint.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
+import { WAL_PAGE_SIZE } from "../../postgres/wal/constants.ts";
+import { encodePageHeader, LONG_HEADER_SIZE, pageHeaderSize, skipPageHeader, XLP_FIRST_IS_CONTRECORD } from "../../postgres/wal/page-header.ts";
+
+const WAL_TIMELINE = 1;
+/** REPLICATION_STATE_MAGIC, replication/logical/origin.c. */
+const REPLICATION_STATE_MAGIC = 0x1257dade;
+/** Offset of restart_lsn in ReplicationSlotOnDisk (replication/slot.c). */
+const SLOT_RESTART_LSN = 96;
+
+const DIRECTORIES = [
+  "global", "base", "pg_wal", "pg_wal/archive_status", "pg_commit_ts", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans",
+  "pg_twophase", "pg_multixact", "pg_multixact/members", "pg_multixact/offsets", "pg_replslot", "pg_tblspc", "pg_stat", "pg_stat_tmp", "pg_xact",
+  "pg_logical", "pg_logical/snapshots", "pg_logical/mappings",
+];
+
+/** Those that initdb makes (bin/initdb/initdb.c, subdirs). */
+export function dataDirectories(version: PgMajor): readonly string[] {
+  return version >= 17 ? [...DIRECTORIES, "pg_wal/summaries"] : DIRECTORIES;
+}
+
+const HBA = `# Who may connect is decided by whoever starts this server; until then: this machine.
+local all all trust
+host all all 127.0.0.1/32 trust
+host all all ::1/128 trust
+local replication all trust
+host replication all 127.0.0.1/32 trust
+host replication all ::1/128 trust
+`;
+
+export const CONFIGURATION_FILES: readonly (readonly [string, Uint8Array])[] = [
+  ["pg_hba.conf", utf8(HBA)],
+  ["pg_ident.conf", new Uint8Array(0)],
+  ["postgresql.conf", new Uint8Array(0)],
+  ["postgresql.auto.conf", new Uint8Array(0)],
+];
+
+/** PG_VERSION: the newline came with 16 in what the peer writes; PostgreSQL reads both. */
+export function versionFile(version: PgMajor): Uint8Array {
+  return utf8(version <= 15 ? `${version}` : `${version}\n`);
+}
+
+/** PG_17_202406281: where a tablespace keeps its databases (TABLESPACE_VERSION_DIRECTORY). */
+export function tablespaceVersionDirectory(control: ControlFile): string {
+  return `PG_${control.version}_${control.catalogVersion}`;
+}
+
+/**
+ * pg_control of a server that was shut down at `lsn`. Commit timestamps are not kept, so it says there are none.
+ * @param at.forPeer as a patched server wants it: no checkpoint record, redo behind a page header; else redo is `lsn` itself
+ */
+export function shutDownControlFile(control: ControlFile, checkpoint: CheckPoint, at: { readonly lsn: Lsn; readonly forPeer: boolean }): Uint8Array {
+  const redo = at.forPeer ? skipPageHeader(at.lsn, control.segmentSize) : at.lsn;
+  return encodeControlFile({
+    ...control,
+    state: "shut-down",
+    checkpointLsn: at.forPeer ? 0 : redo,
+    checkpoint: { ...checkpoint, redo, oldestCommitTsXid: 0, newestCommitTsXid: 0 },
+    minRecoveryPoint: 0,
+    minRecoveryPointTimelineId: 0,
+    backupStartPoint: 0,
+    backupEndPoint: 0,
+    backupEndRequired: false,
+  });
+}
+
+/** neon.signal: where the record before the backup's LSN starts, for its successor's link back. */
+export function signalFile(previous: Lsn, isBranchPoint: boolean): Uint8Array {
+  if (previous !== 0) return utf8(`PREV LSN: ${lsnToString(previous)}`);
+  return utf8(isBranchPoint ? "PREV LSN: none" : "PREV LSN: invalid");
+}
+
+/** The beginning of the segment that holds `lsn`, up to and with the header of its page: no records, all before is void. */
+export function headersOnlyWal(lsn: Lsn, control: ControlFile): Uint8Array {
+  const { version, systemId, segmentSize } = control;
+  const segmentLsn = lsn - (lsn % segmentSize);
+  const pageLsn = lsn - (lsn % WAL_PAGE_SIZE);
+  const bytes = new Uint8Array(pageLsn - segmentLsn + LONG_HEADER_SIZE);
+  for (const start of new Set([segmentLsn, pageLsn])) {
+    const before = start === pageLsn ? lsn - pageLsn - pageHeaderSize(pageLsn, segmentSize) : 0;
+    const header = {
+      pageLsn: start,
+      info: before > 0 ? XLP_FIRST_IS_CONTRECORD : 0,
+      timelineId: WAL_TIMELINE,
+      remainingLength: Math.max(before, 0),
+      systemId,
+    };
+    encodePageHeader(header, { version, segmentSize }, new DataView(bytes.buffer, start - segmentLsn));
+  }
+  return bytes;
+}
+
+/** pg_logical/replorigin_checkpoint: magic, (u16 id, 6 bytes padding, u64 LSN) each, CRC-32C. */
+export function replicationOriginFile(origins: ReadonlyMap<number, Lsn>): Uint8Array {
+  const writer = new ByteWriter().u32le(REPLICATION_STATE_MAGIC);
+  for (const [id, lsn] of origins) writer.u16le(id).zeros(6).lsnLe(lsn);
+  const content = writer.finish().slice();
+  return new ByteWriter(content.length + 4).bytes(content).u32le(crc32c(content)).finish();
+}
+
+/** A prepared transaction's state file: what the log has of it, and its CRC-32C. */
+export function twoPhaseFile(state: Uint8Array): Uint8Array {
+  return new ByteWriter(state.length + 4).bytes(state).u32le(crc32c(state)).finish();
+}
+
+/** Eight hex digits, sixteen from 17 on. */
+export function twoPhaseFileName(xid: bigint, version: PgMajor): string {
+  return xid.toString(16).toUpperCase().padStart(version >= 17 ? 16 : 8, "0");
+}
+
+/** restart_lsn of a replication slot's state file, null when it is too short to have one. */
+export function slotRestartLsn(content: Uint8Array): bigint | null {
+  if (content.length < SLOT_RESTART_LSN + 8) return null;
+  return new DataView(content.buffer, content.byteOffset, content.length).getBigUint64(SLOT_RESTART_LSN, true);
+}
