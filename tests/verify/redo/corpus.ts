@@ -86,7 +86,7 @@ export class Sessions {
     const known = this.#open.get(name);
     if (known !== undefined) return known;
     const sql = this.#connect();
-    const [row] = await sql`SELECT pg_backend_pid() AS pid`;
+    const [row] = await sql`SELECT pg_backend_pid() AS pid, setseed(0.5)`;
     const session = { sql, running: null, pid: Number(row.pid) };
     this.#open.set(name, session);
     return session;

@@ -8,7 +8,7 @@ import { dataViewOf } from "../../../src/kit/bytes.ts";
 import { describeError } from "../../../src/kit/errors.ts";
 import { lsnToString } from "../../../src/kit/lsn.ts";
 import { restoreImage } from "../../../src/postgres/page/restore-image.ts";
-import { PAGE_SIZE, pageLsn, setPageLsn } from "../../../src/postgres/page/page-layout.ts";
+import { PAGE_HEADER_SIZE, PAGE_SIZE, pageLsn, setPageLsn } from "../../../src/postgres/page/page-layout.ts";
 import { ALL_FROZEN, HEAP_PAGES_PER_MAP_PAGE, VISIBILITY_BITS, clearVisibility, visibilityMapBlock } from "../../../src/postgres/redo/heap/visibility-map.ts";
 import { maskPage } from "../../../src/postgres/redo/masking/masking.ts";
 import { redoManagerName, redoRecord } from "../../../src/postgres/redo/redo.ts";
@@ -37,12 +37,19 @@ export class Replay {
   recordCount = 0;
   readonly coverage = new Map<string, CoverageRow>();
   readonly #relations = new Map<string, Map<number, Uint8Array>>();
+  /**
+   * Visibility bits an image has clear and we have set. A backend clears them before it logs the record that says so;
+   * another's image may come between. That record must follow.
+   */
+  readonly #earlyClears = new Set<string>();
   readonly #ours = new Uint8Array(PAGE_SIZE);
   readonly #theirs = new Uint8Array(PAGE_SIZE);
 
   /** Forgets all pages: right after a checkpoint, when the next record of each brings its image. */
   forgetPages(): void {
     this.#relations.clear();
+    for (const early of this.#earlyClears) this.#note(`visibility bits of ${early} are clear in an image, but no record cleared them`);
+    this.#earlyClears.clear();
   }
 
   apply(record: WalRecord): void {
@@ -113,19 +120,36 @@ export class Replay {
       this.#differ(record, id, `masking: ${describeError(error)}`);
     }
     if (Buffer.compare(this.#ours, this.#theirs) === 0) return;
+    if (ref.fork === FORK_VISIBILITY_MAP && this.#onlyEarlyClears(ref)) return;
     this.#differ(record, id, describeDifference(this.#ours, this.#theirs));
     const stamped = pageLsn(dataViewOf(page));
     restoreImage(record, ref, page);
     setPageLsn(dataViewOf(page), stamped);
   }
 
+  /** Notes the heap pages whose bits only we have set; false when theirs has any that we have not. */
+  #onlyEarlyClears(ref: BlockRef): boolean {
+    for (let at = 0; at < PAGE_SIZE; at++) if ((this.#theirs[at] & ~this.#ours[at]) !== 0) return false;
+    for (let at = PAGE_HEADER_SIZE; at < PAGE_SIZE; at++) {
+      const early = this.#ours[at] & ~this.#theirs[at];
+      for (let pair = 0; pair < 4; pair++) {
+        const heapBlock = ref.blockNumber * HEAP_PAGES_PER_MAP_PAGE + (at - PAGE_HEADER_SIZE) * 4 + pair;
+        if (((early >> (pair * 2)) & VISIBILITY_BITS) !== 0) this.#earlyClears.add(`${ref.spcOid}/${ref.dbOid}/${ref.relNumber} block ${heapBlock}`);
+      }
+    }
+    return true;
+  }
+
   #differ(record: WalRecord, id: number, what: string): void {
-    this.differenceCount++;
-    if (this.differences.length >= MAX_DIFFERENCES_KEPT) return;
     const ref = record.blocks[id];
     const kind = `${redoManagerName(record.rmid)} info 0x${record.info.toString(16)}`;
     const place = `${ref.spcOid}/${ref.dbOid}/${ref.relNumber} fork ${ref.fork} block ${ref.blockNumber}`;
-    this.differences.push(`${lsnToString(record.lsn)} ${kind} block id ${id} (${place}): ${what}`);
+    this.#note(`${lsnToString(record.lsn)} ${kind} block id ${id} (${place}): ${what}`);
+  }
+
+  #note(difference: string): void {
+    this.differenceCount++;
+    if (this.differences.length < MAX_DIFFERENCES_KEPT) this.differences.push(difference);
   }
 
   /** Bits of the visibility map that heap records clear without naming its page. */
@@ -146,6 +170,7 @@ export class Replay {
   #clearBits(ref: BlockRef, bits: number): void {
     const page = this.#pages(ref, FORK_VISIBILITY_MAP).get(visibilityMapBlock(ref.blockNumber));
     if (page !== undefined) clearVisibility(page, ref.blockNumber, bits);
+    this.#earlyClears.delete(`${ref.spcOid}/${ref.dbOid}/${ref.relNumber} block ${ref.blockNumber}`);
   }
 
   /** xl_smgr_truncate: 0 u32 blocks left · 4 u32 × 3 relation. */
