@@ -28,13 +28,14 @@ function makeTables(): Int32Array {
 
 /**
  * Checksum of `bytes[start, end)`, continuing from `previous` (the result for the bytes before it; 0 to begin).
- * Returns an unsigned 32-bit integer.
+ * Returns an unsigned 32-bit integer. Positional parameters on purpose: it is called per record.
  */
 export function crc32c(bytes: Uint8Array, start = 0, end = bytes.length, previous = 0): number {
   if (end - start >= NATIVE_MIN_BYTES) return nativeCrc32c(bytes.subarray(start, end) as Buffer, previous);
   return sliced(bytes, start, end, previous);
 }
 
+/** Positional parameters on purpose: as above. */
 function sliced(bytes: Uint8Array, start: number, end: number, previous: number): number {
   const t = TABLES;
   let crc = ~previous;

@@ -16,7 +16,10 @@ export class StrataError extends Error {
   readonly kind: ErrorKind;
   readonly details: ErrorDetails;
 
-  /** @param code stable kebab-case identifier, part of the operator's interface. */
+  /**
+   * Positional parameters on purpose: kind and code are told apart by their types, and every throw names all three.
+   * @param code stable kebab-case identifier, part of the operator's interface
+   */
   constructor(kind: ErrorKind, code: string, message: string, options: { cause?: unknown; details?: ErrorDetails } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "StrataError";

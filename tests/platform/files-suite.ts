@@ -21,6 +21,7 @@ async function codeOf(action: Promise<unknown>): Promise<string> {
   return "passed";
 }
 
+/** Function length on purpose: it is a list of tests. */
 export function filesSuite(name: string, make: () => Promise<FilesUnderTest>): void {
   function check(what: string, body: (files: FileSystem, root: string) => Promise<void>): void {
     test(`${name}: ${what}`, async () => {

@@ -32,6 +32,7 @@ interface Pair {
   readonly server: Connection;
 }
 
+/** Function length on purpose: it is a list of tests. */
 export function networkSuite(name: string, make: () => NetworkUnderTest): void {
   function check(what: string, body: (pair: Pair, subject: NetworkUnderTest) => Promise<void>): void {
     test(`${name}: ${what}`, async () => {
