@@ -102,9 +102,15 @@ export function parseOptions<T extends OptionTable>(table: T, context: ParseCont
   return values as OptionValues<T>;
 }
 
+/** Commander takes `--no-x` for the negation of `x` (true unless negated): here it is a switch of its own. */
+function givenValue(name: string, given: Record<string, string | boolean | string[] | undefined>): string | boolean | string[] | undefined {
+  const camel = (text: string): string => text.replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  if (!name.startsWith("no-")) return given[camel(name)];
+  return given[camel(name.slice("no-".length))] === false ? true : undefined;
+}
+
 function valueOf(spec: OptionSpec<unknown>, given: Record<string, string | boolean | string[] | undefined>, context: ParseContext): unknown {
-  const camel = longName(spec).replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-  const fromFlag = given[camel];
+  const fromFlag = givenValue(longName(spec), given);
   const text = fromFlag === undefined ? context.environment[environmentName(context.program, spec)] : Array.isArray(fromFlag) ? fromFlag.join(",") : String(fromFlag);
   if (text === undefined) {
     if (spec.required) throw new StrataError("fix-input", "usage", `--${longName(spec)} is required (see ${context.program} --help)`);
