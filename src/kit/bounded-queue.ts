@@ -61,6 +61,11 @@ export class BoundedQueue<T> {
     return value;
   }
 
+  /** What `take` would give. */
+  peek(): T | undefined {
+    return this.#items[this.#head]?.value;
+  }
+
   /** Resolves when there is an item or the queue is closed. One call at a time. */
   async ready(): Promise<void> {
     if (this.length > 0 || this.#closed) return;

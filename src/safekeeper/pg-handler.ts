@@ -1,0 +1,153 @@
+/** The libpq side of a safekeeper: who connects, to which timeline, with which command. One handler a connection. */
+import { StrataError } from "../kit/errors.ts";
+import { parseTenantId, parseTimelineId } from "../kit/ids.ts";
+import { lsnToString } from "../kit/lsn.ts";
+import type { TenantTimelineId } from "../broker/api/messages.ts";
+import { checkPermission, type Claims, type JwtAuth } from "../http/auth.ts";
+import type { Logger } from "../observability/log.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { PgColumn, PgHandler, PgSession } from "../wire/pg-session.ts";
+import { startupOptions } from "../wire/startup-options.ts";
+import type { SafekeeperMetrics } from "./metrics.ts";
+import { parseCommand, type PgCommand } from "./pg-commands.ts";
+import { startWalPush } from "./receive-wal/start-wal-push.ts";
+import { startReplication } from "./send-wal/start-replication.ts";
+import type { Timelines } from "./timeline/timelines.ts";
+import { POSTGRES_TIMELINE } from "./wal-store/segments.ts";
+
+export interface PgHandlerOptions {
+  readonly timelines: Timelines;
+  readonly connectionId: number;
+  /** Null: everybody may do everything. */
+  readonly auth: JwtAuth | null;
+  /** This listener lets in tokens of scope `tenant` only. */
+  readonly tenantScopeOnly: boolean;
+  readonly clock: Clock;
+  readonly metrics: SafekeeperMetrics;
+  readonly log: Logger;
+}
+
+const INT4 = 23;
+const IDENTIFY_COLUMNS: readonly PgColumn[] = [{ name: "systemid" }, { name: "timeline", typeOid: INT4 }, { name: "xlogpos" }, { name: "dbname" }];
+const STATUS_COLUMNS: readonly PgColumn[] = [{ name: "flush_lsn" }, { name: "commit_lsn" }];
+
+export class SafekeeperPgHandler implements PgHandler {
+  readonly #options: PgHandlerOptions;
+  #id: TenantTimelineId | null = null;
+  #applicationName: string | null = null;
+  #log: Logger;
+
+  constructor(options: PgHandlerOptions) {
+    this.#options = options;
+    this.#log = options.log;
+  }
+
+  /** server_version as the client should see it: that of the timeline's PostgreSQL, for stock tools compare it with their own. */
+  get serverVersion(): string | null {
+    const timeline = this.#id === null ? null : this.#options.timelines.find(this.#id);
+    if (timeline === null) return null;
+    const { pgVersion } = timeline.state;
+    return `${Math.floor(pgVersion / 10000)}.${pgVersion % 10000}`;
+  }
+
+  async connected(session: PgSession): Promise<void> {
+    const options = startupOptions(session.parameters);
+    // The z names are those of older computes.
+    const tenant = options.get("tenant_id") ?? options.get("ztenantid");
+    const timeline = options.get("timeline_id") ?? options.get("ztimelineid");
+    this.#applicationName = session.parameters.get("application_name") ?? null;
+    const protocol = options.get("protocol");
+    if (protocol !== undefined && !isVanilla(protocol)) throw new StrataError("fix-input", "not-supported", `WAL protocol ${protocol} is not supported`);
+    if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
+    this.#log = this.#options.log.child({ ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName });
+    this.#authorize(session);
+  }
+
+  /** Of the connection and the timeline it names: all its commands are about that one. */
+  #authorize(session: PgSession): void {
+    const { auth, tenantScopeOnly } = this.#options;
+    if (auth === null) return;
+    if (session.password === null) throw new StrataError("unauthenticated", "missing-token", "a token is required as password");
+    const claims: Claims = auth.verify(session.password);
+    const scopes = tenantScopeOnly ? (["tenant"] as const) : (["tenant", "safekeeperdata"] as const);
+    checkPermission(claims, { kind: "scope", scopes }, this.#id ?? {});
+  }
+
+  async query(session: PgSession, sql: string): Promise<void> {
+    const command = parseCommand(sql);
+    const { metrics } = this.#options;
+    const name = command.kind.toUpperCase().replaceAll("-", "_");
+    metrics.queriesReceived.with(name).inc();
+    try {
+      await this.#run(session, command);
+    } finally {
+      metrics.queriesFinished.with(name).inc();
+    }
+  }
+
+  disconnected(): void {
+    this.#log.debug("connection ended");
+  }
+
+  async #run(session: PgSession, command: PgCommand): Promise<void> {
+    const { timelines, connectionId, clock, metrics } = this.#options;
+    const shared = { connectionId, clock, metrics, log: this.#log };
+    switch (command.kind) {
+      case "start-wal-push":
+        return startWalPush(session, { ...command, ...shared, timelines, id: this.#timelineId() });
+      case "start-replication":
+        return startReplication(session, { ...command, ...shared, timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName });
+      case "identify-system":
+        return this.#identifySystem(session);
+      case "timeline-status":
+        return this.#timelineStatus(session);
+      case "show":
+        return this.#show(session, command.name);
+      case "setting":
+        return session.sendCommandComplete("SET");
+    }
+  }
+
+  /** @throws StrataError fix-input `timeline-required` */
+  #timelineId(): TenantTimelineId {
+    if (this.#id === null) throw new StrataError("fix-input", "timeline-required", "tenant_id and timeline_id are required in the connection's options");
+    return this.#id;
+  }
+
+  #identifySystem(session: PgSession): void {
+    const timeline = this.#options.timelines.get(this.#timelineId());
+    const row = [String(timeline.state.systemId), String(POSTGRES_TIMELINE), lsnToString(timeline.commitLsn.value), null];
+    session.sendResult(IDENTIFY_COLUMNS, [row], "IDENTIFY_SYSTEM");
+  }
+
+  /** No row when the timeline is not here. */
+  #timelineStatus(session: PgSession): void {
+    const timeline = this.#options.timelines.find(this.#timelineId());
+    const rows = timeline === null ? [] : [[lsnToString(timeline.acceptor.flushLsn), lsnToString(timeline.acceptor.volatile.commitLsn)]];
+    session.sendResult(STATUS_COLUMNS, rows, "TIMELINE_STATUS");
+  }
+
+  /** What pg_receivewal asks for. @throws StrataError not-found `no-such-setting` */
+  #show(session: PgSession, name: string): void {
+    const value = this.#setting(name);
+    if (value === null) throw new StrataError("not-found", "no-such-setting", `unrecognized configuration parameter "${name}"`);
+    session.sendResult([{ name }], [[value]], "SHOW");
+  }
+
+  #setting(name: string): string | null {
+    if (name === "data_directory_mode") return "0700";
+    if (name !== "wal_segment_size") return null;
+    const sizeMiB = this.#options.timelines.get(this.#timelineId()).state.walSegmentSizeBytes / (1024 * 1024);
+    return sizeMiB % 1024 === 0 ? `${sizeMiB / 1024}GB` : `${sizeMiB}MB`;
+  }
+}
+
+/** `{"type":"vanilla"}`, as pageservers write it. */
+function isVanilla(protocol: string): boolean {
+  try {
+    const parsed: unknown = JSON.parse(protocol);
+    return typeof parsed === "object" && parsed !== null && "type" in parsed && parsed.type === "vanilla";
+  } catch {
+    return false;
+  }
+}

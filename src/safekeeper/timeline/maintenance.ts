@@ -1,0 +1,68 @@
+/**
+ * What a timeline needs done from time to time, off the path of its WAL: its control file saved, old segments removed,
+ * its being active kept up to date.
+ * Source: the peer safekeeper/src/timeline_manager.rs.
+ */
+import type { SafekeeperConfig } from "../config.ts";
+import type { SafekeeperMetrics } from "../metrics.ts";
+import { segmentOf } from "../wal-store/segments.ts";
+import { walRemovalHorizon } from "./horizon.ts";
+import type { Timeline } from "./timeline.ts";
+
+export interface MaintenanceOptions {
+  readonly config: SafekeeperConfig;
+  readonly metrics: SafekeeperMetrics;
+  readonly backupEnabled: boolean;
+  readonly nowMs: number;
+}
+
+/** One round for one timeline. Failures are logged: the next round tries again. */
+export async function maintain(timeline: Timeline, options: MaintenanceOptions): Promise<void> {
+  if (timeline.gate.isClosed) return;
+  const leave = timeline.gate.enter();
+  options.metrics.managerIterations.inc();
+  try {
+    updateActive(timeline, options.metrics);
+    if (shouldSave(timeline, options)) await timeline.save();
+    await removeOldWal(timeline, options);
+  } catch (error) {
+    if (timeline.store.failure === null) timeline.log.warn("timeline maintenance failed", { error });
+  } finally {
+    leave();
+  }
+}
+
+function updateActive(timeline: Timeline, metrics: SafekeeperMetrics): void {
+  const { volatile } = timeline.acceptor;
+  const active = timeline.receivers.count.value > 0 || volatile.remoteConsistentLsn < volatile.commitLsn;
+  if (active === timeline.active) return;
+  timeline.active = active;
+  metrics.managerActiveChanges.inc();
+  timeline.log.info(active ? "timeline is active" : "timeline is idle", { commitLsn: volatile.commitLsn, remoteConsistentLsn: volatile.remoteConsistentLsn });
+}
+
+/** At once when a restart would have to look through more than a segment for the end of the log; else now and then. */
+function shouldSave(timeline: Timeline, options: MaintenanceOptions): boolean {
+  const { state, acceptor } = timeline;
+  const { volatile } = acceptor;
+  const pending = (["commitLsn", "backupLsn", "peerHorizonLsn", "remoteConsistentLsn"] as const).filter((key) => volatile[key] > state[key]);
+  if (pending.length === 0 || timeline.store.failure !== null) return false;
+  if (pending.some((key) => volatile[key] - state[key] >= state.walSegmentSizeBytes)) return true;
+  return options.nowMs - timeline.lastPersistMs >= options.config.controlFileSaveIntervalMs;
+}
+
+async function removeOldWal(timeline: Timeline, options: MaintenanceOptions): Promise<void> {
+  if (timeline.walRemovalHolds > 0) return;
+  const { state, acceptor } = timeline;
+  const horizon = walRemovalHorizon({
+    persisted: state,
+    flushLsn: acceptor.flushLsn,
+    backupEnabled: options.backupEnabled,
+    readersLsn: options.config.walSendersKeepHorizon ? timeline.senders.leastPositionLsn : null,
+  });
+  const below = segmentOf(horizon, state.walSegmentSizeBytes);
+  if (below <= timeline.removedBelowSegment) return;
+  const removed = await timeline.store.removeBefore(below);
+  timeline.removedBelowSegment = below;
+  if (removed > 0) timeline.log.info("old WAL segments removed", { removed, horizon });
+}
