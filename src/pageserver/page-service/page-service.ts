@@ -1,0 +1,129 @@
+/** The page service: the libpq side of a pageserver. One handler serves all sessions; a session holds no state here. */
+import { StrataError } from "../../kit/errors.ts";
+import type { TenantId, TimelineId } from "../../kit/ids.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { checkPermission, type Claims, type JwtAuth } from "../../http/auth.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { CopyStream, PgHandler, PgSession } from "../../wire/pg-session.ts";
+import { baseBackup } from "../basebackup/base-backup.ts";
+import { gzipped } from "../basebackup/gzip.ts";
+import { type BackupCommand, parseCommand } from "./commands.ts";
+import { checkNotCollected } from "./effective-lsn.ts";
+import { type PagestreamMetrics, servePagestream } from "./pagestream.ts";
+import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
+
+const COPY_PIECE_BYTES = 128 * 1024;
+const PERMISSION = { kind: "scope", scopes: ["tenant", "pageserverapi"] } as const;
+
+export interface PageServiceOptions {
+  readonly finder: TimelineFinder;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** null: everybody may do everything. */
+  readonly auth: JwtAuth | null;
+  readonly metrics: PagestreamMetrics;
+}
+
+export class PageService implements PgHandler {
+  readonly #options: PageServiceOptions;
+  readonly #claims = new WeakMap<PgSession, Claims>();
+
+  constructor(options: PageServiceOptions) {
+    this.#options = options;
+  }
+
+  async connected(session: PgSession): Promise<void> {
+    const { auth } = this.#options;
+    if (auth !== null) this.#claims.set(session, auth.verify(session.password ?? ""));
+  }
+
+  disconnected(): void {}
+
+  async query(session: PgSession, sql: string): Promise<void> {
+    const command = parseCommand(sql);
+    switch (command.kind) {
+      case "set":
+        session.sendCommandComplete("SET");
+        return;
+      case "pagestream":
+        this.#permit(session, command);
+        return this.#pagestream(session, command);
+      case "backup":
+        this.#permit(session, command);
+        return this.#backup(session, command);
+      case "lease":
+        this.#permit(session, { tenantId: command.tenantShardId.tenantId, timelineId: command.timelineId });
+        return this.#lease(session, command);
+    }
+  }
+
+  /** @throws StrataError forbidden `permission-denied` */
+  #permit(session: PgSession, target: { tenantId: TenantId; timelineId: TimelineId }): void {
+    const { auth } = this.#options;
+    if (auth === null) return;
+    const claims = this.#claims.get(session);
+    if (claims === undefined) throw new StrataError("forbidden", "permission-denied", "the session has no token");
+    checkPermission(claims, PERMISSION, target);
+  }
+
+  async #pagestream(session: PgSession, command: { tenantId: TenantId; timelineId: TimelineId; version: 2 | 3 }): Promise<void> {
+    const { finder, metrics } = this.#options;
+    const log = this.#options.log.child({ tenantId: command.tenantId, timelineId: command.timelineId });
+    await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, metrics });
+  }
+
+  async #backup(session: PgSession, command: BackupCommand): Promise<void> {
+    const { finder, clock } = this.#options;
+    const timeline = await finder.find(command, { kind: "zero" });
+    const lsn = await this.#backupLsn(timeline, command, session.signal);
+    const { store } = timeline.datadir;
+    const known = lsn === store.lastRecordLsn ? store.prevRecordLsn : 0;
+    const pieces = baseBackup(timeline.datadir.at(lsn, { task: "basebackup", signal: session.signal }), {
+      form: command.form,
+      replica: command.replica,
+      prevLsn: this.#prevLsn(command, known),
+      isBranchPoint: store.ancestor?.lsn === lsn,
+      wallMs: clock.wallMs(),
+    });
+    const copy = session.copyOut();
+    for await (const piece of command.gzip ? gzipped(pieces) : pieces) await sendPiece(copy, piece);
+    copy.done();
+    session.sendCommandComplete("SELECT 1");
+  }
+
+  async #backupLsn(timeline: ServedTimeline, command: BackupCommand, signal: AbortSignal): Promise<Lsn> {
+    if (command.lsn === null) return timeline.datadir.store.lastRecordLsn;
+    await timeline.datadir.store.waitLsn(command.lsn, { signal, who: "base backup" });
+    checkNotCollected(timeline, command.lsn);
+    return command.lsn;
+  }
+
+  #prevLsn(command: BackupCommand, known: Lsn): Lsn {
+    if (command.prevLsn === null) return known;
+    if (known !== 0 && known !== command.prevLsn) {
+      throw new StrataError("fix-input", "wrong-prev-lsn", `the record before starts at ${lsnToString(known)}, not at ${lsnToString(command.prevLsn)}`);
+    }
+    return command.prevLsn;
+  }
+
+  async #lease(session: PgSession, command: { tenantShardId: { tenantId: TenantId; number: number; count: number }; timelineId: TimelineId; lsn: Lsn }): Promise<void> {
+    const { tenantShardId, timelineId, lsn } = command;
+    const timeline = await this.#options.finder.find({ tenantId: tenantShardId.tenantId, timelineId }, { kind: "known", shard: tenantShardId });
+    let until: string | null = null;
+    try {
+      until = String(timeline.grantLease(lsn));
+    } catch (error) {
+      // The client is told NULL: the LSN cannot be leased any more.
+      this.#options.log.warn("LSN lease refused", { timelineId, lsn: lsnToString(lsn), error });
+    }
+    session.sendResult([{ name: "valid_until" }], [[until]], "SELECT 1");
+  }
+}
+
+async function sendPiece(copy: CopyStream, piece: Uint8Array): Promise<void> {
+  for (let at = 0; at < piece.length; at += COPY_PIECE_BYTES) {
+    copy.write(piece.subarray(at, at + COPY_PIECE_BYTES));
+    await copy.drained();
+  }
+}
