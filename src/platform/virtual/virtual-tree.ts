@@ -5,7 +5,7 @@
  */
 import { StrataError } from "../../kit/errors.ts";
 import type { SeededRandom } from "./seeded-random.ts";
-import { VirtualFile } from "./virtual-file.ts";
+import type { VirtualFile } from "./virtual-file.ts";
 
 export type Node = VirtualFile | VirtualDirectory;
 
