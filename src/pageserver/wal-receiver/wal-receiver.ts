@@ -1,0 +1,212 @@
+/**
+ * Keeps a timeline fed: listens to the broker for safekeepers that have its WAL, streams from the best of them, changes
+ * when that one fails or falls behind, and asks around (discovery) when somebody waits for WAL nobody has told of.
+ */
+import type { BrokerClient } from "../../broker/api/client.ts";
+import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../broker/api/messages.ts";
+import { Cancelled, describeError } from "../../kit/errors.ts";
+import type { NodeId } from "../../kit/ids.ts";
+import { lsnToString } from "../../kit/lsn.ts";
+import { backoffMs } from "../../kit/retry.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Platform } from "../../platform/platform.ts";
+import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
+import { type Candidate, chooseSafekeeper, type Failures } from "./choose-safekeeper.ts";
+import { WalConnection, type WalConnectionOptions } from "./wal-connection.ts";
+
+export interface WalReceiverConfig {
+  readonly availabilityZone: string | null;
+  readonly connectTimeoutMs: number;
+  readonly laggingWalTimeoutMs: number;
+  readonly maxLsnWalLagBytes: number;
+  readonly authToken: string | null;
+}
+
+export const WAL_RECEIVER_DEFAULTS: WalReceiverConfig = {
+  availabilityZone: null,
+  connectTimeoutMs: 10_000,
+  laggingWalTimeoutMs: 10_000,
+  maxLsnWalLagBytes: 1024 * 1024 * 1024,
+  authToken: null,
+};
+
+export interface WalReceiverOptions {
+  readonly datadir: TimelineDatadir;
+  readonly segmentSizeBytes: number;
+  readonly broker: BrokerClient;
+  readonly config: WalReceiverConfig;
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly metrics: WalConnectionOptions["metrics"];
+  /** Whether a read waits for WAL not received yet. */
+  readonly somebodyWaits: () => boolean;
+}
+
+const BROKER_PAUSE = { baseMs: 100, maxMs: 5000 };
+const DISCOVERY_INTERVAL_MS = 10_000;
+const LOOK_INTERVAL_MS = 1000;
+/** Safekeepers remembered for a timeline: more are a mistake, or hostile. */
+const CANDIDATES_MAX = 64;
+
+function parseConnstr(connstr: string): { host: string; port: number } | null {
+  const at = connstr.lastIndexOf(":");
+  const port = Number(connstr.slice(at + 1));
+  return at > 0 && Number.isInteger(port) && port > 0 && port < 65_536 ? { host: connstr.slice(0, at), port } : null;
+}
+
+export class WalReceiver {
+  readonly #options: WalReceiverOptions;
+  readonly #abort = new AbortController();
+  readonly #candidates = new Map<NodeId, Candidate>();
+  readonly #failures = new Map<NodeId, Failures>();
+  #present: { readonly id: NodeId; readonly connection: WalConnection; readonly abort: AbortController; readonly done: Promise<void> } | null = null;
+  #wake: (() => void) | null = null;
+  #lastDiscoveryMs = Number.NEGATIVE_INFINITY;
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(options: WalReceiverOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#running = Promise.all([this.#listen(), this.#manage()]);
+  }
+
+  /** The safekeeper streamed from now, for status and logs. */
+  get currentSafekeeper(): NodeId | null {
+    return this.#present?.id ?? null;
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    this.#present?.abort.abort();
+    this.#wake?.();
+    await this.#running;
+  }
+
+  /** Keeps a broker subscription until stopped. */
+  async #listen(): Promise<void> {
+    const { broker, datadir, platform, log } = this.#options;
+    const { tenantShardId, timelineId } = datadir.store;
+    const filter = { types: [MESSAGE_TYPE_TIMELINE_INFO, MESSAGE_TYPE_DISCOVERY_RESPONSE] as const, timeline: { tenantId: tenantShardId.tenantId, timelineId } };
+    for (let attempt = 0; !this.#abort.signal.aborted; attempt++) {
+      const startedMs = platform.clock.monotonicMs();
+      try {
+        await broker.subscribe(filter, (message) => this.#heard(message), this.#abort.signal);
+      } catch (error) {
+        if (this.#abort.signal.aborted) return;
+        log.info("broker subscription ended, subscribing again", { error });
+      }
+      if (platform.clock.monotonicMs() - startedMs > BROKER_PAUSE.maxMs) attempt = 0;
+      await platform.clock.sleep(backoffMs(BROKER_PAUSE, attempt, platform.random.float()), this.#abort.signal).catch(() => undefined);
+    }
+  }
+
+  #heard(message: BrokerMessage): void {
+    if (message.type === "discovery-request") return;
+    const info = message.type === "timeline-info" ? message.info : message.response;
+    if (!this.#candidates.has(info.safekeeperId) && this.#candidates.size >= CANDIDATES_MAX) return;
+    this.#candidates.set(info.safekeeperId, {
+      safekeeperId: info.safekeeperId,
+      commitLsn: info.commitLsn,
+      connstr: info.safekeeperConnstr,
+      availabilityZone: info.availabilityZone,
+      heardMs: this.#options.platform.clock.monotonicMs(),
+    });
+    // News matter to who has no connection, or to a connection that might be behind; the rest waits for the next look.
+    if (this.#present === null) this.#wake?.();
+  }
+
+  async #manage(): Promise<void> {
+    while (!this.#abort.signal.aborted) {
+      const waitMs = await this.#look();
+      await this.#discover();
+      await this.#pause(waitMs);
+    }
+    await this.#present?.done;
+  }
+
+  /** Acts on what is known now; returns when to look again. */
+  async #look(): Promise<number> {
+    const { platform, datadir, config } = this.#options;
+    const nowMs = platform.clock.monotonicMs();
+    const present = this.#present === null ? null : { safekeeperId: this.#present.id, ...pick(this.#present.connection) };
+    const choice = chooseSafekeeper({
+      nowMs, ownZone: config.availabilityZone, lastRecordLsn: datadir.store.lastRecordLsn, candidates: [...this.#candidates.values()], present,
+      failures: this.#failures, laggingWalTimeoutMs: config.laggingWalTimeoutMs, maxLsnWalLagBytes: config.maxLsnWalLagBytes,
+    });
+    if (choice.kind === "stay") return LOOK_INTERVAL_MS;
+    if (choice.kind === "wait") return choice.afterMs;
+    if (this.#present !== null) {
+      // One writer at a time: the old stream has ended before the new one begins.
+      this.#present.abort.abort();
+      await this.#present.done;
+    }
+    this.#connect(choice.candidate, choice.reason);
+    return LOOK_INTERVAL_MS;
+  }
+
+  #connect(candidate: Candidate, reason: string): void {
+    const { datadir, platform, config, metrics, segmentSizeBytes } = this.#options;
+    const log = this.#options.log.child({ safekeeper: candidate.safekeeperId });
+    const address = parseConnstr(candidate.connstr);
+    if (address === null) {
+      log.warn("a safekeeper's address is not host:port", { connstr: candidate.connstr });
+      this.#failed(candidate.safekeeperId);
+      return;
+    }
+    const abort = new AbortController();
+    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, signal: abort.signal, metrics });
+    log.info("connecting for WAL", { reason, commitLsn: lsnToString(candidate.commitLsn) });
+    const done = connection.run().then(
+      () => this.#ended(candidate.safekeeperId, null, log),
+      (error: unknown) => this.#ended(candidate.safekeeperId, error, log),
+    );
+    this.#present = { id: candidate.safekeeperId, connection, abort, done };
+  }
+
+  #ended(id: NodeId, error: unknown, log: Logger): void {
+    const progressed = this.#present !== null && this.#present.connection.progressMs > this.#present.connection.startedMs;
+    this.#present = null;
+    if (progressed) this.#failures.delete(id);
+    if (error === null) log.info("the safekeeper has nothing more");
+    else if (!(error instanceof Cancelled)) {
+      this.#failed(id);
+      log.info("WAL connection ended, another will be made", { error: describeError(error) });
+    }
+    // What the broker said before is no longer news: without new WAL there is nothing to reconnect for.
+    this.#wake?.();
+  }
+
+  #failed(id: NodeId): void {
+    this.#failures.set(id, { count: (this.#failures.get(id)?.count ?? 0) + 1, lastMs: this.#options.platform.clock.monotonicMs() });
+  }
+
+  /** Asks who has the timeline, when somebody waits and nobody is known. */
+  async #discover(): Promise<void> {
+    const { platform, broker, datadir, log, somebodyWaits } = this.#options;
+    const nowMs = platform.clock.monotonicMs();
+    if (this.#present !== null || !somebodyWaits() || nowMs - this.#lastDiscoveryMs < DISCOVERY_INTERVAL_MS) return;
+    this.#lastDiscoveryMs = nowMs;
+    const { tenantShardId, timelineId } = datadir.store;
+    await broker.publishOne({ type: "discovery-request", request: { tenantId: tenantShardId.tenantId, timelineId } }).catch((error: unknown) => log.info("discovery request failed", { error }));
+  }
+
+  #pause(durationMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#options.platform.clock.after(durationMs, () => finish());
+      const finish = (): void => {
+        this.#wake = null;
+        timer.cancel();
+        resolve();
+      };
+      this.#wake = finish;
+      if (this.#abort.signal.aborted) finish();
+    });
+  }
+}
+
+function pick(connection: WalConnection): Pick<WalConnection, "startedMs" | "receivedLsn" | "progressMs" | "heardMs"> {
+  const { startedMs, receivedLsn, progressMs, heardMs } = connection;
+  return { startedMs, receivedLsn, progressMs, heardMs };
+}
