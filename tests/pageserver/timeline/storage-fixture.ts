@@ -8,6 +8,7 @@ import { AUX_FILE_RANGE } from "../../../src/keyspace/mapping.ts";
 import { RecordingLogger } from "../../../src/observability/recording-logger.ts";
 import type { Platform } from "../../../src/platform/platform.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
+import type { VirtualMachine } from "../../../src/platform/virtual/virtual-world.ts";
 import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
 import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
@@ -24,10 +25,12 @@ export const TENANT = { tenantId: "0123456789abcdef0123456789abcdef", number: 0,
 export const QUIET_CONFIG: TimelineConfig = { ...DEFAULT_TIMELINE_CONFIG, compactionPeriodMs: 0, gcPeriodMs: 0, pitrIntervalMs: 0 };
 
 export interface StorageFixture {
+  /** Of the current boot, on a virtual machine. */
   readonly platform: Platform;
   readonly log: RecordingLogger;
   readonly directory: string;
-  readonly bucket: RemoteStorage;
+  /** Reopened by `reboot`. */
+  bucket: RemoteStorage;
   config: TimelineConfig;
   /** Dense keys that image creation is to cover. */
   liveKeys: (lsn: Lsn) => Key[];
@@ -35,38 +38,51 @@ export interface StorageFixture {
   readonly deletionQueue: DeletionQueue;
   /** A manager of the next generation over the same local directory; call after shutting the one before down. */
   attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage }): Promise<TimelineManager>;
+  /** After a crash of the virtual machine: what ran on it is gone, the bucket's files are what was synced. */
+  reboot(): Promise<void>;
   close(): Promise<void>;
 }
 
-export async function storageFixture(options: { readonly platform?: Platform; readonly cacheBytes?: number } = {}): Promise<StorageFixture> {
-  const platform = options.platform ?? realPlatform();
-  const root = await mkdtemp(`${tmpdir()}/strata-storage-`);
-  await platform.files.makeDirectory(`${root}/bucket`);
+/** In a temporary directory, or on a virtual machine's disk. */
+export async function storageFixture(options: { readonly machine?: VirtualMachine; readonly cacheBytes?: number } = {}): Promise<StorageFixture> {
+  const { machine, cacheBytes = 4 * 1024 * 1024 } = options;
+  const real = realPlatform();
+  const platformNow = () => machine?.platform ?? real;
+  const root = machine === undefined ? await mkdtemp(`${tmpdir()}/strata-storage-`) : "/storage";
+  await platformNow().files.makeDirectory(`${root}/bucket`);
+  await platformNow().files.makeDirectory(`${root}/local`);
+  await platformNow().files.syncDirectory(root);
+  if (machine !== undefined) await platformNow().files.syncDirectory("/");
   const log = new RecordingLogger();
-  const bucket = await LocalDirectoryStorage.open(`${root}/bucket`, platform);
   let deletionQueue: DeletionQueue | null = null;
   const fixture: StorageFixture = {
-    platform,
+    get platform(): Platform {
+      return platformNow();
+    },
     log,
     directory: `${root}/local`,
-    bucket,
+    bucket: await LocalDirectoryStorage.open(`${root}/bucket`, platformNow()),
     config: QUIET_CONFIG,
     liveKeys: () => [],
     generationIsValid: true,
     get deletionQueue(): DeletionQueue {
       return deletionQueue as DeletionQueue;
     },
-    async attach(generation, { directory = `${root}/local`, bucket: storage = bucket } = {}) {
+    async attach(generation, { directory = `${root}/local`, bucket: storage = fixture.bucket } = {}) {
       await deletionQueue?.shutdown();
       deletionQueue = await DeletionQueue.open(
-        { platform, log, storage, directory: `${directory}/deletion`, validate: async (requests) => requests.map(() => fixture.generationIsValid) },
+        { platform: platformNow(), log, storage, directory: `${directory}/deletion`, validate: async (requests) => requests.map(() => fixture.generationIsValid) },
         new Map([[TENANT.tenantId, generation]]),
       );
-      return new TimelineManager(tenantDeps(fixture, { generation, directory, storage, cacheBytes: options.cacheBytes ?? 4 * 1024 * 1024 }));
+      return new TimelineManager(tenantDeps(fixture, { generation, directory, storage, cacheBytes }));
+    },
+    async reboot() {
+      deletionQueue = null;
+      fixture.bucket = await LocalDirectoryStorage.open(`${root}/bucket`, platformNow());
     },
     async close() {
       await deletionQueue?.shutdown();
-      await rm(root, { recursive: true, force: true });
+      if (machine === undefined) await rm(root, { recursive: true, force: true });
     },
   };
   return fixture;
