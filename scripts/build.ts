@@ -19,7 +19,7 @@ function git(...args: string[]): string {
 function revision(): string {
   const head = git("rev-parse", "HEAD");
   if (head === "") return process.env.STRATA_REVISION ?? "unknown";
-  return git("status", "--porcelain", "--untracked-files=no") === "" ? head : `${head}-modified`;
+  return git("status", "--porcelain", "--", "src", "migrations", "package.json", "bun.lock") === "" ? head : `${head}-modified`;
 }
 
 function workers(): string[] {
