@@ -90,9 +90,9 @@ export function pageIsNew(view: DataView): boolean {
   return view.getUint16(PD_UPPER, true) === 0;
 }
 
-/** Number of line pointers (PageGetMaxOffsetNumber). */
+/** Number of line pointers (PageGetMaxOffsetNumber); all of them lie in the page, whatever pd_lower says. */
 export function lineCount(view: DataView): number {
-  const lower = view.getUint16(PD_LOWER, true);
+  const lower = Math.min(view.getUint16(PD_LOWER, true), PAGE_SIZE);
   return lower <= PAGE_HEADER_SIZE ? 0 : (lower - PAGE_HEADER_SIZE) >> 2;
 }
 
