@@ -1,4 +1,5 @@
 /** Fetches a base backup from a pageserver into an empty directory. */
+import { once } from "node:events";
 import { createGunzip } from "node:zlib";
 import { StrataError } from "../../kit/errors.ts";
 import type { TenantId, TimelineId } from "../../kit/ids.ts";
@@ -53,14 +54,12 @@ export async function fetchBaseBackup(options: FetchOptions): Promise<FetchedBac
 /** Feeds the decompressed stream to `sink`, reading no faster than it takes. Returns the compressed size. */
 async function unzip(stream: ClientCopyStream, sink: (chunk: Uint8Array) => Promise<void>): Promise<number> {
   const gunzip = createGunzip();
+  const over = new AbortController();
   let fetchedBytes = 0;
   const feed = async (): Promise<void> => {
     for (let data = await stream.read(); data !== null; data = await stream.read()) {
       fetchedBytes += data.length;
-      if (!gunzip.write(data)) await new Promise<void>((resolve, reject) => {
-        gunzip.once("drain", resolve);
-        gunzip.once("close", () => reject(new StrataError("corrupt", "bad-base-backup", "the compressed stream is damaged")));
-      });
+      if (!gunzip.write(data)) await once(gunzip, "drain", { signal: over.signal });
     }
     gunzip.end();
   };
@@ -75,6 +74,7 @@ async function unzip(stream: ClientCopyStream, sink: (chunk: Uint8Array) => Prom
     if (error instanceof StrataError) throw error;
     throw new StrataError("corrupt", "bad-base-backup", "the base backup cannot be decompressed", { cause: error });
   } finally {
+    over.abort();
     gunzip.destroy();
   }
   await feeding;

@@ -2,7 +2,7 @@
  * One candidacy with its links: the core fed and its effects carried out, from the first greeting until it is superseded,
  * fails, or is closed. The log settlement and the running proposer are both made of these.
  */
-import { StrataError } from "../../kit/errors.ts";
+import { StrataError, describeError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
@@ -46,6 +46,12 @@ export class Candidacy {
       readWal: (lsn, maxBytes) => this.#readWal(slot, lsn, maxBytes),
       carryOut: (effects) => this.#carryOut(effects),
     }));
+  }
+
+  /** What keeps each safekeeper away, for the error of someone who waited in vain; empty when all are connected. */
+  troubles(): string {
+    const { safekeepers } = this.#options;
+    return this.#links.flatMap(({ lastError }, slot) => (lastError === null ? [] : [`${safekeepers[slot].host}:${safekeepers[slot].port}: ${describeError(lastError)}`])).join("; ");
   }
 
   start(): void {

@@ -88,7 +88,7 @@ export class LocalWalStream {
 
   async #session(): Promise<void> {
     const { platform, server, wal, signal } = this.#options;
-    const client = await connectLocal(platform, server, { replication: "true", application_name: PROPOSER_APPLICATION_NAME });
+    const client = await connectLocal({ ...platform, signal }, server, { replication: "true", application_name: PROPOSER_APPLICATION_NAME });
     const abort = (): void => client.destroy();
     signal.addEventListener("abort", abort, { once: true });
     const beat = { stop: (): void => {} };
@@ -108,9 +108,11 @@ export class LocalWalStream {
 
   async #receive(stream: ClientCopyStream): Promise<void> {
     const { wal, onWal, commitLsn } = this.#options;
+    let fresh = false;
     for (;;) {
       const payload = await stream.read();
       if (payload === null) {
+        if (fresh) onWal();
         // A server that shuts down ends the stream once everything it wrote is confirmed.
         await stream.finish().catch(() => "");
         throw new StrataError("unavailable", "local-server-stopping", "the local server ended its WAL stream");
@@ -118,9 +120,13 @@ export class LocalWalStream {
       const message = decodeSenderMessage(payload);
       if (message.kind === "wal-data") {
         if (message.data.length > 0) wal.append(message.startLsn, message.data);
-        // Once for all that has come, not once a message.
-        if (stream.pending === 0) onWal();
+        fresh = true;
       } else if (message.replyRequested) this.#sendStatus(Math.min(commitLsn(), wal.endLsn));
+      // Once for all that has come, not once a message.
+      if (fresh && stream.pending === 0) {
+        fresh = false;
+        onWal();
+      }
     }
   }
 
@@ -136,12 +142,13 @@ export class LocalWalStream {
 }
 
 /** Connects over the server's Unix socket as its superuser. */
-export async function connectLocal(platform: NetworkPlatform, server: LocalServer, parameters: Readonly<Record<string, string>>): Promise<PgClient> {
+async function connectLocal(platform: NetworkPlatform & { readonly signal?: AbortSignal }, server: LocalServer, parameters: Readonly<Record<string, string>>): Promise<PgClient> {
   return await PgClient.connect(platform.network, {
     address: { unixPath: server.socketPath },
     parameters: { user: server.user, ...parameters },
     clock: platform.clock,
     random: platform.random,
+    ...(platform.signal === undefined ? {} : { signal: platform.signal }),
   });
 }
 

@@ -39,9 +39,15 @@ export class SafekeeperLink {
   #wake: (() => void) | null = null;
   #heardMs = 0;
   #dropped: StrataError | null = null;
+  #lastError: unknown = null;
 
   constructor(options: LinkOptions) {
     this.#options = options;
+  }
+
+  /** Why the latest connection failed; null while it works. */
+  get lastError(): unknown {
+    return this.#lastError;
   }
 
   /** Connects, and connects again, until the signal aborts. */
@@ -55,6 +61,7 @@ export class SafekeeperLink {
       } catch (error) {
         if (signal.aborted || error instanceof Cancelled) break;
         if (platform.clock.monotonicMs() - startedMs > RECONNECT_MAX_MS) delayMs = RECONNECT_MIN_MS;
+        this.#lastError = error;
         const level = delayMs >= RECONNECT_MAX_MS ? "warn" : "info";
         log[level]("safekeeper connection lost", { safekeeper: `${address.host}:${address.port}`, retryMs: delayMs, error });
       }
@@ -115,6 +122,7 @@ export class SafekeeperLink {
       const payload = await stream.read();
       if (payload === null) throw new StrataError("unavailable", "connection-lost", "the safekeeper ended the stream");
       this.#heardMs = platform.clock.monotonicMs();
+      this.#lastError = null;
       carryOut(core.received(slot, decodeAcceptorMessage(payload, PROTOCOL_VERSION)));
     }
   }

@@ -46,12 +46,12 @@ export async function settleLog(options: SettleOptions): Promise<Lsn> {
   let configuration = EMPTY_CONFIGURATION;
   for (;;) {
     const leftMs = deadline - clock.monotonicMs();
-    const outcome = leftMs <= 0 ? "timeout" : await runElection(options, configuration, leftMs);
+    const outcome = await runElection(options, configuration, Math.max(1, leftMs));
     if (typeof outcome === "number") {
       options.log.info("log settled by election", { lsn: lsnToString(outcome) });
       return outcome;
     }
-    if (outcome === "timeout") throw new StrataError("unavailable", "settle-timeout", `no majority of safekeepers agreed on the end of the log within ${options.timeoutMs ?? TIMEOUT_MS} ms`);
+    if (outcome instanceof StrataError) throw outcome;
     configuration = outcome;
     await clock.sleep(RETRY_MS + options.platform.random.below(RETRY_MS), options.signal);
   }
@@ -84,10 +84,10 @@ async function askStatus(options: SettleOptions, address: SafekeeperAddress): Pr
   }
 }
 
-/** The settled LSN, or what to go on with: "timeout", or the configuration for another candidacy after a lost one. */
-async function runElection(options: SettleOptions, configuration: Configuration, timeoutMs: number): Promise<Lsn | "timeout" | Configuration> {
+/** The settled LSN, or the configuration for another candidacy after a lost one, or the error of a timeout. */
+async function runElection(options: SettleOptions, configuration: Configuration, timeoutMs: number): Promise<Lsn | StrataError | Configuration> {
   const { clock } = options.platform;
-  const result = Promise.withResolvers<Lsn | "timeout" | Configuration>();
+  const result = Promise.withResolvers<Lsn | StrataError | Configuration>();
   let stragglers = false;
   const onEffect = (effect: CoreEffect): void => {
     if (effect.kind === "settled") {
@@ -103,7 +103,7 @@ async function runElection(options: SettleOptions, configuration: Configuration,
   const candidacy = new Candidacy({
     identity, safekeepers, platform, log, configuration, mode: { kind: "sync" }, localWal: null, onEffect, ...(authToken === undefined ? {} : { authToken }),
   });
-  const timer = clock.after(timeoutMs, () => result.resolve("timeout"));
+  const timer = clock.after(timeoutMs, () => result.resolve(timeoutError(options, candidacy.troubles())));
   const abort = (): void => result.reject(options.signal?.reason);
   options.signal?.addEventListener("abort", abort, { once: true });
   candidacy.start();
@@ -118,4 +118,9 @@ async function runElection(options: SettleOptions, configuration: Configuration,
     timer.cancel();
     await candidacy.close();
   }
+}
+
+function timeoutError(options: SettleOptions, troubles: string): StrataError {
+  const within = `within ${options.timeoutMs ?? TIMEOUT_MS} ms`;
+  return new StrataError("unavailable", "settle-timeout", `no majority of safekeepers agreed on the end of the log ${within}${troubles === "" ? "" : `: ${troubles}`}`);
 }
