@@ -10,6 +10,7 @@ import { isStrataError, StrataError } from "../../src/kit/errors.ts";
 import { Metrics } from "../../src/observability/metrics.ts";
 import { RealClock } from "../../src/platform/real/clock.ts";
 import { RealRandom } from "../../src/platform/real/random.ts";
+import { newCertificate, selfSignedCertificate } from "../support/certificate.ts";
 import { testLogger } from "../support/test-logger.ts";
 
 const TENANT = "3d1f7595b468230304e0b73cecbcb081";
@@ -179,4 +180,41 @@ test("over a socket: errors keep code and kind, request ids are echoed, deadline
   }
   const gone = await new HttpClient({ baseUrl: `http://127.0.0.1:${server.port}`, clock }).empty({ method: "GET", path: "/status", connectRetries: 1 }).catch((thrown: unknown) => thrown);
   expect(isStrataError(gone, "connect-failed")).toBe(true);
+});
+
+test("over TLS, with the certificate replaced while it serves", async () => {
+  const { app } = makeApp({ auth: null });
+  const first = selfSignedCertificate();
+  const second = newCertificate();
+  const server = serveHttp(app, { host: "127.0.0.1", port: 0, tls: first });
+  const fetchWith = (caPem: string) => new HttpClient({ baseUrl: `https://localhost:${server.port}`, clock, caPem }).json({ method: "GET", path: "/status" }, z.null());
+  try {
+    expect(await fetchWith(first.certPem)).toBeNull();
+    await expect(fetchWith(second.certPem)).rejects.toThrow("cannot reach");
+    await server.reloadTls(second);
+    expect(await fetchWith(second.certPem)).toBeNull();
+  } finally {
+    await server.stop({ graceMs: 100 });
+  }
+});
+
+test("stopping lets a request in flight finish, and cuts it off after the grace", async () => {
+  const { app } = makeApp({ auth: null });
+  app.route(
+    { method: "get", path: "/wait/:ms", permission: { kind: "public" }, summary: "waits", params: z.object({ ms: integerText }), responses: { 204: { description: "done" } } },
+    async ({ params, signal }) => {
+      await clock.sleep(params.ms, signal).catch(() => undefined);
+      return emptyReply(204);
+    },
+  );
+  const server = serveHttp(app, { host: "127.0.0.1", port: 0 });
+  const url = `http://127.0.0.1:${server.port}/wait`;
+  const [short, long] = [fetch(`${url}/150`), fetch(`${url}/20000`).catch(() => "cut off")];
+  await clock.sleep(50);
+  const startMs = clock.monotonicMs();
+  await server.stop({ graceMs: 600 });
+  expect(clock.monotonicMs() - startMs).toBeLessThan(3000);
+  expect((await short).status).toBe(204);
+  expect(await long).toBe("cut off");
+  await expect(fetch(`${url}/0`)).rejects.toThrow();
 });

@@ -6,11 +6,12 @@ import { join } from "node:path";
 let made: { readonly certPem: string; readonly keyPem: string } | undefined;
 
 export function selfSignedCertificate(): { readonly certPem: string; readonly keyPem: string } {
-  made ??= make();
+  made ??= newCertificate();
   return made;
 }
 
-function make(): { readonly certPem: string; readonly keyPem: string } {
+/** A fresh one at each call. */
+export function newCertificate(): { readonly certPem: string; readonly keyPem: string } {
   const directory = mkdtempSync(join(tmpdir(), "strata-cert-"));
   try {
     const key = join(directory, "key.pem");
