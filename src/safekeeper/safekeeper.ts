@@ -1,0 +1,253 @@
+/**
+ * The safekeeper role: made of, in start order, the locked data directory with its node id, the timelines, the libpq
+ * listener(s), the HTTP application, the maintenance loop, the broker exchange. It stops in reverse; what was received
+ * from proposers is durable before it ends.
+ */
+import { isStrataError, StrataError } from "../kit/errors.ts";
+import { utf8, utf8ToString } from "../kit/bytes.ts";
+import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
+import { JwtAuth } from "../http/auth.ts";
+import { serveHttp } from "../http/serve.ts";
+import type { Logger } from "../observability/log.ts";
+import { Metrics } from "../observability/metrics.ts";
+import type { Listener } from "../platform/network.ts";
+import type { Platform } from "../platform/platform.ts";
+import { servePg } from "../wire/serve.ts";
+import { BrokerExchange } from "./broker-exchange.ts";
+import type { Address, SafekeeperConfig } from "./config.ts";
+import { safekeeperHttpApp } from "./http/routes.ts";
+import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
+import { SafekeeperPgHandler } from "./pg-handler.ts";
+import { maintain } from "./timeline/maintenance.ts";
+import type { Timeline, TimelineContext } from "./timeline/timeline.ts";
+import { Timelines } from "./timeline/timelines.ts";
+
+export interface SafekeeperDeps {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly version?: string;
+}
+
+export interface RunningSafekeeper {
+  readonly nodeId: number;
+  readonly pgPort: number;
+  /** Of the listener for tokens of scope `tenant`; null without one. */
+  readonly pgTenantOnlyPort: number | null;
+  readonly httpPort: number;
+  /** Returns when all WAL taken in is durable and the directory is free. */
+  stop(): Promise<void>;
+}
+
+const MAINTENANCE_INTERVAL_MS = 300;
+const LOCK_FILE = "safekeeper.pid";
+const ID_FILE = "safekeeper.id";
+const AUDIENCE = "safekeeper";
+const POSTGRES_EPOCH_SECONDS = Date.UTC(2000, 0, 1) / 1000;
+
+/** @throws StrataError conflict `directory-locked`, `port-in-use`; fix-input `node-id-mismatch`, `bad-jwt-key`, … */
+export async function startSafekeeper(config: SafekeeperConfig, deps: SafekeeperDeps): Promise<RunningSafekeeper> {
+  const { platform, log } = deps;
+  const undo: (() => Promise<void>)[] = [];
+  try {
+    await platform.files.makeDirectory(config.dataDirectory);
+    const lock = await platform.files.lock(`${config.dataDirectory}/${LOCK_FILE}`);
+    undo.push(() => lock.release());
+    const nodeId = await settleNodeId(config, platform);
+    const role = new Role(config, deps, nodeId);
+    await role.timelines.load();
+    undo.push(() => role.timelines.close());
+    const ports = await role.listen(undo);
+    role.startLoops(undo);
+    log.info("safekeeper started", { nodeId, ...ports });
+    return { nodeId, ...ports, stop: () => unwind(undo) };
+  } catch (error) {
+    await unwind(undo).catch((cause: unknown) => log.warn("cleaning up after a failed start failed too", { error: cause }));
+    throw error;
+  }
+}
+
+async function unwind(undo: (() => Promise<void>)[]): Promise<void> {
+  for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+}
+
+/** The directory keeps the id it was first used with: another one would vote in another's name. */
+async function settleNodeId(config: SafekeeperConfig, platform: Platform): Promise<number> {
+  const { files } = platform;
+  const path = `${config.dataDirectory}/${ID_FILE}`;
+  const saved = await files.readFile(path).then((bytes) => Number(utf8ToString(bytes).trim()), (error: unknown) => {
+    if (isStrataError(error, "file-not-found")) return null;
+    throw error;
+  });
+  if (saved !== null) {
+    if (!Number.isSafeInteger(saved) || (config.nodeId !== null && config.nodeId !== saved)) {
+      throw new StrataError("fix-input", "node-id-mismatch", `${path} says node id ${saved}${config.nodeId === null ? "" : `, --id says ${config.nodeId}`}`);
+    }
+    return saved;
+  }
+  if (config.nodeId === null) throw new StrataError("fix-input", "node-id-missing", `${path} does not exist: give the node id with --id`);
+  const file = await files.open(path, "create");
+  await file.write(utf8(`${config.nodeId}\n`), 0);
+  if (!config.noSync) await file.sync();
+  await file.close();
+  if (!config.noSync) await files.syncDirectory(config.dataDirectory);
+  return config.nodeId;
+}
+
+class Role {
+  readonly timelines: Timelines;
+  readonly #config: SafekeeperConfig;
+  readonly #deps: SafekeeperDeps;
+  readonly #nodeId: number;
+  readonly #registry = new Metrics();
+  readonly #metrics: SafekeeperMetrics;
+  readonly #context: TimelineContext;
+  #endpoints: { readonly pg: string; readonly http: string };
+  #nextConnectionId = 1;
+
+  constructor(config: SafekeeperConfig, deps: SafekeeperDeps, nodeId: number) {
+    const { platform, log } = deps;
+    this.#config = config;
+    this.#deps = deps;
+    this.#nodeId = nodeId;
+    this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress) };
+    this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
+    this.#context = {
+      nodeId, log, files: platform.files, clock: platform.clock, metrics: this.#metrics, sync: !config.noSync, heartbeatTimeoutMs: config.heartbeatTimeoutMs,
+      endpoints: () => ({ ...this.#endpoints, availabilityZone: config.availabilityZone }),
+    };
+    this.timelines = new Timelines({ context: this.#context, dataDirectory: config.dataDirectory, random: platform.random });
+  }
+
+  async listen(undo: (() => Promise<void>)[]): Promise<{ pgPort: number; pgTenantOnlyPort: number | null; httpPort: number }> {
+    const config = this.#config;
+    const pg = await this.#listenPg(config.pgAddress, await this.#keys(config.pgAuthPublicKeyPath), false);
+    undo.push(() => pg.close());
+    const tenantOnlyAddress = config.pgTenantOnlyAddress;
+    const tenantOnly = tenantOnlyAddress === null ? null : await this.#listenPg(tenantOnlyAddress, await this.#keys(config.pgTenantOnlyAuthPublicKeyPath), true);
+    if (tenantOnly !== null) undo.push(() => tenantOnly.close());
+    const http = await this.#listenHttp();
+    undo.push(() => http.stop());
+    const advertised = { host: config.pgAddress.host, port: pg.port };
+    this.#endpoints = { pg: config.advertisePg ?? addressText(advertised), http: addressText({ host: config.httpAddress.host, port: http.port }) };
+    return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port };
+  }
+
+  async #keys(path: string | null): Promise<JwtAuth | null> {
+    const { files, clock } = this.#deps.platform;
+    return path === null ? null : JwtAuth.load(files, path, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
+  }
+
+  async #listenPg(address: Address, auth: JwtAuth | null, tenantScopeOnly: boolean): Promise<Listener> {
+    const { platform, log } = this.#deps;
+    const stop = new AbortController();
+    const serving = new Set<Promise<void>>();
+    const listener = await platform.network.listen(address, (connection) => {
+      const handler = new SafekeeperPgHandler({
+        timelines: this.timelines, connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
+      });
+      // Read when the session starts, after the handler has seen which timeline it is about.
+      const parameterStatus = { get server_version(): string { return handler.serverVersion ?? "17.0"; } };
+      // The handler decides on the token, once it knows for which timeline.
+      const authenticator = auth === null ? null : { authenticate: async () => undefined };
+      const served = servePg(connection, handler, { auth: authenticator, log, platform, signal: stop.signal, parameterStatus });
+      serving.add(served);
+      void served.finally(() => serving.delete(served));
+    });
+    return {
+      port: listener.port,
+      close: async () => {
+        await listener.close();
+        stop.abort();
+        await Promise.all(serving);
+      },
+    };
+  }
+
+  async #listenHttp() {
+    const config = this.#config;
+    const { platform, log, version } = this.#deps;
+    const jwt = await this.#keys(config.httpAuthPublicKeyPath);
+    const app = safekeeperHttpApp({
+      role: "safekeeper", log, metrics: this.#registry, version: version ?? "0", clock: platform.clock, random: platform.random,
+      auth: jwt === null ? null : { jwt },
+      timelines: this.timelines,
+      dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: false },
+    });
+    return serveHttp(app, config.httpAddress);
+  }
+
+  startLoops(undo: (() => Promise<void>)[]): void {
+    const stop = new AbortController();
+    const maintenance = this.#maintenanceLoop(stop.signal);
+    undo.push(async () => {
+      stop.abort();
+      await maintenance;
+    });
+    const { brokerEndpoint } = this.#config;
+    if (brokerEndpoint === null) return;
+    const starting = this.#startBroker(brokerEndpoint);
+    undo.push(async () => (await starting)?.stop());
+  }
+
+  async #startBroker(endpoint: string): Promise<BrokerExchange | null> {
+    const { platform, log } = this.#deps;
+    try {
+      const client = await this.#brokerClient(endpoint);
+      const exchange = new BrokerExchange({ client, timelines: this.timelines, clock: platform.clock, log, metrics: this.#metrics, push: !this.#config.disablePeriodicBrokerPush });
+      exchange.start();
+      return exchange;
+    } catch (error) {
+      log.error("the broker cannot be used", { error });
+      return null;
+    }
+  }
+
+  async #brokerClient(endpoint: string): Promise<BrokerClient> {
+    const { authTokenPath, sslCaFile, brokerKeepaliveIntervalMs } = this.#config;
+    const read = async (path: string | null): Promise<string | undefined> => (path === null ? undefined : utf8ToString(await this.#deps.platform.files.readFile(path)).trim());
+    return connectBroker({ endpoint, token: await read(authTokenPath), caPem: await read(sslCaFile), keepaliveIntervalMs: brokerKeepaliveIntervalMs });
+  }
+
+  /** One round over all timelines after another. */
+  async #maintenanceLoop(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps.platform;
+    while (!signal.aborted) {
+      for (const timeline of this.timelines.all) {
+        await maintain(timeline, { config: this.#config, metrics: this.#metrics, backupEnabled: false, nowMs: clock.monotonicMs() });
+      }
+      await clock.sleep(MAINTENANCE_INTERVAL_MS, signal).catch(() => undefined);
+    }
+  }
+}
+
+function addressText({ host, port }: Address): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+function gaugesOf(timeline: Timeline): TimelineGauges {
+  const { acceptor, senders, totals } = timeline;
+  const { volatile } = acceptor;
+  return {
+    tenantId: timeline.id.tenantId,
+    timelineId: timeline.id.timelineId,
+    values: {
+      safekeeper_commit_lsn: volatile.commitLsn,
+      safekeeper_backup_lsn: volatile.backupLsn,
+      safekeeper_flush_lsn: acceptor.flushLsn,
+      safekeeper_epoch_start_lsn: acceptor.termStartLsn,
+      safekeeper_peer_horizon_lsn: volatile.peerHorizonLsn,
+      safekeeper_remote_consistent_lsn: volatile.remoteConsistentLsn,
+      safekeeper_ps_last_received_lsn: senders.lastPageserverFeedback.lastReceivedLsn,
+      safekeeper_feedback_last_time_seconds: senders.pageserverFeedbackCount === 0 ? 0 : POSTGRES_EPOCH_SECONDS + Number(senders.lastPageserverFeedback.replyTimestamp) / 1e6,
+      safekeeper_ps_feedback_count_total: senders.pageserverFeedbackCount,
+      safekeeper_ps_corruption_detected: senders.corruptionReported ? 1 : 0,
+      safekeeper_timeline_active: timeline.active ? 1 : 0,
+      safekeeper_wal_backup_active: 0,
+      safekeeper_connected_computes: timeline.receivers.count.value,
+      safekeeper_acceptor_term: timeline.state.term,
+      safekeeper_written_wal_bytes_total: totals.bytes,
+      safekeeper_written_wal_seconds_total: totals.writeMs / 1000,
+      safekeeper_flushed_wal_seconds_total: totals.flushMs / 1000,
+    },
+  };
+}
