@@ -13,6 +13,7 @@ import { Replay } from "./replay.ts";
 import { runSoakRound } from "./soak.ts";
 
 const SEGMENT_SIZE = 16 * 1024 * 1024;
+const SOAK_ROUND_MS = 10_000;
 
 export interface RedoCheckOptions {
   readonly major: StockMajor;
@@ -21,6 +22,8 @@ export interface RedoCheckOptions {
   readonly soakMs: number;
   readonly seed: number;
   readonly log: (line: string) => void;
+  /** Sees each record before our redo does, and may damage it: to show that the check finds what it should. */
+  readonly tamper?: (record: WalRecord) => void;
 }
 
 export interface RedoCheckResult {
@@ -44,10 +47,12 @@ class WalFollower {
   readonly #server: StockPostgres;
   readonly #decoder: WalStreamDecoder;
   readonly #record = new WalRecord();
+  readonly #tamper: (record: WalRecord) => void;
   #position: Lsn;
 
-  constructor(server: StockPostgres, start: Lsn) {
+  constructor(server: StockPostgres, start: Lsn, tamper: (record: WalRecord) => void) {
     this.#server = server;
+    this.#tamper = tamper;
     this.#position = start;
     this.#decoder = new WalStreamDecoder(start, server.major, SEGMENT_SIZE);
   }
@@ -61,7 +66,10 @@ class WalFollower {
       const from = this.#position % SEGMENT_SIZE;
       const stop = Math.min(SEGMENT_SIZE, from + (end - this.#position));
       this.#decoder.feed(new Uint8Array(bytes.buffer, bytes.byteOffset + from, stop - from), this.#position);
-      while (this.#decoder.next(this.#record)) replay.apply(this.#record);
+      while (this.#decoder.next(this.#record)) {
+        this.#tamper(this.#record);
+        replay.apply(this.#record);
+      }
       this.#position += stop - from;
     }
   }
@@ -80,6 +88,40 @@ async function insertLsn(sessions: Sessions): Promise<Lsn> {
   return parseLsn(String(row.lsn));
 }
 
+interface Running {
+  readonly sessions: Sessions;
+  readonly follower: WalFollower;
+  readonly replay: Replay;
+  readonly check: RedoCheckOptions;
+  readonly socket: string;
+}
+
+/** Each script's log is replayed while the server works on the next one. */
+async function runScripts({ sessions, follower, replay, check, socket }: Running): Promise<void> {
+  let replayed: Promise<void> = Promise.resolve();
+  for (const script of check.scripts) {
+    const startMs = performance.now();
+    const own = new Sessions(socket);
+    await runScript(own, script, check.major).finally(() => own.close());
+    const end = await insertLsn(sessions);
+    check.log(`${script.name}: ${Math.round(performance.now() - startMs)} ms`);
+    await replayed;
+    replayed = follower.replayTo(end, replay).then(() => replay.forgetPages());
+  }
+  await replayed;
+}
+
+async function runSoak({ sessions, follower, replay, check, socket }: Running): Promise<void> {
+  const deadline = performance.now() + check.soakMs;
+  for (let round = 0; performance.now() < deadline; round++) {
+    const seed = check.seed + round;
+    await runSoakRound({ socket, major: check.major, seed, untilMs: Math.min(deadline, performance.now() + SOAK_ROUND_MS) });
+    await follower.replayTo(await insertLsn(sessions), replay);
+    replay.forgetPages();
+    check.log(`round ${round}, seed ${seed}: ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
+  }
+}
+
 /** Starts a server, runs scripts and random SQL on it, and compares every page. @throws Error when the SQL or the decoding fails */
 export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckResult> {
   const server = await StockPostgres.create({ major: options.major, conf: CONF });
@@ -88,23 +130,9 @@ export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckRes
   try {
     await server.start();
     const sessions = new Sessions(socket);
-    const follower = new WalFollower(server, await checkpoint(sessions));
-    for (const script of options.scripts) {
-      const startMs = performance.now();
-      const own = new Sessions(socket);
-      await runScript(own, script, options.major).finally(() => own.close());
-      const sqlMs = performance.now() - startMs;
-      await follower.replayTo(await insertLsn(sessions), replay);
-      replay.forgetPages();
-      options.log(`${script.name}: ${Math.round(sqlMs)} ms of SQL, ${Math.round(performance.now() - startMs - sqlMs)} ms of redo`);
-    }
-    const deadline = performance.now() + options.soakMs;
-    for (let round = 0; performance.now() < deadline; round++) {
-      await runSoakRound({ socket, major: options.major, seed: options.seed + round, untilMs: Math.min(deadline, performance.now() + 10_000) });
-      await follower.replayTo(await insertLsn(sessions), replay);
-      replay.forgetPages();
-      options.log(`round ${round}, seed ${options.seed + round}: ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
-    }
+    const follower = new WalFollower(server, await checkpoint(sessions), options.tamper ?? (() => {}));
+    await runScripts({ sessions, follower, replay, check: options, socket });
+    await runSoak({ sessions, follower, replay, check: options, socket });
     await sessions.close();
   } finally {
     await server.remove();
