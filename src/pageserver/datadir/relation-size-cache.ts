@@ -82,6 +82,12 @@ export class RelationSizeCache {
     else if (lsn < entry.olderLsn && blocks === entry.olderBlocks) entry.olderLsn = lsn;
   }
 
+  /** Forgets everything: what was put above `lsn` will be put again. */
+  reset(lsn: Lsn): void {
+    this.#entries.clear();
+    this.#completeAsOf = Math.max(this.#completeAsOf, lsn);
+  }
+
   #insert(rel: RelTag, lsn: Lsn, blocks: number): void {
     const entry: Entry = { spcOid: rel.spcOid, dbOid: rel.dbOid, fork: rel.fork, lsn, blocks, olderLsn: lsn, olderBlocks: blocks };
     const entries = this.#entries.get(rel.relNumber);

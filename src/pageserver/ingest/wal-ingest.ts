@@ -40,6 +40,8 @@ export class WalIngest {
 
   /** Takes up where the timeline's last record ends. @throws StrataError not-found `missing-key` on a timeline without data */
   static async start(datadir: TimelineDatadir): Promise<WalIngest> {
+    // An instance before this one may have ended inside a record.
+    datadir.sizes.reset(datadir.store.lastRecordLsn);
     const modification = new DatadirModification(datadir);
     const reader = datadir.at(datadir.store.lastRecordLsn, { task: "ingest" });
     return new WalIngest(datadir, modification, new CheckpointTracker(await reader.checkpoint(), datadir.version));
