@@ -4,7 +4,8 @@
  * Source: RFC 5802 and 7677; PostgreSQL src/common/md5_common.c (pg_md5_encrypt), src/common/scram-common.c.
  */
 import { createHash, createHmac, pbkdf2Sync, timingSafeEqual } from "node:crypto";
-import { ByteReader, utf8, utf8ToString } from "../kit/bytes.ts";
+import type { ByteReader} from "../kit/bytes.ts";
+import { utf8, utf8ToString } from "../kit/bytes.ts";
 import { StrataError } from "../kit/errors.ts";
 
 const SCRAM_MECHANISM = "SCRAM-SHA-256";

@@ -1,5 +1,6 @@
 /** The client's end of a COPY. */
-import { InvariantError, StrataError } from "../kit/errors.ts";
+import type { StrataError } from "../kit/errors.ts";
+import { InvariantError } from "../kit/errors.ts";
 import { parseFields } from "./client-messages.ts";
 import type { PgFrameReader } from "./frame-reader.ts";
 import type { PgFrame } from "./framer.ts";

@@ -1,7 +1,8 @@
 /** Pulls protocol messages from a connection. Pulling is the flow control: nobody reads, nothing is received. */
 import { Cancelled, StrataError } from "../kit/errors.ts";
 import type { Connection } from "../platform/network.ts";
-import { PgFramer, type PgFrame } from "./framer.ts";
+import type { PgFramer} from "./framer.ts";
+import { type PgFrame } from "./framer.ts";
 
 export class PgFrameReader {
   readonly #connection: Connection;

@@ -3,7 +3,7 @@
  * has. It outlives connections and, under the condition in core.ts, elections; when it cannot go on it says so once
  * through `failed`, and its PostgreSQL must be stopped.
  */
-import { StrataError } from "../../kit/errors.ts";
+import type { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { FileSystem } from "../../platform/files.ts";
