@@ -41,7 +41,9 @@ function header(dialect: Dialect, infomask2: number, infomask: number): number[]
 
 const ROW = [0, 11, 12, 13, 14, 15, 16];
 
-function insert(page: Uint8Array, dialect: Dialect, offsetNumber: number, init: boolean): void {
+/** Item 1 starts the page. */
+function insert(page: Uint8Array, dialect: Dialect, offsetNumber: number): void {
+  const init = offsetNumber === 1;
   const blocks = [{ blockNumber: 5, willInit: init, data: [...header(dialect, 2, 0x0802), ...ROW] }];
   redo(page, { dialect, operation: init ? "insert-init" : "insert", main: [...u16(offsetNumber), 0], blocks });
 }
@@ -57,9 +59,9 @@ function lockMain(dialect: Dialect, offsetNumber: number, infobits: number): num
   return deleteMain(dialect, offsetNumber, infobits);
 }
 
-function updateMain(dialect: Dialect, oldOffset: number, newOffset: number, infobits: number, flags: number): number[] {
+function updateMain(dialect: Dialect, change: { from: number; to: number; flags?: number }): number[] {
   const cid = dialect === "stock" ? [] : u32(CID);
-  return [...u32(XID), ...u16(oldOffset), infobits, flags, ...cid, ...u32(0), ...u16(newOffset)];
+  return [...u32(XID), ...u16(change.from), 0, change.flags ?? 0, ...cid, ...u32(0), ...u16(change.to)];
 }
 
 function multiInsert(page: Uint8Array, dialect: Dialect): void {
@@ -76,7 +78,7 @@ function multiInsert(page: Uint8Array, dialect: Dialect): void {
 /** A page with one row, then `change`. */
 function after(dialect: Dialect, change: (page: Uint8Array) => void): Uint8Array {
   const page = new Uint8Array(8192);
-  insert(page, dialect, 1, true);
+  insert(page, dialect, 1);
   change(page);
   return page;
 }
@@ -104,28 +106,28 @@ const COMBO_INFOBIT = 32;
 const PREFIX = 32;
 
 const CHANGES: readonly { name: string; apply: (dialect: Dialect, page: Uint8Array) => void; cids: readonly number[] }[] = [
-  { name: "insert", apply: (dialect, page) => insert(page, dialect, 2, false), cids: [CID, CID] },
+  { name: "insert", apply: (dialect, page) => insert(page, dialect, 2), cids: [CID, CID] },
   { name: "delete", apply: (dialect, page) => redo(page, { dialect, operation: "delete", main: deleteMain(dialect, 1, 16), blocks: [{ blockNumber: 5 }] }), cids: [CID] },
   { name: "lock", apply: (dialect, page) => redo(page, { dialect, operation: "lock", main: lockMain(dialect, 1, EXCLUSIVE_LOCK), blocks: [{ blockNumber: 5 }] }), cids: [CID] },
   {
     name: "hot update sharing a prefix",
     apply: (dialect, page) =>
       redo(page, {
-        dialect, operation: "hot-update", main: updateMain(dialect, 1, 2, 0, PREFIX), blocks: [{ blockNumber: 5, data: [...u16(3), ...header(dialect, 0x8002, 0x2802), 0, 77, 78] }],
+        dialect, operation: "hot-update", main: updateMain(dialect, { from: 1, to: 2, flags: PREFIX }), blocks: [{ blockNumber: 5, data: [...u16(3), ...header(dialect, 0x8002, 0x2802), 0, 77, 78] }],
       }),
     cids: [CID, CID],
   },
   {
     name: "update from another page",
     apply: (dialect, page) =>
-      redo(page, { dialect, operation: "update", main: updateMain(dialect, 7, 2, 0, 0), blocks: [{ blockNumber: 5, data: [...header(dialect, 2, 0x2802), ...ROW] }, { blockNumber: 9 }] }),
+      redo(page, { dialect, operation: "update", main: updateMain(dialect, { from: 7, to: 2 }), blocks: [{ blockNumber: 5, data: [...header(dialect, 2, 0x2802), ...ROW] }, { blockNumber: 9 }] }),
     cids: [CID, CID],
   },
   {
     name: "update to another page",
     apply: (dialect, page) =>
       redo(page, {
-        dialect, operation: "update", main: updateMain(dialect, 1, 4, 0, 0), blockId: 1, blocks: [{ blockNumber: 9, data: [...header(dialect, 2, 0x2802), ...ROW] }, { blockNumber: 5 }],
+        dialect, operation: "update", main: updateMain(dialect, { from: 1, to: 4 }), blockId: 1, blocks: [{ blockNumber: 9, data: [...header(dialect, 2, 0x2802), ...ROW] }, { blockNumber: 5 }],
       }),
     cids: [CID],
   },
@@ -165,7 +167,7 @@ describe("heap records with command ids", () => {
     const page = after("peer-manager", () => {});
     const unknown = handMadeRecord({ version: 17, rmid: RMGR.NEON, info: 0x70, xid: XID, main: [0, 0, 0], blocks: [{ blockNumber: 5 }] });
     expect(() => redoRecord(page, unknown, 0, 8)).toThrow(expect.objectContaining({ code: "unsupported-redo" }));
-    const across = { dialect: "peer-manager", operation: "update", main: updateMain("peer-manager", 1, 2, 0, PREFIX), blocks: [{ blockNumber: 5, data: [...u16(3), ...header("peer-manager", 2, 2), 0] }, { blockNumber: 9 }] } as const;
+    const across = { dialect: "peer-manager", operation: "update", main: updateMain("peer-manager", { from: 1, to: 2, flags: PREFIX }), blocks: [{ blockNumber: 5, data: [...u16(3), ...header("peer-manager", 2, 2), 0] }, { blockNumber: 9 }] } as const;
     expect(() => redo(page, { ...across, main: [...across.main], blocks: [...across.blocks] })).toThrow(StrataError);
   });
 });
