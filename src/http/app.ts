@@ -23,8 +23,9 @@ import type { Clock } from "../platform/clock.ts";
 import type { Random } from "../platform/random.ts";
 import { bearerToken, checkPermission, type Claims, type JwtAuth, type Permission, type PermissionTarget } from "./auth.ts";
 import { errorReply, statusOf } from "./errors.ts";
-import { registerInDocument } from "./openapi.ts";
 import { readJsonBody } from "./body.ts";
+import { registerInDocument } from "./openapi.ts";
+import { addProfileRoutes } from "./profile-routes.ts";
 import { checkRouteSpec, jsonReply, type RouteHandler, type RouteSpec, type RouteSummary, type Undeclared } from "./route.ts";
 
 export interface AuthConfig {
@@ -67,6 +68,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     { method: "get", path: "/v1/openapi.json", permission: { kind: "public" }, summary: "This document", responses: { 200: { description: "OpenAPI 3.1", contentType: "application/json" } } },
     () => jsonReply(200, app.document()),
   );
+  addProfileRoutes(app);
   return app;
 }
 

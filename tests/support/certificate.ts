@@ -1,10 +1,11 @@
-/** A certificate for `localhost` and 127.0.0.1, made by openssl once a test process. */
+/** Certificates for `localhost` and 127.0.0.1, made by openssl. */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 let made: { readonly certPem: string; readonly keyPem: string } | undefined;
 
+/** The same one for a whole test process. */
 export function selfSignedCertificate(): { readonly certPem: string; readonly keyPem: string } {
   made ??= newCertificate();
   return made;
