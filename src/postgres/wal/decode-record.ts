@@ -98,7 +98,7 @@ export function decodeInPlace(record: WalRecord, checkCrc: boolean): void {
 export function decodeRecordHeader(record: WalRecord): void {
   const { view, start, totalLength } = record;
   if (totalLength < RECORD_HEADER_SIZE) throw badRecord(record, `length ${totalLength} is less than a header`);
-  const statedLength = view.getUint32(start, true);
+  const statedLength = view.getInt32(start, true);
   if (statedLength !== totalLength) throw badRecord(record, `states length ${statedLength}, but has ${totalLength} bytes`);
   const prevHigh = view.getUint32(start + 12, true);
   if (prevHigh >= LSN_HIGH_LIMIT) throw badRecord(record, `previous-record link beyond the supported range`);
@@ -151,7 +151,8 @@ function decodeFragmentHeaders(record: WalRecord): number {
       break;
     } else if (id === XLR_BLOCK_ID_DATA_LONG) {
       need(record, at, 5, end);
-      record.mainDataLength = view.getUint32(at + 1, true);
+      record.mainDataLength = view.getInt32(at + 1, true);
+      if (record.mainDataLength < 0) throw badRecord(record, "main data of more than 2 GiB");
       contentLength += record.mainDataLength;
       at += 5;
       break;

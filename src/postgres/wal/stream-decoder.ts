@@ -5,15 +5,19 @@
  * of one piece, it is decoded in place: nothing is copied and nothing allocated. Otherwise its parts are collected in a
  * buffer that is reused.
  *
- * Invariants: `#position` is the LSN of the next byte to look at; `#recordLength > 0` exactly while the parts of the record
- * at `#recordLsn` are being collected; when `next` returns false every byte fed has been taken.
+ * Invariants: `#pieceLsn + #taken` is the LSN of the next byte to look at, `#pageOffset` its place on its page; `#recordLength
+ * > 0` exactly while the parts of the record at `#recordLsn` are being collected; when `next` returns false every byte fed
+ * has been taken.
+ *
+ * LSNs are doubles to the engine, and what is computed from a double stays one: an offset made from an LSN turns every access
+ * that uses it into a slow one (a factor of 20 here). So offsets and lengths are kept apart from LSNs, as small integers.
  *
  * Source: PostgreSQL access/transam/xlogreader.c (XLogDecodeNextRecord).
  */
 import { dataViewOf } from "../../kit/bytes.ts";
 import { copyBytes } from "../../kit/copy.ts";
 import { StrataError, invariant } from "../../kit/errors.ts";
-import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
 import { decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
@@ -29,6 +33,7 @@ import {
 } from "./page-header.ts";
 import { WalRecord } from "./record.ts";
 
+const PAGE_OFFSET_MASK = WAL_PAGE_SIZE - 1;
 const FIRST_BUFFER_BYTES = 2 * WAL_PAGE_SIZE;
 /** A buffer grown beyond this for one record is not kept for the next. */
 const KEPT_BUFFER_BYTES = 1024 * 1024;
@@ -38,14 +43,15 @@ export class WalStreamDecoder {
   /** The piece last fed, and what of it has been taken. */
   #piece: Uint8Array = new Uint8Array(0);
   #pieceView: DataView = dataViewOf(this.#piece);
+  #pieceLsn: Lsn;
   #taken = 0;
-  #position: Lsn;
-  /** Bytes before this are padding or the rest of a switched segment: not looked at. */
-  #skipUntil: Lsn;
+  #pageOffset: number;
+  /** How many of the next bytes are padding or the rest of a switched segment: not looked at. */
+  #skip = 0;
   #header = new Uint8Array(LONG_HEADER_SIZE);
   #headerView = dataViewOf(this.#header);
   #headerLength = 0;
-  /** False while the header of the page at `#position` is still to come. */
+  /** False while the header of the page is still to come. */
   #headerSeen: boolean;
   /** The record being collected. */
   #buffer = new Uint8Array(FIRST_BUFFER_BYTES);
@@ -70,15 +76,15 @@ export class WalStreamDecoder {
       throw new StrataError("fix-input", "bad-start-lsn", `no WAL record can start at ${lsnToString(startLsn)}`);
     }
     this.#geometry = { version, segmentSize };
-    this.#position = startLsn;
-    this.#skipUntil = startLsn;
+    this.#pieceLsn = startLsn;
+    this.#pageOffset = inPage | 0;
     this.#recordEnd = startLsn;
     this.#headerSeen = inPage !== 0;
   }
 
   /** LSN of the next byte that `feed` expects. */
   get position(): Lsn {
-    return this.#position + (this.#piece.length - this.#taken);
+    return this.#pieceLsn + this.#piece.length;
   }
 
   /** End of the last record returned by `next` (the start LSN before the first): where a new decoder would go on. */
@@ -94,16 +100,20 @@ export class WalStreamDecoder {
    */
   feed(bytes: Uint8Array, lsnOfBytes?: Lsn): void {
     invariant(this.#taken === this.#piece.length, "WAL fed before next() returned false");
-    let skip = 0;
-    if (lsnOfBytes !== undefined && lsnOfBytes !== this.#position) {
-      if (lsnOfBytes > this.#position) throw corrupt("wal-gap", this.#position, `the bytes that come next are those of ${lsnToString(lsnOfBytes)}`);
-      skip = Math.min(this.#position - lsnOfBytes, bytes.length);
+    const { position } = this;
+    let known = 0;
+    if (lsnOfBytes !== undefined && lsnOfBytes !== position) {
+      if (lsnOfBytes > position) throw corrupt("wal-gap", position, `the bytes that come next are those of ${lsnToString(lsnOfBytes)}`);
+      known = Math.min(position - lsnOfBytes, bytes.length) | 0;
+      // Nothing new: as if nothing had come.
+      if (known === bytes.length) return;
     }
     if (bytes !== this.#piece) {
       this.#piece = bytes;
       this.#pieceView = dataViewOf(bytes);
     }
-    this.#taken = skip;
+    this.#pieceLsn = position - known;
+    this.#taken = known;
   }
 
   /**
@@ -115,8 +125,10 @@ export class WalStreamDecoder {
    */
   next(into: WalRecord): boolean {
     while (this.#taken < this.#piece.length) {
-      if (this.#position < this.#skipUntil) {
-        this.#advance(Math.min(this.#skipUntil - this.#position, this.#piece.length - this.#taken));
+      if (this.#skip > 0) {
+        const part = Math.min(this.#skip, this.#piece.length - this.#taken);
+        this.#skip -= part;
+        this.#advance(part);
       } else if (!this.#headerSeen) {
         this.#takePageHeader();
       } else if (this.#recordLength !== 0 || this.#collected !== 0) {
@@ -130,16 +142,12 @@ export class WalStreamDecoder {
 
   #advance(length: number): void {
     this.#taken += length;
-    this.#position += length;
-    this.#headerSeen = this.#position % WAL_PAGE_SIZE !== 0;
-  }
-
-  #leftOnPage(): number {
-    return WAL_PAGE_SIZE - (this.#position % WAL_PAGE_SIZE);
+    this.#pageOffset = (this.#pageOffset + length) & PAGE_OFFSET_MASK;
+    this.#headerSeen = this.#pageOffset !== 0;
   }
 
   #takePageHeader(): void {
-    const pageLsn = this.#position - this.#headerLength;
+    const pageLsn = this.#pieceLsn + this.#taken - this.#headerLength;
     const size = pageHeaderSize(pageLsn, this.#geometry.segmentSize);
     const available = this.#piece.length - this.#taken;
     if (this.#headerLength === 0 && available >= size) {
@@ -178,18 +186,25 @@ export class WalStreamDecoder {
   /** The common case: a record whole on this page and in this piece. Else begins to collect it and returns false. */
   #takeInPlace(into: WalRecord): boolean {
     const start = this.#taken;
-    const limit = Math.min(this.#piece.length - start, this.#leftOnPage());
-    const length = limit < 4 ? 0 : this.#pieceView.getUint32(start, true);
-    if (limit >= 4) this.#checkLength(length, this.#position);
+    const limit = Math.min(this.#piece.length - start, WAL_PAGE_SIZE - this.#pageOffset);
+    const lsn = this.#pieceLsn + start;
+    const length = limit < 4 ? 0 : this.#pieceView.getInt32(start, true);
+    if (limit >= 4) this.#checkLength(length, lsn);
     if (limit < 4 || length > limit) {
-      this.#recordLsn = this.#position;
+      this.#recordLsn = lsn;
       this.#collectPart(limit);
       return false;
     }
     into.bytes = this.#piece;
     into.view = this.#pieceView;
     into.start = start;
-    this.#finish(into, this.#position, length);
+    into.lsn = lsn;
+    into.totalLength = length;
+    const aligned = (length + 7) & ~7;
+    into.endLsn = lsn + aligned;
+    this.#finish(into);
+    this.#advance(length);
+    this.#skip += aligned - length;
     return true;
   }
 
@@ -197,15 +212,18 @@ export class WalStreamDecoder {
   #collect(into: WalRecord): boolean {
     // Until the length is known (always on the record's first page) take no more than the four bytes that say it.
     const missing = (this.#recordLength === 0 ? 4 : this.#recordLength) - this.#collected;
-    this.#collectPart(Math.min(missing, this.#piece.length - this.#taken, this.#leftOnPage()));
+    this.#collectPart(Math.min(missing, this.#piece.length - this.#taken, WAL_PAGE_SIZE - this.#pageOffset));
     if (this.#recordLength === 0 || this.#collected < this.#recordLength) return false;
     into.bytes = this.#buffer;
     into.view = this.#bufferView;
     into.start = 0;
-    const length = this.#recordLength;
-    this.#recordLength = 0;
-    this.#collected = 0;
-    this.#finish(into, this.#recordLsn, length);
+    into.lsn = this.#recordLsn;
+    into.totalLength = this.#recordLength;
+    const padding = -this.#pageOffset & 7;
+    into.endLsn = this.#pieceLsn + this.#taken + padding;
+    this.#dropCollected();
+    this.#finish(into);
+    this.#skip += padding;
     if (this.#buffer.length > KEPT_BUFFER_BYTES) this.#replaceBuffer(FIRST_BUFFER_BYTES);
     return true;
   }
@@ -217,7 +235,7 @@ export class WalStreamDecoder {
     this.#collected = before + length;
     this.#advance(length);
     if (before < 4 && this.#collected >= 4) {
-      this.#recordLength = this.#bufferView.getUint32(0, true);
+      this.#recordLength = this.#bufferView.getInt32(0, true);
       this.#checkLength(this.#recordLength, this.#recordLsn);
     }
     if (before < RECORD_HEADER_SIZE && this.#collected >= RECORD_HEADER_SIZE) this.#checkCollectedHeader();
@@ -252,22 +270,18 @@ export class WalStreamDecoder {
     this.#collected = 0;
   }
 
-  /** `#position` is right behind the record when it was collected, at its start when it lies in place. */
-  #finish(into: WalRecord, lsn: Lsn, length: number): void {
-    const behind = lsn === this.#position ? lsn + length : this.#position;
+  /** Decodes the record whose place is set; the rest of the segment is to be skipped after a switch record. */
+  #finish(into: WalRecord): void {
     into.version = this.#geometry.version;
-    into.totalLength = length;
-    into.lsn = lsn;
-    into.endLsn = lsnAlign(behind);
     decodeInPlace(into, true);
-    this.#checkPreviousLink(into.prevLsn, lsn);
+    this.#checkPreviousLink(into.prevLsn, into.lsn);
     if (into.rmid === RMGR.XLOG && (into.info & XLR_RMGR_INFO_MASK) === XLOG_SWITCH) {
-      const segmentSize = this.#geometry.segmentSize;
-      into.endLsn = Math.ceil(into.endLsn / segmentSize) * segmentSize;
+      const { segmentSize } = this.#geometry;
+      const unused = (segmentSize - (into.endLsn % segmentSize)) % segmentSize;
+      into.endLsn += unused;
+      this.#skip += unused | 0;
     }
-    if (behind !== this.#position) this.#advance(length);
-    this.#skipUntil = into.endLsn;
-    this.#previousLsn = lsn;
+    this.#previousLsn = into.lsn;
     this.#recordEnd = into.endLsn;
   }
 
