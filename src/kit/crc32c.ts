@@ -48,6 +48,10 @@ function sliced(bytes: Uint8Array, start: number, end: number, previous: number)
       t[0x700 + bytes[at + 8]] ^ t[0x600 + bytes[at + 9]] ^ t[0x500 + bytes[at + 10]] ^ t[0x400 + bytes[at + 11]] ^
       t[0x300 + bytes[at + 12]] ^ t[0x200 + bytes[at + 13]] ^ t[0x100 + bytes[at + 14]] ^ t[bytes[at + 15]];
   }
+  for (const stop = end - 3; at < stop; at += 4) {
+    const a = crc ^ (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24));
+    crc = t[0x300 + (a & 0xff)] ^ t[0x200 + ((a >>> 8) & 0xff)] ^ t[0x100 + ((a >>> 16) & 0xff)] ^ t[a >>> 24];
+  }
   for (; at < end; at++) crc = t[(crc ^ bytes[at]) & 0xff] ^ (crc >>> 8);
   return ~crc >>> 0;
 }
