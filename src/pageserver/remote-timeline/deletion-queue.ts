@@ -8,17 +8,18 @@
  * | `<sequence, 16 hex>-01.list` | JSON { version 1, sequence, tenants: { shard: { timelines: { id: [names] }, generation } }, size, validated? } |
  * | `header-01` | JSON { version 1, validated_sequence }: lists up to here may be carried out without asking |
  *
+ * Both carry a checksum (checked-json.ts): a damaged name must not become a deletion of something else.
+ *
  * The same validation makes a remote_consistent_lsn visible to safekeepers: only the newest generation may let them
  * drop WAL. Source: the peer's deletion_queue module, RFC 025.
  */
-import { utf8, utf8ToString } from "../../kit/bytes.ts";
-import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
+import { Cancelled, StrataError } from "../../kit/errors.ts";
 import { parseTenantShardId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
-import { isTransient } from "../../remote-storage/retry.ts";
+import { decodeCheckedJson, encodeCheckedJson } from "./checked-json.ts";
 import { timelinePrefix } from "./remote-paths.ts";
 
 export interface GenerationToValidate {
@@ -173,14 +174,13 @@ export class DeletionQueue {
     await this.#execute();
   }
 
-  async #save(name: string, content: unknown): Promise<void> {
+  async #save(name: string, content: Readonly<Record<string, unknown>>): Promise<void> {
     const { files } = this.#options.platform;
     const { directory } = this.#options;
     const temporary = `${directory}/${name}.tmp`;
     const file = await files.open(temporary, "truncate");
     try {
-      const bytes = utf8(JSON.stringify(content));
-      await file.write(bytes, 0);
+      await file.write(encodeCheckedJson(content), 0);
       await file.sync();
     } finally {
       await file.close();
@@ -262,7 +262,7 @@ function adoptGenerations(list: DeletionList, attached: ReadonlyMap<string, numb
 /** A damaged list is forgotten: its objects become garbage for the scrubber, which is safe. */
 function readList(bytes: Uint8Array, log: Logger): DeletionList | null {
   try {
-    const json = JSON.parse(utf8ToString(bytes)) as { version: unknown; sequence: unknown; tenants: unknown };
+    const json = decodeCheckedJson(bytes, { what: "deletion list", code: "bad-deletion-list", required: true });
     if (json.version !== VERSION || typeof json.sequence !== "number") throw new StrataError("corrupt", "bad-deletion-list", "unknown version or no sequence");
     const list: DeletionList = { sequence: json.sequence, tenants: json.tenants as Record<string, TenantDeletions>, size: 0 };
     list.size = keysOf(list).length;
@@ -275,11 +275,10 @@ function readList(bytes: Uint8Array, log: Logger): DeletionList | null {
 
 function readHeader(bytes: Uint8Array, log: Logger): number {
   try {
-    const json = JSON.parse(utf8ToString(bytes)) as { validated_sequence: unknown };
-    if (typeof json.validated_sequence === "number" && Number.isSafeInteger(json.validated_sequence)) return json.validated_sequence;
+    const sequence = decodeCheckedJson(bytes, { what: "deletion queue header", code: "bad-deletion-header", required: true }).validated_sequence;
+    if (typeof sequence === "number" && Number.isSafeInteger(sequence)) return sequence;
   } catch (error) {
-    if (!(error instanceof SyntaxError) && !isTransient(error) && !isStrataError(error)) throw error;
+    log.warn("deletion queue header cannot be read: lists will be validated again", { error });
   }
-  log.warn("deletion queue header cannot be read: lists will be validated again");
   return 0;
 }

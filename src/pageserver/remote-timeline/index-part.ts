@@ -11,20 +11,21 @@
  * | lineage, gc_blocking?, last_aux_file_policy?, import_pgdata? | as in the peer |
  * | deleted_at?, archived_at? | ISO date without zone, UTC |
  *
- * `strata_crc` is ours: the checksum of the layer's first block, 8 hex digits. It says that the layer has checksums at
+ * The document carries a checksum of ours (checked-json.ts). `strata_crc` is ours, too: the checksum of the layer's first block, 8 hex digits. It says that the layer has checksums at
  * all, so that damage cannot pass for a layer of the peer's. Old metadata arrays hold, big-endian: u32 CRC-32C of the
  * body, u16 size (header and body), u16 format (3 or 4); the body: u64 disk_consistent, option u64 prev_record, option
  * 16-byte ancestor, u64 ancestor LSN, u64 GC cutoff, u64 initdb LSN, and from format 4 u32 pg_version.
  *
  * Source: the peer's remote_timeline_client/index and metadata modules.
  */
-import { ByteReader, utf8, utf8ToString } from "../../kit/bytes.ts";
+import { ByteReader } from "../../kit/bytes.ts";
 import { crc32c } from "../../kit/crc32c.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { idFromBytes, parseTimelineId, type ShardIndex, shardIndexToString, type TimelineId, UNSHARDED } from "../../kit/ids.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { LayerMetadata } from "../layers/layer.ts";
 import { type LayerName, layerNameToString, parseLayerName } from "../layers/layer-name.ts";
+import { decodeCheckedJson, encodeCheckedJson } from "./checked-json.ts";
 
 export const INDEX_PART_VERSION = 10;
 const NEWEST_KNOWN_VERSION = 15;
@@ -77,7 +78,7 @@ export function encodeIndexPart(index: IndexPart): Uint8Array {
     lineage: {},
     ...index.other,
   };
-  return utf8(JSON.stringify(json));
+  return encodeCheckedJson(json);
 }
 
 function layerJson(metadata: LayerMetadata): Record<string, unknown> {
@@ -103,7 +104,7 @@ function metadataJson(metadata: TimelineMetadata): Record<string, unknown> {
 
 /** @throws StrataError corrupt `bad-index-part`; fix-input `index-part-too-new` */
 export function decodeIndexPart(bytes: Uint8Array): IndexPart {
-  const json = parseObject(bytes);
+  const json = decodeCheckedJson(bytes, { what: "index_part.json", code: "bad-index-part", required: false });
   const version = json.version ?? 0;
   if (typeof version !== "number" || !Number.isInteger(version) || version < 0) throw bad(`version ${JSON.stringify(version)}`);
   if (version > NEWEST_KNOWN_VERSION) {
@@ -121,14 +122,6 @@ export function decodeIndexPart(bytes: Uint8Array): IndexPart {
   } catch (error) {
     if (error instanceof StrataError && error.code === "bad-index-part") throw error;
     throw bad("a field is malformed", error);
-  }
-}
-
-function parseObject(bytes: Uint8Array): Record<string, unknown> {
-  try {
-    return asObject(JSON.parse(utf8ToString(bytes)), "index_part.json");
-  } catch (error) {
-    throw bad("not a JSON object", error);
   }
 }
 
