@@ -1,0 +1,186 @@
+/**
+ * Settings of a pageserver, normalized, and the files they come from, in its working directory:
+ *
+ * - `pageserver.toml`: the peer's names, below; what is not given has its default. Unknown names are told and ignored.
+ * - `identity.toml`: `id = N`.
+ * - `metadata.json`: where others reach it: host, port, http_host, http_port, and `other.availability_zone_id`; with it
+ *   the pageserver registers itself at the control plane.
+ *
+ * Source: the peer's pageserver_api config module.
+ */
+import { parse as parseToml } from "smol-toml";
+import { z } from "zod";
+import { utf8ToString } from "../kit/bytes.ts";
+import { isStrataError, StrataError } from "../kit/errors.ts";
+import { parseDuration } from "../kit/humantime.ts";
+import type { FileSystem } from "../platform/files.ts";
+import type { InitdbSettings } from "./tenant/bootstrap.ts";
+import { type TenantSettings, tenantSettings } from "./tenant/tenant-config.ts";
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface NodeMetadata {
+  readonly host: string;
+  readonly port: number;
+  readonly httpHost: string;
+  readonly httpPort: number;
+  readonly availabilityZone: string;
+}
+
+export interface PageserverConfig {
+  readonly workDirectory: string;
+  readonly nodeId: number;
+  readonly pgAddress: Address;
+  readonly httpAddress: Address;
+  /** Null: no broker, no WAL. */
+  readonly brokerEndpoint: string | null;
+  /** Base of the upcall API; null: local generations are trusted. */
+  readonly controlPlaneApi: string | null;
+  readonly controlPlaneToken: string | null;
+  readonly availabilityZone: string | null;
+  /** Null: it does not register itself. */
+  readonly metadata: NodeMetadata | null;
+  readonly remoteStorage: { readonly kind: "local"; readonly directory: string };
+  readonly initdb: InitdbSettings;
+  readonly tenantDefaults: TenantSettings;
+  readonly pageCacheBytes: number;
+  readonly maxOpenFiles: number;
+  readonly pgAuth: boolean;
+  readonly httpAuth: boolean;
+  readonly authPublicKeyPath: string | null;
+  /** Token shown to safekeepers. */
+  readonly safekeeperToken: string | null;
+}
+
+const BLOCK_SIZE = 8192;
+const DURATION = z.string().transform((text, context) => {
+  try {
+    return parseDuration(text);
+  } catch {
+    context.issues.push({ code: "custom", message: `"${text}" is not a duration`, input: text });
+    return z.NEVER;
+  }
+});
+const authType = z.enum(["Trust", "NeonJWT"]);
+
+const tomlSchema = z.object({
+  listen_pg_addr: z.string().default("127.0.0.1:64000"),
+  listen_http_addr: z.string().default("127.0.0.1:9898"),
+  pg_auth_type: authType.default("Trust"),
+  http_auth_type: authType.default("Trust"),
+  auth_validation_public_key_path: z.string().optional(),
+  broker_endpoint: z.string().optional(),
+  control_plane_api: z.string().optional(),
+  control_plane_api_token: z.string().optional(),
+  safekeeper_auth_token: z.string().optional(),
+  availability_zone: z.string().optional(),
+  pg_distrib_dir: z.string().optional(),
+  superuser: z.string().min(1).default("cloud_admin"),
+  locale: z.string().default("C"),
+  initdb_data_checksums: z.boolean().default(false),
+  initdb_directory: z.string().default("/tmp"),
+  remote_storage: z.object({ local_path: z.string().optional() }).optional(),
+  page_cache_size: z.number().int().positive().default(8192),
+  max_file_descriptors: z.number().int().positive().default(100),
+  wait_lsn_timeout: DURATION.default(300_000),
+  image_compression: z.string().default("zstd(1)"),
+  tenant_config: z.record(z.string(), z.unknown()).default({}),
+});
+
+const metadataSchema = z.object({
+  host: z.string(),
+  port: z.number().int(),
+  http_host: z.string(),
+  http_port: z.number().int(),
+  other: z.record(z.string(), z.unknown()).default({}),
+});
+
+/** @throws StrataError fix-input `bad-config`, naming the file and what is wrong with it */
+export async function loadPageserverConfig(files: FileSystem, workDirectory: string): Promise<PageserverConfig> {
+  const toml = parsed("pageserver.toml", tomlSchema, await readToml(files, `${workDirectory}/pageserver.toml`));
+  const identity = parsed("identity.toml", z.object({ id: z.number().int().nonnegative() }), await readToml(files, `${workDirectory}/identity.toml`));
+  const metadata = await readMetadata(files, `${workDirectory}/metadata.json`);
+  const compression = imageCompressionLevel(toml.image_compression);
+  const defaults = tenantSettings(toml.tenant_config);
+  return {
+    workDirectory,
+    nodeId: identity.id,
+    pgAddress: parseAddress("listen_pg_addr", toml.listen_pg_addr),
+    httpAddress: parseAddress("listen_http_addr", toml.listen_http_addr),
+    brokerEndpoint: toml.broker_endpoint ?? null,
+    controlPlaneApi: toml.control_plane_api ?? null,
+    controlPlaneToken: toml.control_plane_api_token ?? null,
+    availabilityZone: toml.availability_zone ?? null,
+    metadata,
+    remoteStorage: { kind: "local", directory: toml.remote_storage?.local_path ?? `${workDirectory}/remote` },
+    initdb: {
+      pgDistribDirectory: toml.pg_distrib_dir ?? null, temporaryDirectory: toml.initdb_directory, superuser: toml.superuser,
+      dataChecksums: toml.initdb_data_checksums, locale: toml.locale,
+    },
+    tenantDefaults: { ...defaults, timeline: { ...defaults.timeline, waitLsnTimeoutMs: toml.wait_lsn_timeout, imageCompressionLevel: compression } },
+    pageCacheBytes: toml.page_cache_size * BLOCK_SIZE,
+    maxOpenFiles: toml.max_file_descriptors,
+    pgAuth: toml.pg_auth_type === "NeonJWT",
+    httpAuth: toml.http_auth_type === "NeonJWT",
+    authPublicKeyPath: toml.auth_validation_public_key_path ?? null,
+    safekeeperToken: toml.safekeeper_auth_token ?? null,
+  };
+}
+
+function bad(file: string, what: string, cause?: unknown): StrataError {
+  return new StrataError("fix-input", "bad-config", `${file}: ${what}`, { cause });
+}
+
+function parsed<S extends z.ZodType>(file: string, schema: S, document: unknown): z.output<S> {
+  const result = schema.safeParse(document);
+  if (!result.success) throw bad(file, z.prettifyError(result.error));
+  return result.data;
+}
+
+async function readText(files: FileSystem, path: string): Promise<string> {
+  try {
+    return utf8ToString(await files.readFile(path));
+  } catch (cause) {
+    if (isStrataError(cause, "file-not-found")) throw bad(path, "it does not exist", cause);
+    throw cause;
+  }
+}
+
+async function readToml(files: FileSystem, path: string): Promise<unknown> {
+  const text = await readText(files, path);
+  try {
+    return parseToml(text);
+  } catch (cause) {
+    throw bad(path, "it is not TOML", cause);
+  }
+}
+
+async function readMetadata(files: FileSystem, path: string): Promise<NodeMetadata | null> {
+  if (!(await files.exists(path))) return null;
+  let document: unknown;
+  try {
+    document = JSON.parse(await readText(files, path));
+  } catch (cause) {
+    throw bad(path, "it is not JSON", cause);
+  }
+  const { host, port, http_host: httpHost, http_port: httpPort, other } = parsed(path, metadataSchema, document);
+  const zone = other.availability_zone_id;
+  return { host, port, httpHost, httpPort, availabilityZone: typeof zone === "string" ? zone : "" };
+}
+
+function parseAddress(name: string, text: string): Address {
+  const match = /^(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})$/.exec(text);
+  if (match === null || Number(match[2]) > 65_535) throw bad("pageserver.toml", `${name} = "${text}" is not host:port`);
+  return { host: match[1].replace(/^\[|\]$/g, ""), port: Number(match[2]) };
+}
+
+/** `disabled`, `zstd` or `zstd(level)`. */
+function imageCompressionLevel(text: string): number | null {
+  if (text === "disabled") return null;
+  const match = /^zstd(?:\((-?\d{1,2})\))?$/.exec(text);
+  if (match === null) throw bad("pageserver.toml", `image_compression = "${text}" is neither disabled nor zstd(level)`);
+  return Number(match[1] ?? 1);
+}

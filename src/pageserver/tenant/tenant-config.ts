@@ -1,0 +1,87 @@
+/**
+ * A tenant's configuration: the peer's names and value forms (durations as text such as `7 days`, sizes as numbers) in
+ * `tenant_conf` and in `[tenant_config]` of pageserver.toml, and the settings that come out of them. Names of things
+ * that are not here yet are kept and told back, but have no effect.
+ */
+import { z } from "zod";
+import { StrataError } from "../../kit/errors.ts";
+import { parseDuration } from "../../kit/humantime.ts";
+import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../timeline/timeline-config.ts";
+import { WAL_RECEIVER_DEFAULTS } from "../wal-receiver/wal-receiver.ts";
+
+const count = z.number().int().nonnegative();
+const duration = z.string().transform((text, context): number => {
+  try {
+    return parseDuration(text);
+  } catch {
+    context.issues.push({ code: "custom", message: `"${text}" is not a duration`, input: text });
+    return z.NEVER;
+  }
+});
+
+const schema = z.object({
+  checkpoint_distance: count.nullish(),
+  checkpoint_timeout: duration.nullish(),
+  compaction_target_size: count.nullish(),
+  compaction_period: duration.nullish(),
+  compaction_threshold: count.nullish(),
+  image_creation_threshold: count.nullish(),
+  image_layer_creation_check_threshold: count.nullish(),
+  gc_horizon: count.nullish(),
+  gc_period: duration.nullish(),
+  pitr_interval: duration.nullish(),
+  lsn_lease_length: duration.nullish(),
+  l0_flush_stall_threshold: count.nullish(),
+  walreceiver_connect_timeout: duration.nullish(),
+  lagging_wal_timeout: duration.nullish(),
+  max_lsn_wal_lag: count.nullish(),
+});
+
+export type TenantConf = Readonly<Record<string, unknown>>;
+
+export interface TenantSettings {
+  readonly timeline: TimelineConfig;
+  readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number };
+}
+
+const DEFAULTS: TenantSettings = { timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
+
+/** `conf` over `base` (the pageserver's own `[tenant_config]`, or the built-in defaults). @throws StrataError fix-input `bad-tenant-config` */
+export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS): TenantSettings {
+  const parsed = schema.safeParse(conf);
+  if (!parsed.success) throw new StrataError("fix-input", "bad-tenant-config", `tenant configuration: ${z.prettifyError(parsed.error)}`);
+  const { timeline, walReceiver } = base;
+  const c = parsed.data;
+  return {
+    timeline: {
+      ...timeline,
+      checkpointDistanceBytes: c.checkpoint_distance ?? timeline.checkpointDistanceBytes,
+      checkpointTimeoutMs: c.checkpoint_timeout ?? timeline.checkpointTimeoutMs,
+      compactionTargetSizeBytes: c.compaction_target_size ?? timeline.compactionTargetSizeBytes,
+      compactionPeriodMs: c.compaction_period ?? timeline.compactionPeriodMs,
+      compactionThreshold: c.compaction_threshold ?? timeline.compactionThreshold,
+      imageCreationThreshold: c.image_creation_threshold ?? timeline.imageCreationThreshold,
+      imageLayerCreationCheckThreshold: c.image_layer_creation_check_threshold ?? timeline.imageLayerCreationCheckThreshold,
+      gcHorizonBytes: c.gc_horizon ?? timeline.gcHorizonBytes,
+      gcPeriodMs: c.gc_period ?? timeline.gcPeriodMs,
+      pitrIntervalMs: c.pitr_interval ?? timeline.pitrIntervalMs,
+      lsnLeaseLengthMs: c.lsn_lease_length ?? timeline.lsnLeaseLengthMs,
+      l0FlushStallThreshold: c.l0_flush_stall_threshold ?? timeline.l0FlushStallThreshold,
+    },
+    walReceiver: {
+      connectTimeoutMs: c.walreceiver_connect_timeout ?? walReceiver.connectTimeoutMs,
+      laggingWalTimeoutMs: c.lagging_wal_timeout ?? walReceiver.laggingWalTimeoutMs,
+      maxLsnWalLagBytes: c.max_lsn_wal_lag ?? walReceiver.maxLsnWalLagBytes,
+    },
+  };
+}
+
+/** PATCH: null removes a name, absent ones stay. */
+export function patchTenantConf(conf: TenantConf, patch: TenantConf): TenantConf {
+  const result: Record<string, unknown> = { ...conf };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete result[name];
+    else result[name] = value;
+  }
+  return result;
+}

@@ -1,0 +1,209 @@
+/**
+ * A tenant shard attached to this pageserver: its timelines, loaded from object storage under its generation.
+ *
+ * States: `attaching` (timelines being loaded), `active`, `broken` (the reason is told to whoever asks; nothing of it
+ * is touched), `stopping`.
+ */
+import { describeError, StrataError } from "../../kit/errors.ts";
+import { type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import type { ShardIdentity } from "../../keyspace/shard.ts";
+import type { Logger } from "../../observability/log.ts";
+import { DatadirModification } from "../datadir/datadir-modification.ts";
+import { keySpaceAt } from "../datadir/keyspace-at.ts";
+import { lsnForTimestamp } from "../datadir/lsn-for-timestamp.ts";
+import { postgresTimestamp } from "../../wire/replication-messages.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
+import { importDatadir, inspectDatadir } from "../import/import-datadir.ts";
+import type { StorageResources } from "../timeline/timeline-deps.ts";
+import type { Timeline } from "../timeline/timeline.ts";
+import { TimelineManager } from "../timeline/timeline-manager.ts";
+import type { TimelineStore } from "../timeline/timeline-store.ts";
+import { type InitdbSettings, withFreshDatadir } from "./bootstrap.ts";
+import type { TenantSettings } from "./tenant-config.ts";
+import { TenantTimeline, type WalSource } from "./tenant-timeline.ts";
+
+export type TenantState = "attaching" | "active" | "broken" | "stopping";
+
+export interface TenantOptions {
+  readonly resources: StorageResources;
+  readonly tenantShardId: TenantShardId;
+  readonly shard: ShardIdentity;
+  readonly generation: number;
+  readonly log: Logger;
+  readonly settings: () => TenantSettings;
+  readonly initdb: InitdbSettings;
+  /** Null: no broker, no WAL. */
+  readonly walSource: Omit<WalSource, "config"> | null;
+  readonly availabilityZone: string | null;
+  readonly safekeeperToken: string | null;
+}
+
+export class Tenant {
+  readonly #options: TenantOptions;
+  readonly #manager: TimelineManager;
+  readonly #timelines = new Map<TimelineId, TenantTimeline>();
+  #state: TenantState = "attaching";
+  #brokenBy: unknown = null;
+  #loading: Promise<void> | null = null;
+
+  constructor(options: TenantOptions) {
+    this.#options = options;
+    this.#manager = new TimelineManager({
+      ...options.resources,
+      log: options.log,
+      tenantShardId: options.tenantShardId,
+      generation: options.generation,
+      config: () => options.settings().timeline,
+      keyspaceAt: (store, lsn, context) => keySpaceAt(this.#datadirOf(store).at(lsn, context), options.shard.number === 0),
+      lsnForTimestamp: async (store, wallMs, context) => {
+        const found = await lsnForTimestamp(this.#datadirOf(store), postgresTimestamp(wallMs), context);
+        return found.kind === "present" || found.kind === "future" ? found.lsn : null;
+      },
+    });
+  }
+
+  get tenantShardId(): TenantShardId {
+    return this.#options.tenantShardId;
+  }
+  get shard(): ShardIdentity {
+    return this.#options.shard;
+  }
+  get generation(): number {
+    return this.#options.generation;
+  }
+  get state(): TenantState {
+    return this.#state;
+  }
+  get brokenBy(): unknown {
+    return this.#brokenBy;
+  }
+  get manager(): TimelineManager {
+    return this.#manager;
+  }
+
+  #datadirOf(store: TimelineStore) {
+    return this.#adopt(this.#manager.get(store.timelineId)).datadir;
+  }
+
+  #adopt(timeline: Timeline): TenantTimeline {
+    let known = this.#timelines.get(timeline.timelineId);
+    if (known === undefined || known.timeline !== timeline) {
+      known = new TenantTimeline(timeline, this.#options.shard);
+      this.#timelines.set(timeline.timelineId, known);
+    }
+    return known;
+  }
+
+  /** Loads the timelines and starts to receive WAL. Never throws: a failure makes the tenant broken. */
+  load(): Promise<void> {
+    this.#loading ??= this.#load();
+    return this.#loading;
+  }
+
+  async #load(): Promise<void> {
+    const { log } = this.#options;
+    try {
+      await this.#manager.loadTimelines();
+      if (this.#state !== "attaching") return;
+      this.#state = "active";
+      log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });
+      for (const timelineId of this.#manager.timelineIds) await this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
+    } catch (error) {
+      this.markBroken(error);
+    }
+  }
+
+  markBroken(error: unknown): void {
+    this.#options.log.error("tenant is broken", { error });
+    this.#brokenBy = error;
+    this.#state = "broken";
+  }
+
+  async #startReceiving(timeline: TenantTimeline): Promise<void> {
+    const { walSource, availabilityZone, safekeeperToken, settings, log } = this.#options;
+    if (walSource === null || this.#state !== "active") return;
+    try {
+      const config = { ...settings().walReceiver, availabilityZone, authToken: safekeeperToken };
+      await timeline.startReceiving({ ...walSource, config });
+    } catch (error) {
+      log.error("timeline takes no WAL", { timelineId: timeline.timeline.timelineId, error });
+    }
+  }
+
+  /** @throws StrataError unavailable `tenant-not-ready`, `tenant-broken` */
+  #assertActive(): void {
+    const id = tenantShardIdToString(this.tenantShardId);
+    if (this.#state === "active") return;
+    if (this.#state === "broken") throw new StrataError("unavailable", "tenant-broken", `tenant ${id} is broken: ${describeError(this.#brokenBy)}`, { cause: this.#brokenBy });
+    throw new StrataError("unavailable", "tenant-not-ready", `tenant ${id} is ${this.#state}`);
+  }
+
+  /** Waits for the tenant to be loaded. @throws StrataError unavailable, not-found `timeline-not-found` */
+  async timeline(timelineId: TimelineId): Promise<TenantTimeline> {
+    if (this.#state === "attaching") await this.load();
+    return this.timelineNow(timelineId);
+  }
+
+  /** @throws StrataError unavailable `tenant-not-ready`, `tenant-broken`, `timeline-broken`; not-found `timeline-not-found` */
+  timelineNow(timelineId: TimelineId): TenantTimeline {
+    this.#assertActive();
+    return this.#adopt(this.#manager.get(timelineId));
+  }
+
+  listTimelines(): TenantTimeline[] {
+    this.#assertActive();
+    return this.#manager.timelineIds.map((id) => this.#adopt(this.#manager.get(id)));
+  }
+
+  /** A root timeline from a fresh initdb, in object storage when this returns. @throws StrataError conflict `timeline-exists` */
+  async bootstrapTimeline(timelineId: TimelineId, pgVersion: PgMajor): Promise<TenantTimeline> {
+    this.#assertActive();
+    const { initdb, resources } = this.#options;
+    const { files } = resources.platform;
+    return await withFreshDatadir(initdb, pgVersion, {
+      platform: resources.platform,
+      work: async (directory) => {
+        const { endLsn } = await inspectDatadir(files, directory);
+        const timeline = this.#adopt(await this.#manager.createTimeline({ timelineId, initdbLsn: endLsn, pgVersion }));
+        try {
+          await importDatadir(new DatadirModification(timeline.datadir), files, directory);
+          await timeline.timeline.freezeAndFlush();
+          await timeline.timeline.waitUploaded();
+        } catch (error) {
+          await this.#manager.deleteTimeline(timelineId).catch((cause: unknown) => this.#options.log.warn("a half-made timeline could not be removed", { timelineId, error: cause }));
+          this.#timelines.delete(timelineId);
+          throw error;
+        }
+        await this.#startReceiving(timeline);
+        return timeline;
+      },
+    });
+  }
+
+  /** @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` */
+  async branchTimeline(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn }): Promise<TenantTimeline> {
+    this.#assertActive();
+    const branch = this.#adopt(await this.#manager.createBranch(options));
+    await this.#startReceiving(branch);
+    return branch;
+  }
+
+  async deleteTimeline(timelineId: TimelineId): Promise<void> {
+    this.#assertActive();
+    // Who has children, or is not there, is refused before anything of it stops.
+    if (this.#manager.get(timelineId).branchPoints.size === 0) await this.#timelines.get(timelineId)?.stopReceiving();
+    await this.#manager.deleteTimeline(timelineId);
+    this.#timelines.delete(timelineId);
+  }
+
+  /** @param options.flush everything ingested goes to object storage first */
+  async shutdown(options: { readonly flush: boolean }): Promise<void> {
+    const wasActive = this.#state === "active";
+    this.#state = "stopping";
+    await this.#loading;
+    await Promise.all([...this.#timelines.values()].map((timeline) => timeline.stopReceiving()));
+    await this.#manager.shutdown({ flush: options.flush && wasActive });
+    this.#timelines.clear();
+  }
+}
