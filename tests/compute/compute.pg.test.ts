@@ -89,6 +89,22 @@ describe("a compute", () => {
     expect(safekeepers[0].acceptor.log.bytes.length).toBe(safekeepers[2].acceptor.log.bytes.length);
   }, 60_000);
 
+  test("fills a half-emptied table again after a restart", async () => {
+    const { pageserver, config } = await storage(17);
+    const first = await start(config("before"));
+    await first.sql`create table t as select g as id, repeat('x', 200) as v from generate_series(1, 20000) g`;
+    await first.sql`delete from t where id % 2 = 0`;
+    await first.sql`vacuum t`;
+    const size = async (sql: postgres.Sql): Promise<number> => Number((await sql`select pg_relation_size('t')::int as n`)[0].n);
+    const before = await size(first.sql);
+    await first.compute.stop();
+    pageserver.directory = join(config("before").dataDirectory, "pgdata");
+    pageserver.lsn = await endOfLog(pageserver.directory);
+    const second = await start(config("after"));
+    await second.sql`insert into t select g, repeat('y', 200) from generate_series(1, 10000) g`;
+    expect((await size(second.sql)) / before).toBeLessThan(1.05);
+  }, 60_000);
+
   test("one safekeeper down: commits go on; two down: they wait, and go on when one returns", async () => {
     const { safekeepers, config } = await storage(17);
     const { sql } = await start(config("down"));
