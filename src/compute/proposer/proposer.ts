@@ -12,7 +12,7 @@ import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-protocol.
 import type { PageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
 import type { Term } from "../../safekeeper/api/term-history.ts";
 import { Candidacy } from "./candidacy.ts";
-import type { CoreEffect, ProposerIdentity } from "./core.ts";
+import type { CoreEffect, ProposerIdentity } from "./core-types.ts";
 import { aggregateFeedback } from "./hot-standby.ts";
 import { LocalWal } from "./local-wal.ts";
 import { type LocalServer, LocalWalStream, releaseWal } from "./local-wal-stream.ts";

@@ -10,7 +10,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import { type Configuration, EMPTY_CONFIGURATION } from "../../safekeeper/api/membership.ts";
 import { Candidacy } from "./candidacy.ts";
-import type { CoreEffect, ProposerIdentity } from "./core.ts";
+import type { CoreEffect, ProposerIdentity } from "./core-types.ts";
 import { type NetworkPlatform, type SafekeeperAddress, type TimelineStatus, connectSafekeeper, timelineStatus } from "./safekeeper-client.ts";
 
 export interface SettleOptions {

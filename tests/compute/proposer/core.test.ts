@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Lsn } from "../../../src/kit/lsn.ts";
-import { type CoreEffect, ProposerCore, type ProposerMode } from "../../../src/compute/proposer/core.ts";
+import { ProposerCore } from "../../../src/compute/proposer/core.ts";
+import type { CoreEffect, ProposerMode } from "../../../src/compute/proposer/core-types.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
 import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-protocol.ts";
 import { lastLogTerm } from "../../../src/safekeeper/api/term-history.ts";
