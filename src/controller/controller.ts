@@ -54,7 +54,7 @@ class Closers {
 async function openPersistence(config: ControllerConfig, deps: ControllerDeps, closers: Closers): Promise<Persistence> {
   let address: Parameters<typeof Persistence.open>[0];
   if (config.databaseUrl === null) {
-    const database = await startPrivateDatabase(config, deps.platform.files, deps.log);
+    const database = await startPrivateDatabase(config, deps.platform, deps.log);
     closers.add(() => database.stop());
     address = database.connection;
   } else {

@@ -14,7 +14,7 @@ function run(command: readonly string[], cwd = directory): { stdout: string; std
 }
 
 beforeAll(() => {
-  const built = run([process.execPath, join(ROOT, "scripts/build.ts"), executable], ROOT);
+  const built = run([process.execPath, join(ROOT, "build.ts"), executable], ROOT);
   expect(built.stderr + built.stdout, "the build").toContain(executable);
 }, 120_000);
 

@@ -43,7 +43,7 @@ export interface BrokerClientOptions {
   readonly keepaliveIntervalMs?: number;
 }
 
-const PUBLISH_ONE_DEADLINE_MS = 10_000;
+const PUBLISH_ONE_TIMEOUT_MS = 10_000;
 
 function brokerError(error: ServiceError): Error {
   if (error.code === status.CANCELLED) return new Cancelled("broker call cancelled");
@@ -132,11 +132,14 @@ class GrpcBrokerClient implements BrokerClient {
   publishOne(message: BrokerMessage): Promise<void> {
     const { path, requestSerialize, responseDeserialize } = BROKER_METHODS.publishOne;
     return new Promise((resolve, reject) => {
-      const deadline = { deadline: new Date(performance.timeOrigin + performance.now() + PUBLISH_ONE_DEADLINE_MS) };
-      this.#client.makeUnaryRequest(path, requestSerialize, responseDeserialize, encodeMessage(message), this.#metadata, deadline, (error) => {
-        if (error) reject(brokerError(error));
+      const call = this.#client.makeUnaryRequest(path, requestSerialize, responseDeserialize, encodeMessage(message), this.#metadata, (error) => {
+        timeout.removeEventListener("abort", cancel);
+        if (error) reject(timeout.aborted ? new StrataError("retry", "broker-timeout", `the broker did not answer within ${PUBLISH_ONE_TIMEOUT_MS} ms`, { cause: error }) : brokerError(error));
         else resolve();
       });
+      const timeout = AbortSignal.timeout(PUBLISH_ONE_TIMEOUT_MS);
+      const cancel = (): void => call.cancel();
+      timeout.addEventListener("abort", cancel, { once: true });
     });
   }
 

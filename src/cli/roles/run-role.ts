@@ -83,8 +83,5 @@ export async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(pro
   await role.stop();
   signal.dispose();
   log.info("stopped");
-  // A timer of the supervisor's watch, or a library's, must not keep a stopped role alive.
-  process.exitCode = failure === null ? 0 : 1;
-  setImmediate(() => process.exit());
   return failure === null ? 0 : 1;
 }

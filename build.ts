@@ -9,7 +9,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-const ROOT = join(import.meta.dir, "..");
+const ROOT = import.meta.dir;
 
 function git(...args: string[]): string {
   const result = Bun.spawnSync(["git", ...args], { cwd: ROOT });
