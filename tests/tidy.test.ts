@@ -6,9 +6,13 @@ import { checkFile, type SourceFile, type Violation } from "./support/tidy-rules
 
 const ROOT = join(import.meta.dir, "..");
 
+function source(path: string): SourceFile {
+  return { path, text: readFileSync(join(ROOT, path), "utf8") };
+}
+
 function sources(folder: string): SourceFile[] {
   const names = readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" }).filter((name) => /\.tsx?$/.test(name));
-  return names.sort().map((name) => ({ path: `${folder}/${name}`, text: readFileSync(join(ROOT, folder, name), "utf8") }));
+  return names.sort().map((name) => source(`${folder}/${name}`));
 }
 
 function listed(violations: readonly Violation[]): string[] {
@@ -16,7 +20,7 @@ function listed(violations: readonly Violation[]): string[] {
 }
 
 test("every file keeps the house rules", () => {
-  const files = [...sources("src"), ...sources("tests"), "build.ts"];
+  const files = [...sources("src"), ...sources("tests"), source("build.ts")];
   expect(files.length).toBeGreaterThan(50);
   expect(listed(files.flatMap(checkFile))).toEqual([]);
 });

@@ -13,7 +13,7 @@ const fleet = fc.uniqueArray(node, { selector: (one) => one.id, maxLength: 8 });
 
 test("the choice may host, is not excluded, and does not depend on the order of the fleet", () => {
   fc.assert(
-    fc.property(fleet, fc.constantFrom("attached" as const, "secondary" as const), fc.option(fc.constantFrom("a", "b")), fc.uniqueArray(fc.nat(20)), (nodes, role, preferredAz, excluded) => {
+    fc.property(fc.record({ nodes: fleet, role: fc.constantFrom("attached" as const, "secondary" as const), preferredAz: fc.option(fc.constantFrom("a", "b")), excluded: fc.uniqueArray(fc.nat(20)) }), ({ nodes, role, preferredAz, excluded }) => {
       const question = { role, preferredAz, exclude: new Set(excluded), affinity: new Map<number, number>() };
       const candidates = nodes.filter((one) => mayHost(one) && !question.exclude.has(one.id));
       try {
@@ -33,9 +33,18 @@ test("the choice may host, is not excluded, and does not depend on the order of 
 
 const location = fc.option(fc.record({ mode: fc.constantFrom("AttachedSingle" as const, "AttachedStale" as const, "Secondary" as const), generation: fc.option(fc.integer({ min: 1, max: 5 })), configJson: fc.constantFrom("{}", '{"a":1}') }));
 
+const nodeId = fc.integer({ min: 1, max: 4 });
+const situation = fc.record({
+  observedById: fc.dictionary(fc.constantFrom("1", "2", "3", "4"), location),
+  attached: fc.option(nodeId),
+  secondaries: fc.uniqueArray(nodeId, { maxLength: 2 }),
+  generation: fc.option(fc.integer({ min: 1, max: 5 })),
+  holder: fc.option(nodeId),
+});
+
 test("carrying out plans step by step ends where the intent is, with one node attached under the newest generation", () => {
   fc.assert(
-    fc.property(fc.dictionary(fc.constantFrom("1", "2", "3", "4"), location), fc.option(fc.integer({ min: 1, max: 4 })), fc.uniqueArray(fc.integer({ min: 1, max: 4 }), { maxLength: 2 }), fc.option(fc.integer({ min: 1, max: 5 })), fc.option(fc.integer({ min: 1, max: 4 })), (observedById, attached, secondaries, generation, holder) => {
+    fc.property(situation, ({ observedById, attached, secondaries, generation, holder }) => {
       const observed = new Map<number, ObservedLocation | null>(Object.entries(observedById).map(([id, value]) => [Number(id), value]));
       const secondary = secondaries.filter((id) => id !== attached);
       let current = generation;
