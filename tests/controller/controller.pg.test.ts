@@ -13,7 +13,7 @@ const TIMELINE = "2".repeat(32);
 let directory: string;
 let config: ControllerConfig;
 let controller: RunningController;
-let pageservers: FakePageserver[] = [];
+const pageservers: FakePageserver[] = [];
 const log = new RecordingLogger();
 
 async function start(): Promise<void> {
