@@ -49,7 +49,7 @@ export async function startSafekeeper(config: SafekeeperConfig, deps: Safekeeper
   const { platform, log } = deps;
   const undo: (() => Promise<void>)[] = [];
   try {
-    await platform.files.makeDirectory(config.dataDirectory);
+    await makeDataDirectory(config, platform);
     const lock = await platform.files.lock(`${config.dataDirectory}/${LOCK_FILE}`);
     undo.push(() => lock.release());
     const nodeId = await settleNodeId(config, platform);
@@ -68,6 +68,13 @@ export async function startSafekeeper(config: SafekeeperConfig, deps: Safekeeper
 
 async function unwind(undo: (() => Promise<void>)[]): Promise<void> {
   for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+}
+
+/** Durably: the timelines in it are only as safe as its own name. */
+async function makeDataDirectory({ dataDirectory, noSync }: SafekeeperConfig, { files }: Platform): Promise<void> {
+  if (await files.exists(dataDirectory)) return;
+  await files.makeDirectory(dataDirectory);
+  if (!noSync) await files.syncDirectory(`${dataDirectory}/..`);
 }
 
 /** The directory keeps the id it was first used with: another one would vote in another's name. */

@@ -11,8 +11,9 @@
  * the positions is then not known, so nothing is appended until a truncation went through. The positions are lowered
  * before the first byte is removed, for removal cannot be taken back.
  *
- * An fsync that failed is fatal to the timeline on this node: the kernel may have dropped the dirty pages and report the
- * next fsync as a success. A full disk is not: nothing durable is lost, and appends are refused until there is room.
+ * An fsync that failed is fatal to the timeline on this node: the kernel may have marked the dirty pages clean and report
+ * the next fsync as a success. That outlives our process, so whatever is found in the files at a start is written once more
+ * before it is called durable. A full disk is not: nothing durable is lost, and appends are refused until there is room.
  *
  * Calls must not overlap (the timeline's mutex sees to it), but for `removeBefore`.
  *
@@ -28,6 +29,7 @@ import type { WalGeometry } from "../../postgres/wal/page-header.ts";
 import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
 import type { LogView } from "../consensus/acceptor.ts";
 import { findEndOfWal } from "./end-of-wal.ts";
+import { checkPresent, makeDurable } from "./recovered-log.ts";
 import { firstSegmentHeaders } from "./first-segment.ts";
 import { listSegments, missingSegment, openSegment, PARTIAL_SUFFIX, segmentName, segmentOf } from "./segments.ts";
 import { RecordEnds } from "./record-ends.ts";
@@ -35,6 +37,7 @@ import type { WalStoreMetrics } from "./wal-store-metrics.ts";
 
 /** Bytes kept in memory before they are handed to the file, flushed or not. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
+const ONE_BYTE = new Uint8Array(1);
 
 export interface WalStoreOptions {
   readonly files: FileSystem;
@@ -82,9 +85,9 @@ export class WalStore implements LogView {
     if (commitLsn === 0) return new WalStore(options, 0);
     const { files, directory, geometry } = options;
     const end = await findEndOfWal(files, directory, { geometry, startLsn: commitLsn });
-    if (commitLsn > startLsn) await checkPresent(options, commitLsn);
+    if (commitLsn > startLsn) await checkPresent(files, directory, { commitLsn, segmentSize: geometry.segmentSize });
     // They may be only in the page cache since a crash of this process, and we are about to call them durable.
-    if (options.sync) await syncSegments(options, end.segments);
+    if (options.sync) await makeDurable(files, directory, { fromLsn: commitLsn, toLsn: end.lsn, segments: end.segments, segmentSize: geometry.segmentSize });
     return new WalStore(options, end.lsn);
   }
 
@@ -305,6 +308,9 @@ export class WalStore implements LogView {
       }
       const size = await open.file.sizeBytes();
       if (size < offset) throw new StrataError("corrupt", "wal-lost", `segment ${open.file.path} has ${size} bytes, the log should reach offset ${offset}`);
+      // A byte more and again less: the same size once more would leave nothing to sync, even where an earlier process
+      // cut the file and its fsync failed.
+      await open.file.write(ONE_BYTE, offset);
       await open.file.truncate(offset);
       await this.#sync(open.file);
     } finally {
@@ -351,29 +357,4 @@ async function failedSync(sync: Promise<void>): Promise<void> {
   } catch (error) {
     throw new StrataError("unavailable", "fsync-failed", "fsync failed", { cause: error });
   }
-}
-
-async function checkPresent(options: WalStoreOptions, commitLsn: Lsn): Promise<void> {
-  const { files, directory, geometry } = options;
-  const offset = commitLsn % geometry.segmentSize;
-  if (offset === 0) return;
-  const segment = segmentOf(commitLsn, geometry.segmentSize);
-  const open = await openSegment(files, directory, { segment, segmentSizeBytes: geometry.segmentSize, mode: "read" });
-  const size = (await open?.file.sizeBytes()) ?? 0;
-  await open?.file.close();
-  if (size >= offset) return;
-  throw new StrataError("corrupt", "wal-lost", `WAL is committed up to ${lsnToString(commitLsn)}, but its segment in ${directory} has ${size} bytes of ${offset}`, { details: { path: directory } });
-}
-
-async function syncSegments(options: WalStoreOptions, segments: readonly number[]): Promise<void> {
-  const { files, directory, geometry } = options;
-  for (const segment of segments) {
-    const open = await openSegment(files, directory, { segment, segmentSizeBytes: geometry.segmentSize, mode: "read-write" });
-    try {
-      await open?.file.sync();
-    } finally {
-      await open?.file.close();
-    }
-  }
-  await files.syncDirectory(directory);
 }

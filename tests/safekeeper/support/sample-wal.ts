@@ -15,6 +15,7 @@ export class SampleWal {
   #bytes: Uint8Array = new Uint8Array(0);
   /** Ends of the records, ascending. */
   readonly ends: Lsn[] = [];
+  readonly #starts: Lsn[] = [];
   #filler: number;
 
   /** @param seed makes logs of different content */
@@ -48,9 +49,15 @@ export class SampleWal {
 
   #write(dataBytes: number): Lsn {
     const data = new Uint8Array(dataBytes).fill(this.#filler++ & 0xff);
-    const { endLsn } = this.#writer.append(encodeRecord({ version: 17, rmid: RMGR.LOGICALMSG, info: 0, mainData: data }));
+    const { lsn, endLsn } = this.#writer.append(encodeRecord({ version: 17, rmid: RMGR.LOGICALMSG, info: 0, mainData: data }));
     this.ends.push(endLsn);
+    this.#starts.push(lsn);
     return endLsn;
+  }
+
+  /** End and start of each record. */
+  get records(): readonly (readonly [Lsn, Lsn])[] {
+    return this.ends.map((end, index) => [end, this.#starts[index]] as const);
   }
 
   bytes(from: Lsn = this.startLsn, to: Lsn = this.endLsn): Uint8Array {
