@@ -11,16 +11,18 @@
  *
  * Source: LZ4 block format description (lz4/doc/lz4_Block_format.md).
  */
+import type { CompressedSpan } from "./pglz.ts";
+
 const NIBBLE_MAX = 15;
 const MATCH_MIN = 4;
 
 /**
- * Decompresses `source[start, end)` into `target[0, size)`. False when the input is damaged or does not give exactly `size`
+ * Decompresses `source[start, end)` of the span into `target[0, size)`. False when the input is damaged or does not give exactly `size`
  * bytes; `target` may then be partly written.
  */
-export function lz4Decompress(source: Uint8Array, range: { readonly start: number; readonly end: number }, target: Uint8Array, size: number): boolean {
-  const { end } = range;
-  let from = range.start;
+export function lz4Decompress(source: Uint8Array, span: CompressedSpan, target: Uint8Array): boolean {
+  const { end, size } = span;
+  let from = span.start;
   let to = 0;
   while (from < end) {
     const token = source[from++];

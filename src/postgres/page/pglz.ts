@@ -11,16 +11,23 @@
  * Source: PostgreSQL common/pg_lzcompress.c (pglz_decompress).
  */
 
+/** Where compressed bytes lie, and how many they must become. */
+export interface CompressedSpan {
+  readonly start: number;
+  readonly end: number;
+  readonly size: number;
+}
+
 /** Length that says "one more length byte follows". */
 const LONG_MATCH = 18;
 
 /**
- * Decompresses `source[start, end)` into `target[0, size)`. False when the input is damaged or does not give exactly `size`
+ * Decompresses `source[start, end)` of the span into `target[0, size)`. False when the input is damaged or does not give exactly `size`
  * bytes; `target` may then be partly written.
  */
-export function pglzDecompress(source: Uint8Array, range: { readonly start: number; readonly end: number }, target: Uint8Array, size: number): boolean {
-  const { end } = range;
-  let from = range.start;
+export function pglzDecompress(source: Uint8Array, span: CompressedSpan, target: Uint8Array): boolean {
+  const { end, size } = span;
+  let from = span.start;
   let to = 0;
   while (from < end && to < size) {
     let control = source[from++];

@@ -13,7 +13,7 @@ import { PAGE_SIZE } from "./page-layout.ts";
 import { pglzDecompress } from "./pglz.ts";
 
 const unpacked = new Uint8Array(PAGE_SIZE);
-const range = { start: 0, end: 0 };
+const span = { start: 0, end: 0, size: 0 };
 
 /**
  * Writes the image of `block` to `page` (8192 bytes), as it was logged: the caller stamps the record's end LSN on it unless
@@ -35,24 +35,25 @@ export function restoreImage(record: WalRecord, block: BlockRef, page: Uint8Arra
   }
   if (holeOffset + holeLength > PAGE_SIZE) throw badImage(record, block);
   if (holeLength === 0) {
-    page.set(source.subarray(at, at + PAGE_SIZE));
+    copyBytes(source, at, page, 0, PAGE_SIZE);
     return;
   }
-  page.set(source.subarray(at, at + holeOffset));
+  copyBytes(source, at, page, 0, holeOffset);
   page.fill(0, holeOffset, holeOffset + holeLength);
-  page.set(source.subarray(at + holeOffset, at + plainLength), holeOffset + holeLength);
+  copyBytes(source, at + holeOffset, page, holeOffset + holeLength, plainLength - holeOffset);
 }
 
 /** Returns a buffer whose first `size` bytes are the image; good until the next call. */
 function unpack(record: WalRecord, block: BlockRef, size: number): Uint8Array {
-  range.start = block.imageOffset;
-  range.end = block.imageOffset + block.imageLength;
+  span.start = block.imageOffset;
+  span.end = block.imageOffset + block.imageLength;
+  span.size = size;
   if (block.compression === "pglz") {
-    if (pglzDecompress(record.bytes, range, unpacked, size)) return unpacked;
+    if (pglzDecompress(record.bytes, span, unpacked)) return unpacked;
   } else if (block.compression === "lz4") {
-    if (lz4Decompress(record.bytes, range, unpacked, size)) return unpacked;
+    if (lz4Decompress(record.bytes, span, unpacked)) return unpacked;
   } else {
-    const plain = unpackZstd(record.bytes.subarray(range.start, range.end), size);
+    const plain = unpackZstd(record.bytes.subarray(span.start, span.end), size);
     if (plain !== null) return plain;
   }
   throw badImage(record, block);
