@@ -8,7 +8,7 @@
 import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../platform/files.ts";
 import type { Platform } from "../platform/platform.ts";
-import { checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import { bodyWithEnd, checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
 
 const UPLOADS_DIRECTORY = ".uploads";
 const CHUNK_BYTES = 256 * 1024;
@@ -112,7 +112,7 @@ export class LocalDirectoryStorage implements RemoteStorage {
       const start = options.range?.start ?? 0;
       const end = Math.min(size, options.range?.end ?? size);
       if (start < 0 || start > end) throw new StrataError("fix-input", "bad-range", `range ${start}–${end} of object ${key} with ${size} bytes`);
-      return { sizeBytes: end - start, body: readChunks(file, { start, end }, options.signal) };
+      return { sizeBytes: end - start, body: bodyWithEnd(readChunks(file, { start, end }, options.signal), () => file.close()) };
     } catch (error) {
       await file.close();
       throw asStorageError(error, `download of ${key}`);
@@ -252,17 +252,13 @@ function parentOf(path: string): string {
 }
 
 async function* readChunks(file: FileHandle, range: { start: number; end: number }, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
-  try {
-    for (let at = range.start; at < range.end; ) {
-      signal?.throwIfAborted();
-      const buffer = new Uint8Array(Math.min(CHUNK_BYTES, range.end - at));
-      const count = await file.read(buffer, at);
-      if (count === 0) throw storageUnavailable(`${file.path} became shorter while it was read`);
-      yield count === buffer.length ? buffer : buffer.subarray(0, count);
-      at += count;
-    }
-  } finally {
-    await file.close();
+  for (let at = range.start; at < range.end; ) {
+    signal?.throwIfAborted();
+    const buffer = new Uint8Array(Math.min(CHUNK_BYTES, range.end - at));
+    const count = await file.read(buffer, at);
+    if (count === 0) throw storageUnavailable(`${file.path} became shorter while it was read`);
+    yield count === buffer.length ? buffer : buffer.subarray(0, count);
+    at += count;
   }
 }
 

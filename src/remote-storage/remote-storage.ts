@@ -30,7 +30,8 @@ export interface ByteRange {
 export interface Download {
   /** Of the part asked for. */
   readonly sizeBytes: number;
-  /** To be consumed once; chunks belong to the consumer. May throw `storage-unavailable` midway. */
+  /** To be consumed once, or given up with its iterator's `return()`; chunks belong to the consumer. May throw
+   *  `storage-unavailable` midway. */
   readonly body: AsyncIterable<Uint8Array>;
 }
 
@@ -90,6 +91,7 @@ export function storageUnavailable(what: string, cause?: unknown): StrataError {
 /** The whole of a small object. @throws StrataError corrupt `object-too-large` above `maxBytes` */
 export async function downloadBytes(storage: RemoteStorage, key: string, options: OperationOptions & { readonly maxBytes: number }): Promise<Uint8Array> {
   const { sizeBytes, body } = await storage.download(key, options);
+  if (sizeBytes > options.maxBytes) await body[Symbol.asyncIterator]().return?.();
   if (sizeBytes > options.maxBytes) throw new StrataError("corrupt", "object-too-large", `object ${key} has ${sizeBytes} bytes, at most ${options.maxBytes} expected`);
   const parts: Uint8Array[] = [];
   let received = 0;
@@ -117,4 +119,34 @@ export async function listAll(storage: RemoteStorage, options: ListOptions & { r
     continuation = page.continuation ?? undefined;
   } while (continuation !== undefined);
   return { objects, prefixes };
+}
+
+/** A body that calls `end` once when it is over: read to the end, failed, or given up, even before the first chunk. */
+export function bodyWithEnd(chunks: AsyncGenerator<Uint8Array>, end: () => Promise<void>): AsyncIterable<Uint8Array> {
+  let ended = false;
+  const endOnce = async () => {
+    if (!ended) {
+      ended = true;
+      await end();
+    }
+  };
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next(): Promise<IteratorResult<Uint8Array>> {
+        try {
+          const result = await chunks.next();
+          if (result.done === true) await endOnce();
+          return result;
+        } catch (error) {
+          await endOnce();
+          throw error;
+        }
+      },
+      async return(): Promise<IteratorResult<Uint8Array>> {
+        await chunks.return(undefined);
+        await endOnce();
+        return { done: true, value: undefined };
+      },
+    }),
+  };
 }

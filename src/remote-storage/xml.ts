@@ -1,0 +1,34 @@
+/** The little XML that object stores answer with: flat elements without attributes of interest. */
+
+/** Contents of all `<tag>…</tag>`, outermost only as long as a tag does not nest in itself. */
+export function xmlBlocks(xml: string, tag: string): string[] {
+  const blocks: string[] = [];
+  const open = new RegExp(`<${tag}(?:\\s[^>]*)?>`, "g");
+  for (let match = open.exec(xml); match !== null; match = open.exec(xml)) {
+    const end = xml.indexOf(`</${tag}>`, open.lastIndex);
+    if (end < 0) return blocks;
+    blocks.push(xml.slice(open.lastIndex, end));
+    open.lastIndex = end;
+  }
+  return blocks;
+}
+
+/** Text of the first `<tag>`, entities resolved; null without one. */
+export function xmlText(xml: string, tag: string): string | null {
+  const [block] = xmlBlocks(xml, tag);
+  return block === undefined ? null : unescapeXml(block);
+}
+
+const ENTITIES: Readonly<Record<string, string>> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
+
+function unescapeXml(text: string): string {
+  return text.replace(/&(?:#x([0-9a-fA-F]{1,6})|#([0-9]{1,7})|([a-z]+));/g, (whole, hex?: string, decimal?: string, name?: string) => {
+    if (name !== undefined) return ENTITIES[name] ?? whole;
+    const code = hex === undefined ? Number(decimal) : Number.parseInt(hex, 16);
+    return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+  });
+}
+
+export function escapeXml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;").replaceAll("\r", "&#13;");
+}

@@ -1,0 +1,89 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { utf8 } from "../../src/kit/bytes.ts";
+import { realPlatform } from "../../src/platform/real/real-platform.ts";
+import { downloadBytes } from "../../src/remote-storage/remote-storage.ts";
+import { S3Storage } from "../../src/remote-storage/s3.ts";
+import { S3TestServer } from "../support/s3-server.ts";
+import { remoteStorageConformance } from "./conformance.ts";
+
+const platform = realPlatform();
+const servers: S3TestServer[] = [];
+let directory = "";
+beforeAll(async () => {
+  directory = await mkdtemp(`${tmpdir()}/strata-s3-`);
+});
+afterAll(async () => {
+  for (const server of servers) server.stop();
+  await rm(directory, { recursive: true, force: true });
+});
+
+function makeServer(): S3TestServer {
+  const server = new S3TestServer();
+  servers.push(server);
+  return server;
+}
+
+function storageOf(server: S3TestServer, options: { prefix?: string; secretAccessKey?: string; timeoutMs?: number } = {}): S3Storage {
+  const { prefix, secretAccessKey = server.credentials.secretAccessKey, timeoutMs } = options;
+  return new S3Storage({ endpoint: server.endpoint, region: server.region, bucket: server.bucket, prefix, credentials: async () => ({ accessKeyId: server.credentials.accessKeyId, secretAccessKey }), platform, fetch: (url, init) => fetch(url, init as RequestInit), timeoutMs });
+}
+
+const writeFile = async (bytes: Uint8Array) => {
+  await Bun.write(`${directory}/upload`, bytes);
+  return `${directory}/upload`;
+};
+
+remoteStorageConformance("S3", async () => ({ storage: storageOf(makeServer()), writeFile }));
+remoteStorageConformance("S3 below a prefix", async () => ({ storage: storageOf(makeServer(), { prefix: "some/where/" }), writeFile }));
+
+describe("S3", () => {
+  test("files above 16 MiB go up in parts, and a failed upload leaves none behind", async () => {
+    const server = makeServer();
+    const storage = storageOf(server);
+    const bytes = new Uint8Array(18 * 1024 * 1024 + 5).map((_, i) => i);
+    const filePath = await writeFile(bytes);
+    await storage.upload("big", { filePath, sizeBytes: bytes.length });
+    expect(server.requests).toBe(5);
+    expect(Buffer.compare(await downloadBytes(storage, "big", { maxBytes: 1e9 }), bytes)).toBe(0);
+    server.failures.push(null, null, 503);
+    await expect(storage.upload("big2", { filePath, sizeBytes: bytes.length })).rejects.toMatchObject({ kind: "unavailable" });
+    expect(server.unfinishedUploads).toBe(0);
+    expect(server.objects.has("big2")).toBe(false);
+  });
+
+  test("keys with odd characters", async () => {
+    const server = makeServer();
+    const storage = storageOf(server);
+    const key = "a b/c+d/é&<x>'(1)*!~";
+    await storage.upload(key, { bytes: utf8("odd") });
+    expect([...server.objects.keys()]).toEqual([key]);
+    expect((await storage.list({ prefix: "a b/c+" })).objects.map((object) => object.key)).toEqual([key]);
+    await storage.copy(key, "copy");
+    await storage.delete([key]);
+    expect([...server.objects.keys()]).toEqual(["copy"]);
+  });
+
+  test("statuses become errors that say what to do", async () => {
+    const server = makeServer();
+    await storageOf(server).upload("k", { bytes: utf8("x") });
+    const outcome = (status: number) => {
+      server.failures.push(status);
+      return storageOf(server).download("k");
+    };
+    for (const status of [429, 500, 503]) await expect(outcome(status)).rejects.toMatchObject({ kind: "unavailable", code: "storage-unavailable" });
+    await expect(outcome(400)).rejects.toMatchObject({ code: "storage-refused" });
+    await expect(storageOf(server, { secretAccessKey: "wrong" }).download("k")).rejects.toMatchObject({ kind: "forbidden", code: "storage-forbidden" });
+    const dead = makeServer();
+    dead.stop();
+    await expect(storageOf(dead).download("k")).rejects.toMatchObject({ kind: "unavailable" });
+  });
+
+  test("a server that stops talking runs into the time limit", async () => {
+    const silent = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Promise<Response>(() => {}) });
+    const storage = new S3Storage({ endpoint: `http://127.0.0.1:${silent.port}`, region: "r", bucket: "b", credentials: async () => ({ accessKeyId: "a", secretAccessKey: "b" }), platform, fetch: (url, init) => fetch(url, init as RequestInit), timeoutMs: 50 });
+    await expect(storage.download("k")).rejects.toMatchObject({ kind: "unavailable" });
+    silent.stop(true);
+  });
+});
