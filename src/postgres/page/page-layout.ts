@@ -17,7 +17,7 @@
  * Source: PostgreSQL storage/bufpage.h, storage/itemid.h.
  */
 import { StrataError } from "../../kit/errors.ts";
-import { type Lsn, lsnHigh, lsnLow } from "../../kit/lsn.ts";
+import type { Lsn } from "../../kit/lsn.ts";
 
 export const PAGE_SIZE = 8192;
 export const PAGE_HEADER_SIZE = 24;
@@ -77,9 +77,17 @@ export function clearPageFlag(view: DataView, flag: number): void {
   view.setUint16(PD_FLAGS, view.getUint16(PD_FLAGS, true) & ~flag, true);
 }
 
+/**
+ * Stamps the page. In pieces that fit an int32 each: turning a larger number into 32 bits leaves compiled code, which
+ * is a quarter of the cost of applying a short record.
+ */
 export function setPageLsn(view: DataView, lsn: Lsn): void {
-  view.setUint32(0, lsnHigh(lsn), true);
-  view.setUint32(4, lsnLow(lsn), true);
+  const high = (lsn / 0x1_0000_0000) | 0;
+  const low = lsn - high * 0x1_0000_0000;
+  const lowHigh = (low / 0x1_0000) | 0;
+  view.setInt32(0, high, true);
+  view.setUint16(4, (low - lowHigh * 0x1_0000) | 0, true);
+  view.setUint16(6, lowHigh, true);
 }
 export function pageLsn(view: DataView): Lsn {
   return view.getUint32(0, true) * 0x1_0000_0000 + view.getUint32(4, true);

@@ -4,6 +4,7 @@
  *
  * Source: PostgreSQL access/transam/xlogreader.c (RestoreBlockImage).
  */
+import { copyBytes } from "../../kit/copy.ts";
 import { StrataError, isStrataError } from "../../kit/errors.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import { zstdDecompress } from "../../kit/zstd.ts";
