@@ -12,7 +12,10 @@
 import { parse, stringify } from "smol-toml";
 import { utf8, utf8ToString } from "../../kit/bytes.ts";
 import { isStrataError, StrataError } from "../../kit/errors.ts";
+import { parseTenantShardId, tenantShardIdToString } from "../../kit/ids.ts";
+import type { Logger } from "../../observability/log.ts";
 import type { FileSystem } from "../../platform/files.ts";
+import type { Platform } from "../../platform/platform.ts";
 import { type LocationConfig, locationConfigSchema } from "../api/location.ts";
 
 const NAME = "config-v1";
@@ -48,4 +51,22 @@ export async function readLocationFile(files: FileSystem, directory: string): Pr
   } catch (cause) {
     throw new StrataError("corrupt", "bad-location-file", `${path} is not a location configuration`, { cause });
   }
+}
+
+/** Locations on the local disk, by shard. A damaged one is logged and left alone. */
+export async function readLocalLocations(context: { readonly platform: Platform; readonly log: Logger }, workDirectory: string): Promise<Map<string, LocationConfig>> {
+  const { files } = context.platform;
+  const found = new Map<string, LocationConfig>();
+  const directory = `${workDirectory}/tenants`;
+  if (!(await files.exists(directory))) return found;
+  for (const name of await files.list(directory)) {
+    try {
+      const id = tenantShardIdToString(parseTenantShardId(name));
+      const location = await readLocationFile(files, `${directory}/${id}`);
+      if (location !== null) found.set(id, location);
+    } catch (error) {
+      context.log.error("a tenant's directory cannot be read", { directory: name, error });
+    }
+  }
+  return found;
 }

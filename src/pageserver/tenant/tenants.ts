@@ -10,7 +10,7 @@ import type { Logger } from "../../observability/log.ts";
 import { listAll } from "../../remote-storage/remote-storage.ts";
 import { DEFAULT_STRIPE_SIZE, isAttached, type LocationConfig } from "../api/location.ts";
 import type { ServedTimeline, ShardSelector, TimelineFinder } from "../page-service/served-timeline.ts";
-import { readLocationFile, writeLocationFile } from "./location-file.ts";
+import { writeLocationFile } from "./location-file.ts";
 import { type TenantConf, type TenantSettings, tenantSettings } from "./tenant-config.ts";
 import { Tenant, type TenantOptions } from "./tenant.ts";
 
@@ -52,25 +52,6 @@ export class Tenants implements TimelineFinder {
   }
 
   // ---- Start and end
-
-  /** Locations on the local disk, by shard. A damaged one is logged and left alone. */
-  async readLocal(): Promise<Map<string, LocationConfig>> {
-    const { resources, workDirectory, log } = this.#options;
-    const { files } = resources.platform;
-    const found = new Map<string, LocationConfig>();
-    const directory = `${workDirectory}/tenants`;
-    if (!(await files.exists(directory))) return found;
-    for (const name of await files.list(directory)) {
-      try {
-        const id = parseTenantShardId(name);
-        const location = await readLocationFile(files, this.#directoryOf(id));
-        if (location !== null) found.set(tenantShardIdToString(id), location);
-      } catch (error) {
-        log.error("a tenant's directory cannot be read", { directory: name, error });
-      }
-    }
-    return found;
-  }
 
   /** Takes up shards at start; loading goes on in the background. */
   async takeUp(locations: ReadonlyMap<string, LocationConfig>): Promise<void> {
@@ -217,6 +198,13 @@ export class Tenants implements TimelineFinder {
     const slot = this.#slots.get(tenantShardIdToString(id));
     if (slot === undefined) throw notFound(tenantShardIdToString(id));
     return slot;
+  }
+
+  /** What is in effect for a shard. @throws StrataError not-found `tenant-not-found` */
+  settingsOf(id: TenantShardId): TenantSettings {
+    const slot = this.#slots.get(tenantShardIdToString(id));
+    if (slot === undefined) throw notFound(tenantShardIdToString(id));
+    return slot.settings;
   }
 
   /** @throws StrataError not-found `tenant-not-found`, conflict `tenant-not-attached` */

@@ -1,0 +1,56 @@
+/** Tenants and timelines as JSON. */
+import { describeError } from "../../kit/errors.ts";
+import { tenantShardIdToString } from "../../kit/ids.ts";
+import { lsnToString } from "../../kit/lsn.ts";
+import type { TenantInfo, TimelineInfo } from "../api/timelines.ts";
+import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
+import type { TenantView } from "../tenant/tenants.ts";
+
+export async function timelineInfo(view: TenantTimeline, signal: AbortSignal): Promise<TimelineInfo> {
+  const { timeline, datadir } = view;
+  const { ancestor, lastRecordLsn, prevRecordLsn } = timeline;
+  const logicalSizeBytes = await datadir.currentLogicalSizeBytes({ task: "http", signal });
+  const layers = [...timeline.stack.map.layers()];
+  const bytesOf = (those: typeof layers): number => those.reduce((sum, layer) => sum + layer.metadata.sizeBytes, 0);
+  return {
+    tenant_id: tenantShardIdToString(timeline.tenantShardId),
+    timeline_id: timeline.timelineId,
+    ancestor_timeline_id: ancestor?.timelineId ?? null,
+    ancestor_lsn: ancestor === null ? null : lsnToString(ancestor.lsn),
+    last_record_lsn: lsnToString(lastRecordLsn),
+    prev_record_lsn: prevRecordLsn === 0 ? null : lsnToString(prevRecordLsn),
+    latest_gc_cutoff_lsn: lsnToString(timeline.gcCutoffLsn),
+    disk_consistent_lsn: lsnToString(timeline.diskConsistentLsn),
+    remote_consistent_lsn: lsnToString(timeline.remoteConsistentLsn),
+    remote_consistent_lsn_visible: lsnToString(timeline.remoteConsistentLsn),
+    initdb_lsn: lsnToString(timeline.initdbLsn),
+    current_logical_size: logicalSizeBytes,
+    current_logical_size_is_accurate: true,
+    directory_entries_counts: [],
+    current_physical_size: bytesOf(layers),
+    current_logical_size_non_incremental: null,
+    pitr_history_size: Math.max(0, lastRecordLsn - timeline.gcCutoffLsn),
+    within_ancestor_pitr: false,
+    timeline_dir_layer_file_size_sum: bytesOf(layers.filter((layer) => layer.isResident)),
+    wal_source_connstr: view.safekeeper === null ? null : `safekeeper ${view.safekeeper}`,
+    last_received_msg_lsn: view.safekeeper === null ? null : lsnToString(lastRecordLsn),
+    last_received_msg_ts: null,
+    pg_version: timeline.pgVersion,
+    state: "Active",
+    walreceiver_status: view.safekeeper === null ? "no connection" : `streaming from safekeeper ${view.safekeeper}`,
+    is_archived: false,
+  };
+}
+
+export function tenantInfo(view: TenantView): TenantInfo {
+  const { id, tenant, location } = view;
+  const broken = tenant?.state === "broken" ? { reason: describeError(tenant.brokenBy) } : undefined;
+  const slug = tenant === null ? "Secondary" : { attaching: "Attaching", active: "Active", broken: "Broken", stopping: "Stopping" }[tenant.state];
+  return {
+    id: tenantShardIdToString(id),
+    state: { slug, ...(broken === undefined ? {} : { data: broken }) },
+    current_physical_size: null,
+    attachment_status: broken === undefined ? { slug: tenant?.state === "attaching" ? "maybe" : "attached" } : { slug: "failed", data: broken },
+    generation: tenant?.generation ?? location.generation ?? 0,
+  };
+}

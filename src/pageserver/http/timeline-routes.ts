@@ -1,0 +1,107 @@
+/** Routes of timelines: create, list, look, delete, LSN and time, leases. */
+import { z } from "zod";
+import { StrataError } from "../../kit/errors.ts";
+import { parseTimelineId, type TimelineId } from "../../kit/ids.ts";
+import { lsnToString, parseLsn } from "../../kit/lsn.ts";
+import type { HttpApp } from "../../http/app.ts";
+import { booleanText, lsnText, tenantShardIdText, timelineIdText } from "../../http/params.ts";
+import { emptyReply, jsonReply } from "../../http/route.ts";
+import { majorFromVersionNum } from "../../postgres/versions/major.ts";
+import { postgresTimestamp } from "../../wire/replication-messages.ts";
+import { lsnByTimestampSchema, lsnLeaseSchema, type TimelineCreate, timelineCreateSchema, timelineInfoSchema } from "../api/timelines.ts";
+import { lsnForTimestamp, timestampOfLsn } from "../datadir/lsn-for-timestamp.ts";
+import type { Tenant } from "../tenant/tenant.ts";
+import type { Tenants } from "../tenant/tenants.ts";
+import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
+import { TENANT_PERMISSION, TIMELINE_PERMISSION } from "./permissions.ts";
+import { timelineInfo } from "./present.ts";
+
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+const shardParams = z.object({ tenant_shard_id: tenantShardIdText });
+export const timelineParams = z.object({ tenant_shard_id: tenantShardIdText, timeline_id: timelineIdText });
+
+export interface TimelineRouteOptions {
+  readonly tenants: Tenants;
+  readonly defaultPgVersion: number;
+}
+
+export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): void {
+  const { tenants } = options;
+  const find = (params: z.output<typeof timelineParams>): Promise<TenantTimeline> => tenants.attached(params.tenant_shard_id).timeline(params.timeline_id);
+  app.route(
+    { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "Create a timeline: a branch, or from a fresh initdb", params: shardParams, body: timelineCreateSchema, responses: { 201: { description: "created", schema: timelineInfoSchema } } },
+    async ({ params, body, signal }) => jsonReply(201, await timelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion), signal)),
+  );
+  app.route(
+    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "All timelines of a tenant shard", params: shardParams, responses: { 200: { description: "timelines", schema: z.array(timelineInfoSchema) } } },
+    async ({ params, signal }) => {
+      const tenant = tenants.attached(params.tenant_shard_id);
+      await tenant.load();
+      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => timelineInfo(timeline, signal))));
+    },
+  );
+  app.route(
+    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "One timeline", params: timelineParams, responses: { 200: { description: "timeline", schema: timelineInfoSchema } } },
+    async ({ params, signal }) => jsonReply(200, await timelineInfo(await find(params), signal)),
+  );
+  app.route(
+    { method: "delete", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "Delete a timeline for good", params: timelineParams, responses: { 202: { description: "deleted, ask again to be sure" }, 404: { description: "gone" } } },
+    async ({ params }) => {
+      await tenants.attached(params.tenant_shard_id).deleteTimeline(params.timeline_id);
+      return emptyReply(202);
+    },
+  );
+  addLsnRoutes(app, find);
+}
+
+async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVersion: number): Promise<TenantTimeline> {
+  await tenant.load();
+  const timelineId = parseTimelineId(body.new_timeline_id);
+  const existing = tenant.manager.timelineIds.includes(timelineId) ? tenant.timelineNow(timelineId) : null;
+  if (existing !== null && isTheSame(existing, body)) return existing;
+  if (body.ancestor_timeline_id != null) {
+    const lsn = body.ancestor_start_lsn == null ? undefined : parseLsn(body.ancestor_start_lsn);
+    return await tenant.branchTimeline({ timelineId, ancestorTimelineId: parseTimelineId(body.ancestor_timeline_id), ...(lsn === undefined ? {} : { lsn }) });
+  }
+  const version = majorFromVersionNum((body.pg_version ?? defaultPgVersion) * 10_000);
+  return await tenant.bootstrapTimeline(timelineId, version);
+}
+
+/** A repeated request is answered like the first: its client may not have got the answer. */
+function isTheSame(existing: TenantTimeline, body: TimelineCreate): boolean {
+  const { ancestor, pgVersion } = existing.timeline;
+  const wanted: TimelineId | null = body.ancestor_timeline_id ?? null;
+  if ((ancestor?.timelineId ?? null) !== wanted) return false;
+  if (ancestor === null) return body.pg_version == null || body.pg_version === pgVersion;
+  return body.ancestor_start_lsn == null || parseLsn(body.ancestor_start_lsn) === ancestor.lsn;
+}
+
+function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParams>) => Promise<TenantTimeline>): void {
+  const base = "/v1/tenant/:tenant_shard_id/timeline/:timeline_id";
+  app.route(
+    {
+      method: "get", path: `${base}/get_lsn_by_timestamp`, permission: TIMELINE_PERMISSION, summary: "The LSN that shows all commits up to a moment", params: timelineParams,
+      query: z.object({ timestamp: z.string(), with_lease: booleanText.optional() }), responses: { 200: { description: "LSN", schema: lsnByTimestampSchema } },
+    },
+    async ({ params, query, signal }) => {
+      const timestampMs = Date.parse(query.timestamp);
+      if (Number.isNaN(timestampMs)) throw new StrataError("fix-input", "bad-timestamp", `"${query.timestamp}" is not an RFC 3339 time`);
+      const view = await find(params);
+      const found = await lsnForTimestamp(view.datadir, postgresTimestamp(timestampMs), { task: "http", signal });
+      const lease = query.with_lease === true ? { valid_until: new Date(view.grantLease(found.lsn)).toISOString() } : {};
+      return jsonReply(200, { lsn: lsnToString(found.lsn), kind: found.kind, ...lease });
+    },
+  );
+  app.route(
+    { method: "get", path: `${base}/get_timestamp_of_lsn`, permission: TIMELINE_PERMISSION, summary: "When the newest commit that an LSN shows was made", params: timelineParams, query: z.object({ lsn: lsnText }), responses: { 200: { description: "RFC 3339 time", schema: z.string() } } },
+    async ({ params, query, signal }) => {
+      const timestamp = await timestampOfLsn((await find(params)).datadir, query.lsn, { task: "http", signal });
+      if (timestamp === null) throw new StrataError("not-found", "no-timestamp", `no commit is known at or before ${lsnToString(query.lsn)}`);
+      return jsonReply(200, new Date(POSTGRES_EPOCH_MS + Number(timestamp / 1000n)).toISOString());
+    },
+  );
+  app.route(
+    { method: "post", path: `${base}/lsn_lease`, permission: TIMELINE_PERMISSION, summary: "Keep what an LSN shows", params: timelineParams, body: z.object({ lsn: z.string() }), responses: { 200: { description: "until when", schema: lsnLeaseSchema } } },
+    async ({ params, body }) => jsonReply(200, { valid_until: new Date((await find(params)).grantLease(parseLsn(body.lsn))).toISOString() }),
+  );
+}

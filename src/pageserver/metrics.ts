@@ -1,0 +1,65 @@
+/** The role's metrics, under the peer's names (pageserver/src/metrics.rs). */
+import { type CounterChild, type Family, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
+import type { PagestreamMetrics } from "./page-service/pagestream.ts";
+import type { TimelineMetrics } from "./timeline/timeline-deps.ts";
+
+const COUNT_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+/** The peer's words for the kinds of requests. */
+const SMGR_NAMES = { exists: "get_rel_exists", nblocks: "get_rel_size", getpage: "get_page_at_lsn", dbsize: "get_db_size", "slru-segment": "get_slru_segment" } as const;
+
+export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
+  readonly receivedBytes: CounterChild;
+  readonly receivedRecords: CounterChild;
+  readonly #getVectored;
+  readonly #readDepth: HistogramChild;
+  readonly #waitLsn;
+  readonly #waitTimeouts: CounterChild;
+  readonly #flush;
+  readonly #downloads: CounterChild;
+  readonly #layersWritten: Family<CounterChild>;
+  readonly #collected: CounterChild;
+  readonly #batches: HistogramChild;
+  readonly #smgr: Family<CounterChild>;
+
+  constructor(metrics: Metrics) {
+    this.receivedBytes = metrics.counter({ name: "pageserver_wal_ingest_bytes_received", help: "Bytes of WAL ingested from safekeepers" }).with();
+    this.receivedRecords = metrics.counter({ name: "pageserver_wal_ingest_records_received", help: "Number of WAL records received from safekeepers" }).with();
+    this.#getVectored = metrics.duration({ name: "pageserver_get_vectored_seconds", help: "Time spent in get_vectored", labels: ["task_kind"], buckets: LATENCY_BUCKETS });
+    this.#readDepth = metrics.histogram({ name: "pageserver_layers_visited_per_read_global", help: "Number of layers visited to reconstruct one key", buckets: COUNT_BUCKETS }).with();
+    this.#waitLsn = metrics.duration({ name: "pageserver_wait_lsn_seconds", help: "Time spent waiting for WAL to arrive", buckets: LATENCY_BUCKETS }).with();
+    this.#waitTimeouts = metrics.counter({ name: "pageserver_wait_lsn_timeouts_total", help: "Waits for WAL that ended without it" }).with();
+    this.#flush = metrics.duration({ name: "pageserver_flush_layer_seconds", help: "Time to write a frozen layer to disk", buckets: LATENCY_BUCKETS }).with();
+    this.#downloads = metrics.counter({ name: "pageserver_remote_ondemand_downloaded_bytes_total", help: "Total bytes of layers on-demand downloaded" }).with();
+    this.#layersWritten = metrics.counter({ name: "pageserver_compaction_layers_written_total", help: "Layers made by compaction", labels: ["kind"] });
+    this.#collected = metrics.counter({ name: "pageserver_gc_layers_removed_total", help: "Layers removed by garbage collection" }).with();
+    this.#batches = metrics.histogram({ name: "pageserver_page_service_batch_size_global", help: "Requests of a pagestream taken together", buckets: COUNT_BUCKETS }).with();
+    this.#smgr = metrics.counter({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] });
+  }
+
+  read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void {
+    this.#getVectored.with(task).recordMs(measured.durationMs);
+    this.#readDepth.observe(measured.depth);
+  }
+  waitLsn(durationMs: number, timedOut: boolean): void {
+    this.#waitLsn.recordMs(durationMs);
+    if (timedOut) this.#waitTimeouts.inc();
+  }
+  flushed(_sizeBytes: number, durationMs: number): void {
+    this.#flush.recordMs(durationMs);
+  }
+  downloaded(sizeBytes: number): void {
+    this.#downloads.inc(sizeBytes);
+  }
+  compacted(kind: "l0" | "image", written: { readonly layers: number }): void {
+    this.#layersWritten.with(kind).inc(written.layers);
+  }
+  collected(layers: number): void {
+    this.#collected.inc(layers);
+  }
+  batch(requests: number): void {
+    this.#batches.observe(requests);
+  }
+  answered(kind: keyof typeof SMGR_NAMES, failed: boolean): void {
+    this.#smgr.with(SMGR_NAMES[kind], failed ? "error" : "ok").inc();
+  }
+}

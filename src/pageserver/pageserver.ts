@@ -1,0 +1,217 @@
+/**
+ * The pageserver role: made of, in start order, the locked working directory, object storage, what the control plane
+ * says is attached, the deletion queue, the tenants, the page service, the HTTP application. It stops in reverse.
+ *
+ * HTTP listens before tenants are loaded, so that the controller sees the node at once; requests to a tenant that is
+ * still being loaded wait for it.
+ */
+import { describeError } from "../kit/errors.ts";
+import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
+import { JwtAuth } from "../http/auth.ts";
+import { serveHttp } from "../http/serve.ts";
+import type { Logger } from "../observability/log.ts";
+import { Metrics } from "../observability/metrics.ts";
+import type { Platform } from "../platform/platform.ts";
+import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
+import { servePg } from "../wire/serve.ts";
+import { isAttached, type LocationConfig } from "./api/location.ts";
+import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
+import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
+import { pageserverHttpApp } from "./http/routes.ts";
+import { BlockCache } from "./layers/block-cache.ts";
+import { OpenLayerFiles } from "./layers/open-layer-files.ts";
+import { PageserverMetrics } from "./metrics.ts";
+import { PageService } from "./page-service/page-service.ts";
+import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
+import { readLocalLocations } from "./tenant/location-file.ts";
+import { Tenants } from "./tenant/tenants.ts";
+import { WorkSlots } from "./timeline/work-slots.ts";
+
+export interface PageserverDeps {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly version?: string;
+}
+
+export interface RunningPageserver {
+  readonly nodeId: number;
+  readonly pgPort: number;
+  readonly httpPort: number;
+  /** Everything ingested is in object storage, and the directory is free, when it returns. */
+  stop(options?: { readonly flush?: boolean }): Promise<void>;
+}
+
+const LOCK_FILE = "pageserver.pid";
+const AUDIENCE = "pageserver";
+const FLUSHES_AT_ONCE = 2;
+const MAINTENANCE_AT_ONCE = 1;
+const DEFAULT_PG_VERSION = 17;
+
+/** From the files in the working directory. Errors as `startPageserver`, and fix-input `bad-config`. */
+export async function startPageserverIn(workDirectory: string, deps: PageserverDeps): Promise<RunningPageserver> {
+  return await startPageserver(await loadPageserverConfig(deps.platform.files, workDirectory), deps);
+}
+
+/** @throws StrataError conflict `directory-locked`, `port-in-use`; fix-input `bad-jwt-key`, … */
+export async function startPageserver(config: PageserverConfig, deps: PageserverDeps): Promise<RunningPageserver> {
+  const role = new Role(config, deps);
+  try {
+    const ports = await role.start();
+    deps.log.info("pageserver started", { nodeId: config.nodeId, ...ports });
+    return { nodeId: config.nodeId, ...ports, stop: (options = {}) => role.stop(options.flush ?? true) };
+  } catch (error) {
+    await role.stop(false).catch((cause: unknown) => deps.log.warn("cleaning up after a failed start failed too", { error: describeError(cause) }));
+    throw error;
+  }
+}
+
+class Role {
+  readonly #config: PageserverConfig;
+  readonly #deps: PageserverDeps;
+  readonly #registry = new Metrics();
+  readonly #metrics = new PageserverMetrics(this.#registry);
+  readonly #abort = new AbortController();
+  /** What to end, in the order it began. */
+  readonly #undo: ((flush: boolean) => Promise<void>)[] = [];
+
+  constructor(config: PageserverConfig, deps: PageserverDeps) {
+    this.#config = config;
+    this.#deps = deps;
+  }
+
+  async stop(flush: boolean): Promise<void> {
+    this.#abort.abort();
+    for (let step = this.#undo.pop(); step !== undefined; step = this.#undo.pop()) await step(flush);
+  }
+
+  async start(): Promise<{ pgPort: number; httpPort: number }> {
+    const { workDirectory } = this.#config;
+    const { files } = this.#deps.platform;
+    await files.makeDirectory(`${workDirectory}/tenants`);
+    const lock = await files.lock(`${workDirectory}/${LOCK_FILE}`);
+    this.#undo.push(() => lock.release());
+    const { tenants, deletionQueue } = await this.#makeTenants();
+    const jwt = await this.#keys();
+    const pgPort = await this.#listenPg(tenants, jwt);
+    const httpPort = await this.#listenHttp({ tenants, deletionQueue, jwt });
+    return { pgPort, httpPort };
+  }
+
+  async #makeTenants(): Promise<{ tenants: Tenants; deletionQueue: DeletionQueue }> {
+    const config = this.#config;
+    const { platform, log } = this.#deps;
+    await platform.files.makeDirectory(config.remoteStorage.directory);
+    const remote = await LocalDirectoryStorage.open(config.remoteStorage.directory, platform);
+    const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint });
+    if (broker !== null) this.#undo.push(async () => broker.close());
+    const late: { tenants: Tenants | null } = { tenants: null };
+    const controlPlane = this.#controlPlane();
+    const validate: ValidateGenerations = controlPlane?.validate ?? trustLocalGenerations(() => late.tenants?.generations() ?? new Map());
+    // Only read: nothing is attached before the control plane has spoken.
+    const local = await readLocalLocations(this.#deps, config.workDirectory);
+    const locations = controlPlane === null ? local : await this.#reAttach(controlPlane, local);
+    const attached = new Map([...locations].flatMap(([id, { generation, mode }]) => (generation === null || !isAttached(mode) ? [] : [[id, generation] as const])));
+    const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate }, attached);
+    this.#undo.push(() => deletionQueue.shutdown());
+    deletionQueue.start();
+    const tenants = this.#tenants({ remote, deletionQueue, broker });
+    late.tenants = tenants;
+    this.#undo.push((flush) => tenants.shutdown({ flush }));
+    await tenants.takeUp(locations);
+    return { tenants, deletionQueue };
+  }
+
+  #tenants(parts: { remote: LocalDirectoryStorage; deletionQueue: DeletionQueue; broker: BrokerClient | null }): Tenants {
+    const config = this.#config;
+    const { platform, log } = this.#deps;
+    const { remote, deletionQueue, broker } = parts;
+    return new Tenants({
+      log,
+      workDirectory: config.workDirectory,
+      defaults: config.tenantDefaults,
+      initdb: config.initdb,
+      availabilityZone: config.availabilityZone,
+      safekeeperToken: config.safekeeperToken,
+      walSource: broker === null ? null : { broker, metrics: this.#metrics },
+      resources: {
+        platform, remote, deletionQueue, workDirectory: config.workDirectory,
+        cache: new BlockCache({ capacityBytes: config.pageCacheBytes }),
+        openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
+        flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
+        maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
+        metrics: this.#metrics,
+      },
+    });
+  }
+
+  #controlPlane(): ControlPlane | null {
+    const { controlPlaneApi: api, controlPlaneToken: token, nodeId, metadata } = this.#config;
+    const { platform, log } = this.#deps;
+    return api === null ? null : new ControlPlane({ platform, log, api, token, nodeId, metadata });
+  }
+
+  /** What the control plane says is ours, with the configuration known here; what it does not name any more is dropped. */
+  async #reAttach(controlPlane: ControlPlane, local: ReadonlyMap<string, LocationConfig>): Promise<Map<string, LocationConfig>> {
+    const { platform, log } = this.#deps;
+    const told = await controlPlane.reAttach(this.#abort.signal);
+    const locations = new Map<string, LocationConfig>();
+    for (const { id, gen, mode } of told) {
+      if (mode === "Detached" || (isAttached(mode) && gen == null)) continue;
+      const known = local.get(id) ?? locationOf(id);
+      locations.set(id, { ...known, mode, generation: isAttached(mode) ? (gen ?? null) : null });
+    }
+    for (const id of local.keys()) {
+      if (locations.has(id)) continue;
+      log.info("a tenant here is no longer ours", { tenant: id });
+      await platform.files.removeTree(`${this.#config.workDirectory}/tenants/${id}`);
+    }
+    return locations;
+  }
+
+  async #keys(): Promise<JwtAuth | null> {
+    const { pgAuth, httpAuth, authPublicKeyPath } = this.#config;
+    const { files, clock } = this.#deps.platform;
+    if (authPublicKeyPath === null || !(pgAuth || httpAuth)) return null;
+    return await JwtAuth.load(files, authPublicKeyPath, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
+  }
+
+  async #listenPg(tenants: Tenants, jwt: JwtAuth | null): Promise<number> {
+    const { platform, log } = this.#deps;
+    const auth = this.#config.pgAuth ? jwt : null;
+    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics });
+    // The handler decides on the token, for each command by its tenant.
+    const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
+    const stop = new AbortController();
+    const serving = new Set<Promise<void>>();
+    const listener = await platform.network.listen(this.#config.pgAddress, (connection) => {
+      const served = servePg(connection, handler, { auth: authenticator, log, platform, signal: stop.signal });
+      serving.add(served);
+      void served.finally(() => serving.delete(served));
+    });
+    this.#undo.push(async () => {
+      await listener.close();
+      stop.abort();
+      await Promise.all(serving);
+    });
+    return listener.port;
+  }
+
+  async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null }): Promise<number> {
+    const { platform, log, version } = this.#deps;
+    const { clock, random } = platform;
+    const { nodeId, httpAuth, httpAddress } = this.#config;
+    const app = pageserverHttpApp({
+      role: "pageserver", log, metrics: this.#registry, version: version ?? "0", clock, random, nodeId, ...parts,
+      auth: httpAuth && parts.jwt !== null ? { jwt: parts.jwt } : null,
+      defaultPgVersion: DEFAULT_PG_VERSION,
+    });
+    const server = await serveHttp(app, httpAddress);
+    this.#undo.push(() => server.stop());
+    return server.port;
+  }
+}
+
+function locationOf(id: string): LocationConfig {
+  const [number, count] = /-([0-9a-f]{2})([0-9a-f]{2})$/.exec(id)?.slice(1).map((hex) => Number.parseInt(hex, 16)) ?? [0, 0];
+  return { mode: "AttachedSingle", generation: null, secondary_conf: null, shard_number: number, shard_count: count, shard_stripe_size: 0, tenant_conf: {} };
+}
