@@ -9,106 +9,117 @@ export interface ConformanceTarget {
   writeFile(bytes: Uint8Array): Promise<string>;
 }
 
-export function remoteStorageConformance(name: string, make: () => Promise<ConformanceTarget>): void {
-  const read = async (storage: RemoteStorage, key: string) => utf8ToString(await downloadBytes(storage, key, { maxBytes: 1e9 }));
-  const put = (storage: RemoteStorage, key: string, text: string) => storage.upload(key, { bytes: utf8(text) });
+type Make = () => Promise<ConformanceTarget>;
 
+const read = async (storage: RemoteStorage, key: string) => utf8ToString(await downloadBytes(storage, key, { maxBytes: 1e9 }));
+const put = (storage: RemoteStorage, key: string, text: string) => storage.upload(key, { bytes: utf8(text) });
+
+export function remoteStorageConformance(name: string, make: Make): void {
   describe(`remote storage: ${name}`, () => {
-    test("objects come back whole, and are replaced whole", async () => {
-      const { storage } = await make();
-      await put(storage, "a/b/c", "one");
-      expect(await read(storage, "a/b/c")).toBe("one");
-      await put(storage, "a/b/c", "another");
-      expect(await read(storage, "a/b/c")).toBe("another");
-      await put(storage, "empty", "");
-      expect(await read(storage, "empty")).toBe("");
-    });
+    objectTests(make);
+    namespaceTests(make);
+  });
+}
 
-    test("large objects from files, in chunks", async () => {
-      const { storage, writeFile } = await make();
-      const bytes = Uint8Array.from({ length: 3_000_000 }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 24);
-      const filePath = await writeFile(bytes);
-      await storage.upload("large", { filePath, sizeBytes: bytes.length });
-      expect(Buffer.compare(await downloadBytes(storage, "large", { maxBytes: 1e9 }), bytes)).toBe(0);
-      await storage.upload("prefix", { filePath, sizeBytes: 1_000_001 });
-      expect(Buffer.compare(await downloadBytes(storage, "prefix", { maxBytes: 1e9 }), bytes.subarray(0, 1_000_001))).toBe(0);
-    });
+/** Single objects: up, down, ranges, errors. */
+function objectTests(make: Make): void {
+  test("objects come back whole, and are replaced whole", async () => {
+    const { storage } = await make();
+    await put(storage, "a/b/c", "one");
+    expect(await read(storage, "a/b/c")).toBe("one");
+    await put(storage, "a/b/c", "another");
+    expect(await read(storage, "a/b/c")).toBe("another");
+    await put(storage, "empty", "");
+    expect(await read(storage, "empty")).toBe("");
+  });
 
-    test("byte ranges", async () => {
-      const { storage } = await make();
-      await put(storage, "k", "0123456789");
-      const range = async (start: number, end?: number) => {
-        const { sizeBytes, body } = await storage.download("k", { range: { start, end } });
-        let text = "";
-        for await (const chunk of body) text += utf8ToString(chunk);
-        expect(text.length).toBe(sizeBytes);
-        return text;
-      };
-      expect(await range(2, 5)).toBe("234");
-      expect(await range(7)).toBe("789");
-      expect(await range(8, 100)).toBe("89");
-      await expect(range(11)).rejects.toMatchObject({ code: "bad-range" });
-    });
+  test("large objects from files, in chunks", async () => {
+    const { storage, writeFile } = await make();
+    const bytes = Uint8Array.from({ length: 3_000_000 }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 24);
+    const filePath = await writeFile(bytes);
+    await storage.upload("large", { filePath, sizeBytes: bytes.length });
+    expect(Buffer.compare(await downloadBytes(storage, "large", { maxBytes: 1e9 }), bytes)).toBe(0);
+    await storage.upload("prefix", { filePath, sizeBytes: 1_000_001 });
+    expect(Buffer.compare(await downloadBytes(storage, "prefix", { maxBytes: 1e9 }), bytes.subarray(0, 1_000_001))).toBe(0);
+  });
 
-    test("missing objects, bad keys, too large ones", async () => {
-      const { storage } = await make();
-      await put(storage, "a/b", "x");
-      await expect(storage.download("a/c")).rejects.toMatchObject({ code: "object-not-found", kind: "not-found" });
-      await expect(storage.download("a")).rejects.toMatchObject({ code: "object-not-found" });
-      await expect(storage.copy("nothing", "b")).rejects.toMatchObject({ code: "object-not-found" });
-      for (const key of ["", "/a", "a//b", "a/", "../a", "a/./b"]) await expect(put(storage, key, "x")).rejects.toMatchObject({ code: "bad-object-key" });
-      await expect(downloadBytes(storage, "a/b", { maxBytes: 0 })).rejects.toMatchObject({ code: "object-too-large" });
-    });
+  test("byte ranges", async () => {
+    const { storage } = await make();
+    await put(storage, "k", "0123456789");
+    const range = async (start: number, end?: number) => {
+      const { sizeBytes, body } = await storage.download("k", { range: { start, end } });
+      let text = "";
+      for await (const chunk of body) text += utf8ToString(chunk);
+      expect(text.length).toBe(sizeBytes);
+      return text;
+    };
+    expect(await range(2, 5)).toBe("234");
+    expect(await range(7)).toBe("789");
+    expect(await range(8, 100)).toBe("89");
+    await expect(range(11)).rejects.toMatchObject({ code: "bad-range" });
+  });
 
-    test("listings: prefix, delimiter, order, pages", async () => {
-      const { storage } = await make();
-      const keys = ["a/1", "a/2/x", "a/2/y", "a/3", "a-b", "ab/1", "b"];
-      for (const key of keys) await put(storage, key, key);
-      const all = await storage.list({ prefix: "" });
-      expect(all.objects.map((object) => object.key)).toEqual([...keys].sort());
-      expect(all.objects.map((object) => object.sizeBytes)).toEqual([...keys].sort().map((key) => key.length));
-      expect(all.continuation).toBeNull();
-      const under = await storage.list({ prefix: "a/", delimiter: "/" });
-      expect(under.objects.map((object) => object.key)).toEqual(["a/1", "a/3"]);
-      expect(under.prefixes).toEqual(["a/2/"]);
-      const top = await storage.list({ prefix: "", delimiter: "/" });
-      expect(top.objects.map((object) => object.key)).toEqual(["a-b", "b"]);
-      expect(top.prefixes).toEqual(["a/", "ab/"]);
-      expect((await storage.list({ prefix: "a/2" })).objects.length).toBe(2);
-      expect((await storage.list({ prefix: "nothing/here" })).objects).toEqual([]);
-      for (const maxKeys of [1, 2, 3]) {
-        const paged = await listAll(storage, { prefix: "", maxKeys, maxTotal: 100 });
-        expect(paged.objects.map((object) => object.key)).toEqual([...keys].sort());
-        const pagedTop = await listAll(storage, { prefix: "", delimiter: "/", maxKeys, maxTotal: 100 });
-        expect([pagedTop.objects.map((object) => object.key), pagedTop.prefixes]).toEqual([["a-b", "b"], ["a/", "ab/"]]);
-      }
-      await expect(listAll(storage, { prefix: "", maxTotal: 3 })).rejects.toMatchObject({ code: "listing-too-long" });
-    });
+  test("missing objects, bad keys, too large ones", async () => {
+    const { storage } = await make();
+    await put(storage, "a/b", "x");
+    await expect(storage.download("a/c")).rejects.toMatchObject({ code: "object-not-found", kind: "not-found" });
+    await expect(storage.download("a")).rejects.toMatchObject({ code: "object-not-found" });
+    await expect(storage.copy("nothing", "b")).rejects.toMatchObject({ code: "object-not-found" });
+    for (const key of ["", "/a", "a//b", "a/", "../a", "a/./b"]) await expect(put(storage, key, "x")).rejects.toMatchObject({ code: "bad-object-key" });
+    await expect(downloadBytes(storage, "a/b", { maxBytes: 0 })).rejects.toMatchObject({ code: "object-too-large" });
+  });
+}
 
-    test("deletion: many at once, missing ones are no error, empty prefixes vanish", async () => {
-      const { storage } = await make();
-      const keys = Array.from({ length: 30 }, (_, i) => `d/${i}`);
-      for (const key of [...keys, "e/1"]) await put(storage, key, "x");
-      await storage.delete([...keys, "d/none", "nowhere/none"]);
-      expect((await storage.list({ prefix: "" })).objects.map((object) => object.key)).toEqual(["e/1"]);
-      expect((await storage.list({ prefix: "", delimiter: "/" })).prefixes).toEqual(["e/"]);
-      await storage.delete(keys);
-    });
+/** Many objects: listings, deletion, copies. */
+function namespaceTests(make: Make): void {
+  test("listings: prefix, delimiter, order, pages", async () => {
+    const { storage } = await make();
+    const keys = ["a/1", "a/2/x", "a/2/y", "a/3", "a-b", "ab/1", "b"];
+    for (const key of keys) await put(storage, key, key);
+    const all = await storage.list({ prefix: "" });
+    expect(all.objects.map((object) => object.key)).toEqual([...keys].sort());
+    expect(all.objects.map((object) => object.sizeBytes)).toEqual([...keys].sort().map((key) => key.length));
+    expect(all.continuation).toBeNull();
+    const under = await storage.list({ prefix: "a/", delimiter: "/" });
+    expect(under.objects.map((object) => object.key)).toEqual(["a/1", "a/3"]);
+    expect(under.prefixes).toEqual(["a/2/"]);
+    const top = await storage.list({ prefix: "", delimiter: "/" });
+    expect(top.objects.map((object) => object.key)).toEqual(["a-b", "b"]);
+    expect(top.prefixes).toEqual(["a/", "ab/"]);
+    expect((await storage.list({ prefix: "a/2" })).objects.length).toBe(2);
+    expect((await storage.list({ prefix: "nothing/here" })).objects).toEqual([]);
+    for (const maxKeys of [1, 2, 3]) {
+      const paged = await listAll(storage, { prefix: "", maxKeys, maxTotal: 100 });
+      expect(paged.objects.map((object) => object.key)).toEqual([...keys].sort());
+      const pagedTop = await listAll(storage, { prefix: "", delimiter: "/", maxKeys, maxTotal: 100 });
+      expect([pagedTop.objects.map((object) => object.key), pagedTop.prefixes]).toEqual([["a-b", "b"], ["a/", "ab/"]]);
+    }
+    await expect(listAll(storage, { prefix: "", maxTotal: 3 })).rejects.toMatchObject({ code: "listing-too-long" });
+  });
 
-    test("copies", async () => {
-      const { storage } = await make();
-      await put(storage, "from/x", "content");
-      await storage.copy("from/x", "to/y");
-      expect(await read(storage, "to/y")).toBe("content");
-      expect(await read(storage, "from/x")).toBe("content");
-    });
+  test("deletion: many at once, missing ones are no error, empty prefixes vanish", async () => {
+    const { storage } = await make();
+    const keys = Array.from({ length: 30 }, (_, i) => `d/${i}`);
+    for (const key of [...keys, "e/1"]) await put(storage, key, "x");
+    await storage.delete([...keys, "d/none", "nowhere/none"]);
+    expect((await storage.list({ prefix: "" })).objects.map((object) => object.key)).toEqual(["e/1"]);
+    expect((await storage.list({ prefix: "", delimiter: "/" })).prefixes).toEqual(["e/"]);
+    await storage.delete(keys);
+  });
 
-    test("an aborted signal refuses the work", async () => {
-      const { storage } = await make();
-      const aborted = AbortSignal.abort(new Error("stop"));
-      await expect(storage.upload("k", { bytes: utf8("x") }, { signal: aborted })).rejects.toThrow("stop");
-      await expect(storage.list({ prefix: "", signal: aborted })).rejects.toThrow("stop");
-      expect((await storage.list({ prefix: "" })).objects).toEqual([]);
-    });
+  test("copies", async () => {
+    const { storage } = await make();
+    await put(storage, "from/x", "content");
+    await storage.copy("from/x", "to/y");
+    expect(await read(storage, "to/y")).toBe("content");
+    expect(await read(storage, "from/x")).toBe("content");
+  });
+
+  test("an aborted signal refuses the work", async () => {
+    const { storage } = await make();
+    const aborted = AbortSignal.abort(new Error("stop"));
+    await expect(storage.upload("k", { bytes: utf8("x") }, { signal: aborted })).rejects.toThrow("stop");
+    await expect(storage.list({ prefix: "", signal: aborted })).rejects.toThrow("stop");
+    expect((await storage.list({ prefix: "" })).objects).toEqual([]);
   });
 }

@@ -82,7 +82,10 @@ function splitRanges(space: KeySpace, maxKeys: number): KeyRange[] {
   return parts;
 }
 
-/** Whether some key of the partition has `threshold` deltas above its newest image below or at `lsn`. */
+/**
+ * Whether some key of the partition has `threshold` deltas above its newest image below or at `lsn`; with a threshold
+ * of 0, whether some key has no image at `lsn` itself.
+ */
 export function needsImage<L extends MappedLayer>(map: LayerMap<L>, partition: ImagePartition, options: { readonly lsn: Lsn; readonly threshold: number }): boolean {
   const { lsn, threshold } = options;
   for (const range of partition.ranges) {

@@ -108,10 +108,10 @@ export async function compactL0(timeline: Timeline, batch: readonly Layer[], sig
 }
 
 /** All files held open at once. */
-async function withFiles<T>(layers: readonly Layer[], work: (files: LayerFile[]) => Promise<T>, signal: AbortSignal, files: LayerFile[] = []): Promise<T> {
+async function withFiles<T>(layers: readonly Layer[], work: (files: LayerFile[]) => Promise<T>, signal: AbortSignal): Promise<T> {
   const [first, ...rest] = layers;
-  if (first === undefined) return await work(files);
-  return await first.withFile((file) => withFiles(rest, work, signal, [...files, file]), signal);
+  if (first === undefined) return await work([]);
+  return await first.withFile((file) => withFiles(rest, (files) => work([file, ...files]), signal), signal);
 }
 
 async function merge(files: readonly LayerFile[], output: L1Output, options: { pacer: Pacer; signal: AbortSignal }): Promise<void> {

@@ -120,7 +120,7 @@ export class TimelineMaintenance {
     const context: ReadContext = { task: "image-creation", signal: this.#stop.signal };
     const space = await timeline.deps.keyspaceAt(timeline, lsn, context);
     const { compactionTargetSizeBytes, imageCreationThreshold } = timeline.config;
-    const threshold = force ? 1 : imageCreationThreshold;
+    const threshold = force ? 0 : imageCreationThreshold;
     for (const partition of partitionKeySpace(space, compactionTargetSizeBytes)) {
       if (needsImage(timeline.stack.map, partition, { lsn, threshold })) await this.#createImage(partition, lsn);
     }

@@ -34,7 +34,8 @@ class KeyRead {
   done = false;
   depth = 0;
   vanished = 0;
-  readonly visited: string[] = [];
+  /** The first ones. */
+  readonly #visited: (Layer | InMemoryLayer)[] = [];
 
   constructor(key: Key, source: ReadSource, end: Lsn) {
     this.key = key;
@@ -49,7 +50,11 @@ class KeyRead {
 
   visit(layer: Layer | InMemoryLayer): void {
     this.depth++;
-    if (this.visited.length < VISITED_TOLD) this.visited.push(layer instanceof InMemoryLayer ? `in-memory ${lsnToString(layer.startLsn)}` : layer.toString());
+    if (this.#visited.length < VISITED_TOLD) this.#visited.push(layer);
+  }
+
+  get visited(): string {
+    return this.#visited.map((layer) => (layer instanceof InMemoryLayer ? `in-memory ${lsnToString(layer.startLsn)}` : layer.toString())).join(", ");
   }
 }
 
@@ -76,7 +81,7 @@ export async function readVectored(
     context.signal?.throwIfAborted();
     const groups = new Map<Layer | InMemoryLayer, { reads: KeyRead[]; floors: Lsn[] }>();
     for (const read of pending) {
-      const step = await nextStep(read, request);
+      const step = nextLayer(read) ?? (await stepIntoAncestor(read, request));
       if (step === null) continue;
       const group = groups.get(step.layer) ?? { reads: [], floors: [] };
       group.reads.push(read);
@@ -110,13 +115,17 @@ function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** Where a key goes next; null when it has ended (missing, or failed). */
-async function nextStep(read: KeyRead, request: { lsn: Lsn; context: ReadContext }): Promise<Step | null> {
+/** The layer a key is to be read from next in its timeline; null when there is none. */
+function nextLayer(read: KeyRead): Step | null {
+  const memory = read.source.stack.memoryLayerBelow(read.end);
+  if (memory !== null) return { layer: memory, floor: memory.startLsn };
+  const found = read.source.stack.map.search(read.key, read.end);
+  return found === null ? null : { layer: found.layer, floor: found.lsnFloor };
+}
+
+/** Goes on in the ancestors; null when the key has ended (missing, or failed). */
+async function stepIntoAncestor(read: KeyRead, request: { lsn: Lsn; context: ReadContext }): Promise<Step | null> {
   for (;;) {
-    const memory = read.source.stack.memoryLayerBelow(read.end);
-    if (memory !== null) return { layer: memory, floor: memory.startLsn };
-    const found = read.source.stack.map.search(read.key, read.end);
-    if (found !== null) return { layer: found.layer, floor: found.lsnFloor };
     const below = isInheritedKey(read.key) ? read.source.ancestorSource(request.context.signal) : null;
     if (below === null) {
       read.fail(missingKey(read, request.lsn));
@@ -130,12 +139,14 @@ async function nextStep(read: KeyRead, request: { lsn: Lsn; context: ReadContext
       read.fail(error);
       return null;
     }
+    const step = nextLayer(read);
+    if (step !== null) return step;
   }
 }
 
 function missingKey(read: KeyRead, lsn: Lsn): StrataError {
   const records = read.values.length;
-  const visited = read.visited.join(", ");
+  const { visited } = read;
   return new StrataError("not-found", "missing-key", `key ${keyToHex(read.key)} has no image at or below LSN ${lsnToString(lsn)} (${records} records found, layers visited: ${visited || "none"})`, {
     details: { key: keyToHex(read.key), lsn: lsnToString(lsn), records, depth: read.depth, visited },
   });

@@ -31,6 +31,8 @@ export interface ReconstructInput {
 
 export class Reconstructor {
   readonly #pgVersion: PgMajor;
+  /** Reused: decoding and redo of one record happen without waiting in between. */
+  readonly #record = new WalRecord();
 
   constructor(pgVersion: PgMajor) {
     this.#pgVersion = pgVersion;
@@ -44,10 +46,9 @@ export class Reconstructor {
   async reconstruct(input: ReconstructInput, pacer: Pacer): Promise<Uint8Array> {
     const { key, values, base } = input;
     let page: Uint8Array | null = base === null ? null : base.slice();
-    const record = new WalRecord();
     for (let i = values.length - 1; i >= 0; i--) {
       try {
-        page = this.#apply({ key, stored: values[i], record }, page);
+        page = this.#apply(key, values[i], page);
       } catch (error) {
         throw located(error, key, values[i].lsn);
       }
@@ -57,8 +58,8 @@ export class Reconstructor {
     return page;
   }
 
-  #apply(change: { key: Key; stored: StoredValue; record: WalRecord }, page: Uint8Array | null): Uint8Array {
-    const { key, stored, record } = change;
+  #apply(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {
+    const record = this.#record;
     const value = decodeValue(stored.bytes);
     if (value.kind === "image") return value.bytes.slice();
     if (page === null && !willInit(value)) throw new InvariantError(`the oldest record of ${keyToHex(key)} needs a page below it`);

@@ -9,7 +9,7 @@ import { describeError, invariant } from "../../../src/kit/errors.ts";
 import type { KeyValue } from "../../../src/interpret/value.ts";
 import type { Key } from "../../../src/keyspace/key.ts";
 import { slruBlockKey } from "../../../src/keyspace/mapping.ts";
-import { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
+import type { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
 import { type VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
@@ -86,7 +86,7 @@ class ModelRun {
     const timeline = await this.manager.createTimeline({ timelineId: id, initdbLsn: START_LSN, pgVersion: 17 });
     const naive = new NaiveTimeline(0);
     this.naive.set(id, naive);
-    await this.#putAt(timeline, naive, START_LSN, Array.from({ length: KEYS }, (_, i) => this.#image(keyOf(i), START_LSN)));
+    await this.#putAt({ timeline, naive }, START_LSN, Array.from({ length: KEYS }, (_, i) => this.#image(keyOf(i), START_LSN)));
     await timeline.freezeAndFlush();
     await timeline.waitUploaded();
   }
@@ -101,7 +101,7 @@ class ModelRun {
     return { key, lsn, value: { kind: "neon", record: this.random.float() < 0.5 ? { type: "clog-set-committed", xids, timestamp: BigInt(lsn) } : { type: "clog-set-aborted", xids } } };
   }
 
-  async #putAt(timeline: Timeline, naive: NaiveTimeline, lsn: number, values: KeyValue[]): Promise<void> {
+  async #putAt({ timeline, naive }: { timeline: Timeline; naive: NaiveTimeline }, lsn: number, values: KeyValue[]): Promise<void> {
     const previous = timeline.lastRecordLsn;
     await timeline.put(values);
     for (const value of values) naive.put(value);
@@ -115,7 +115,7 @@ class ModelRun {
     for (let i = this.random.below(40); i >= 0; i--) {
       const lsn = timeline.lastRecordLsn + 8 * (1 + this.random.below(20));
       const keys = new Set(Array.from({ length: 1 + this.random.below(3) }, () => this.random.below(KEYS)));
-      await this.#putAt(timeline, naive, lsn, [...keys].map((index) => this.#change(keyOf(index), lsn)));
+      await this.#putAt({ timeline, naive }, lsn, [...keys].map((index) => this.#change(keyOf(index), lsn)));
     }
   }
 
