@@ -4,7 +4,7 @@
  * - an error of another class, or one that only the runtime's own bounds check stopped;
  * - a byte written outside the page;
  * - a result that depends on bytes outside record and page (each attempt runs twice, between different bytes);
- * - more than 10 ms for one attempt (three times in a row, so that a busy machine is not blamed on the record);
+ * - more than 10 ms for one attempt (ten times in a row, so that a busy machine is not blamed on the record);
  * - one allocation of more than 16 MiB.
  */
 import { dataViewOf } from "../../../src/kit/bytes.ts";
@@ -21,6 +21,7 @@ import { type Attempt, Rng, applyTweaks, damage, emptyAttempt } from "./mutate.t
 
 const GUARD_BYTES = 256;
 const STEP_LIMIT_MS = 10;
+const SLOW_TRIES = 10;
 const ALLOCATION_LIMIT_BYTES = 16 * 1024 * 1024;
 /** One attempt in this many is on the cutter of records, with a piece of log this long. */
 const STREAM_EVERY = 256;
@@ -128,13 +129,13 @@ class Attack {
 
   #timed(number: number, kind: string, filler: number): string {
     let outcome = "";
-    for (let tries = 0; tries < 3; tries++) {
+    for (let tries = 0; tries < SLOW_TRIES; tries++) {
       this.#arena.load(this.#attempt, filler);
       const startMs = performance.now();
       outcome = this.#guarded(number, kind);
       const tookMs = performance.now() - startMs;
       if (tookMs <= STEP_LIMIT_MS) return outcome;
-      if (tries === 2) this.violation(number, `${kind}: ${tookMs.toFixed(1)} ms`);
+      if (tries === SLOW_TRIES - 1) this.violation(number, `${kind}: ${tookMs.toFixed(1)} ms`);
     }
     return outcome;
   }
