@@ -21,7 +21,7 @@ export async function timelineInfo(view: TenantTimeline, signal: AbortSignal): P
     prev_record_lsn: prevRecordLsn === 0 ? null : lsnToString(prevRecordLsn),
     latest_gc_cutoff_lsn: lsnToString(timeline.gcCutoffLsn),
     disk_consistent_lsn: lsnToString(timeline.diskConsistentLsn),
-    remote_consistent_lsn: lsnToString(timeline.remoteConsistentLsn),
+    remote_consistent_lsn: lsnToString(timeline.remoteClient.cleanIndex?.metadata.diskConsistentLsn ?? 0),
     remote_consistent_lsn_visible: lsnToString(timeline.remoteConsistentLsn),
     initdb_lsn: lsnToString(timeline.initdbLsn),
     current_logical_size: logicalSizeBytes,

@@ -58,7 +58,10 @@ async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVer
   await tenant.load();
   const timelineId = parseTimelineId(body.new_timeline_id);
   const existing = tenant.manager.timelineIds.includes(timelineId) ? tenant.timelineNow(timelineId) : null;
-  if (existing !== null && isTheSame(existing, body)) return existing;
+  if (existing !== null) {
+    if (isTheSame(existing, body)) return existing;
+    throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already, with another origin`);
+  }
   if (body.ancestor_timeline_id != null) {
     const lsn = body.ancestor_start_lsn == null ? undefined : parseLsn(body.ancestor_start_lsn);
     return await tenant.branchTimeline({ timelineId, ancestorTimelineId: parseTimelineId(body.ancestor_timeline_id), ...(lsn === undefined ? {} : { lsn }) });
