@@ -28,7 +28,12 @@ export async function* gzipped(pieces: AsyncIterable<Uint8Array>): AsyncGenerato
 
 function writable(gzip: ReturnType<typeof createGzip>): Promise<void> {
   return new Promise((resolve) => {
-    gzip.once("drain", resolve);
-    gzip.once("close", resolve);
+    const done = (): void => {
+      gzip.off("drain", done);
+      gzip.off("close", done);
+      resolve();
+    };
+    gzip.on("drain", done);
+    gzip.on("close", done);
   });
 }
