@@ -20,6 +20,13 @@ async function allProcesses(): Promise<ProcessEntry[]> {
   return entries;
 }
 
+/** Whether it still runs: a zombie, whose parent has not asked for its end yet, does not. */
+export async function isRunning(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  const state = stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3);
+  return state !== "" && state !== "Z" && state !== "X";
+}
+
 /** The process and all below it, children before parents. */
 export async function processTree(root: number): Promise<number[]> {
   const all = await allProcesses();

@@ -8,7 +8,7 @@ import { versionLine } from "../../kit/version.ts";
 import { createLogger, type Logger } from "../../observability/log.ts";
 import { Metrics } from "../../observability/metrics.ts";
 import { freePort } from "../../platform/free-port.ts";
-import { isProcessAlive, signalProcess } from "../../platform/processes.ts";
+import { signalProcess } from "../../platform/processes.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { OptionValues } from "../options/option-table.ts";
 import { ownProgram } from "./child.ts";
@@ -16,7 +16,7 @@ import { type Cluster, layout, loadCluster, MAIN_BRANCH, saveCluster } from "./c
 import { addControlRoutes } from "./control-api.ts";
 import { DevCluster, endpointUrl } from "./dev-cluster.ts";
 import type { START_OPTIONS } from "./dev-options.ts";
-import { processesWithArgument } from "./process-tree.ts";
+import { isRunning, processesWithArgument } from "./process-tree.ts";
 
 const LEFTOVER_GRACE_MS = 5_000;
 const LEFTOVER_POLL_MS = 50;
@@ -127,5 +127,5 @@ export async function supervisorPid(platform: Platform, directory: string): Prom
   const path = layout(directory).pidFile;
   if (!(await platform.files.exists(path))) return null;
   const pid = Number(new TextDecoder().decode(await platform.files.readFile(path)));
-  return Number.isInteger(pid) && pid > 1 && isProcessAlive(pid) ? pid : null;
+  return Number.isInteger(pid) && pid > 1 && (await isRunning(pid)) ? pid : null;
 }

@@ -2,6 +2,7 @@
 import type { Logger } from "../../observability/log.ts";
 import { createLogger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
+import { withPowerLossShadow } from "../../platform/power-loss/from-environment.ts";
 import { realPlatform } from "../../platform/real/real-platform.ts";
 import { versionLine } from "../../kit/version.ts";
 import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
@@ -73,7 +74,7 @@ export async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(pro
   const common = values as OptionValues<typeof COMMON_OPTIONS>;
   const log = createLogger({ role: program.name, level: common.logLevel, format: common.logFormat === "json" ? "json" : "pretty" });
   const signal = stopSignal(log);
-  const platform = realPlatform();
+  const platform = withPowerLossShadow(realPlatform(), line.environment);
   const orphaned = Promise.withResolvers<void>();
   if (line.environment.STRATA_SUPERVISED === "1") watchSupervisor(platform, () => orphaned.resolve());
   const role = await program.start(values, { platform, log, version: versionLine(program.name) });

@@ -3,13 +3,12 @@ import { openSync } from "node:fs";
 import { resolve } from "node:path";
 import { StrataError } from "../../../kit/errors.ts";
 import type { Platform } from "../../../platform/platform.ts";
-import { isProcessAlive } from "../../../platform/processes.ts";
 import type { OptionValues } from "../../options/option-table.ts";
 import { ownProgram } from "../child.ts";
 import { layout } from "../cluster-file.ts";
 import { DevClient } from "../control-api.ts";
 import type { DIRECTORY_OPTIONS, START_OPTIONS } from "../dev-options.ts";
-import { killTree } from "../process-tree.ts";
+import { isRunning, killTree } from "../process-tree.ts";
 import { supervisorPid } from "../supervise.ts";
 import { printStatus } from "./status.ts";
 
@@ -54,7 +53,7 @@ export async function stopCluster(values: OptionValues<typeof DIRECTORY_OPTIONS>
   }
   await (await DevClient.of(directory, platform)).stop();
   const deadlineMs = platform.clock.monotonicMs() + STOP_TIMEOUT_MS;
-  while (isProcessAlive(pid) && (await supervisorPid(platform, directory)) !== null) {
+  while ((await isRunning(pid)) && (await supervisorPid(platform, directory)) !== null) {
     if (platform.clock.monotonicMs() > deadlineMs) throw new StrataError("retry", "stop-timeout", `the cluster has not stopped yet; see ${layout(directory).logFile}`);
     await platform.clock.sleep(POLL_MS);
   }

@@ -14,7 +14,8 @@ import { branchTree } from "./branch.ts";
 export function printStatus(status: DevStatus): void {
   console.log(`PostgreSQL ${status.pgVersion}, tenant ${status.tenantId}`);
   console.log(`processes: ${Object.entries(status.processes).map(([name, pid]) => `${name} ${pid ?? "(down)"}`).join(", ")}`);
-  for (const line of branchTree(status.branches)) console.log(`branch ${line}`);
+  console.log("branches:");
+  for (const line of branchTree(status.branches)) console.log(`  ${line}`);
   for (const { name, branch, url, running } of status.endpoints) console.log(`endpoint ${name} on ${branch}: ${running ? url : "stopped"}`);
 }
 
