@@ -11,13 +11,15 @@ import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { freePort } from "../platform/free-port.ts";
 import type { Platform } from "../platform/platform.ts";
-import { type PostgresBinaries, type PostgresUser, findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
+import { type PostgresBinaries, type PostgresUser, canReach, findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
 import { type PostgresProcess, startPostgres, stopStalePostgres } from "../platform/postgres-process.ts";
+import { platformTemporaryDirectory } from "../platform/temporary-directory.ts";
 import { fetchBaseBackup } from "./base-backup/fetch.ts";
 import { type Start, writeStarter } from "./base-backup/starter.ts";
 import { type ComputeConfig, DEFAULT_SHUTDOWN_TIMEOUT_MS, DEFAULT_SUPERUSER } from "./config.ts";
 import { type ComputeHttp, serveComputeHttp } from "./http/server.ts";
 import { forcedSettings, writeConfiguration } from "./postgres-process/settings.ts";
+import { PostgresLog } from "./postgres-process/postgres-log.ts";
 import { type SocketDirectory, makeSocketDirectory } from "../platform/socket-directory.ts";
 import type { ProposerIdentity } from "./proposer/core-types.ts";
 import { Proposer } from "./proposer/proposer.ts";
@@ -98,6 +100,18 @@ interface Running {
   readonly fetchedBytes: number;
 }
 
+/**
+ * `pgdata` below our directory; or, when the account PostgreSQL runs as cannot get there (we are root, and it lies below
+ * a home directory), a place of the same compute among the temporary files. The directory is disposable either way.
+ */
+async function chooseDirectory({ config, user, log }: StartContext): Promise<string> {
+  const beside = `${config.dataDirectory}/pgdata`;
+  if (await canReach(user, beside)) return beside;
+  const elsewhere = `${platformTemporaryDirectory()}/strata-compute-${Bun.hash(config.dataDirectory).toString(16)}`;
+  log.info("PostgreSQL's account cannot reach the data directory: using a temporary one", { dataDirectory: config.dataDirectory, used: elsewhere });
+  return elsewhere;
+}
+
 class ComputeStarter {
   readonly #context: StartContext;
 
@@ -121,7 +135,7 @@ class ComputeStarter {
 
   async #attempt(): Promise<Running> {
     const { config, platform, log, state } = this.#context;
-    const directory = `${config.dataDirectory}/pgdata`;
+    const directory = await chooseDirectory(this.#context);
     await stopStalePostgres(directory);
     const settledLsn = await state.step("settle_log", () => this.#settle());
     await platform.files.removeTree(directory);
@@ -160,6 +174,7 @@ class ComputeStarter {
   /** PostgreSQL and proposer, started together; both are gone again when this throws. */
   async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes">> {
     const { config, platform, log, binaries, user } = this.#context;
+    const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
     const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
     const port = config.pgPort === 0 ? freePort() : config.pgPort;
     const proposer = new Proposer({
@@ -174,12 +189,13 @@ class ComputeStarter {
       postgres = await startPostgres({
         binaries, user, dataDirectory: directory, listenAddresses: config.listenHost ?? "127.0.0.1", port, socketDirectory: socket.path,
         settings: { ...forcedSettings({ user: config.settings ?? {} }), unix_socket_permissions: "0700" },
-        onLogLine: (line) => log.debug("postgres", { line }),
+        onLogLine: (line) => postgresLog.add(line),
       });
+      void postgres.exited.then(() => postgresLog.close());
       await electedInTime(proposer, platform);
       return { postgres, proposer, socket, start };
     } catch (error) {
-      await postgres?.stop("immediate");
+      await (postgres === null ? postgresLog.close() : postgres.stop("immediate"));
       await proposer.close();
       await socket.remove();
       throw error;

@@ -143,6 +143,17 @@ export async function giveTo(user: PostgresUser | null, path: string): Promise<v
   }
 }
 
+/** Whether `user` may go through every directory above `path`; always for null, which is ourselves. */
+export async function canReach(user: PostgresUser | null, path: string): Promise<boolean> {
+  if (user === null) return true;
+  for (let directory = dirname(resolve(path)); ; directory = dirname(directory)) {
+    const { uid, gid, mode } = await stat(directory);
+    const shift = uid === user.uid ? 6 : gid === user.gid ? 3 : 0;
+    if (((mode >>> shift) & 1) === 0) return false;
+    if (directory === dirname(directory)) return true;
+  }
+}
+
 /**
  * The same binaries where `user` can run them: a package below a directory closed to others (root's home, say) is
  * copied once to the temporary directory.

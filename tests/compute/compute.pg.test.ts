@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
@@ -103,6 +103,16 @@ describe("a compute", () => {
     const second = await start(config("after"));
     await second.sql`insert into t select g, repeat('y', 200) from generate_series(1, 10000) g`;
     expect((await size(second.sql)) / before).toBeLessThan(1.05);
+  }, 60_000);
+
+  test("runs where only root may go, its PostgreSQL elsewhere", async () => {
+    const { config } = await storage(17);
+    const closed = join(base, "closed");
+    await mkdir(closed, { mode: 0o700 });
+    const { compute, sql } = await start({ ...config("x"), dataDirectory: join(closed, "compute") });
+    await sql`create table t (id int)`;
+    await compute.stop();
+    expect(await Bun.file(join(closed, "compute/postgres.log")).text()).toContain("database system is shut down");
   }, 60_000);
 
   test("one safekeeper down: commits go on; two down: they wait, and go on when one returns", async () => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { chmod, mkdtemp, mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type PostgresUser, findPostgresBinaries, initdb, resolvePostgresUser } from "../../src/platform/postgres-binaries.ts";
+import { type PostgresUser, canReach, findPostgresBinaries, initdb, resolvePostgresUser } from "../../src/platform/postgres-binaries.ts";
 import { startPostgres } from "../../src/platform/postgres-process.ts";
 
 async function withDirectory(body: (directory: string, user: PostgresUser | null) => Promise<void>): Promise<void> {
@@ -29,6 +29,18 @@ describe("binaries", () => {
     });
     const { binDirectory } = await findPostgresBinaries({ major: 16 });
     await expect(findPostgresBinaries({ major: 17, binDirectory })).rejects.toMatchObject({ code: "postgres-version-mismatch", message: expect.stringContaining("PostgreSQL 16") });
+  });
+});
+
+describe("reach", () => {
+  test("a closed directory on the way is noticed", async () => {
+    await withDirectory(async (directory) => {
+      const stranger = { uid: 54_321, gid: 54_321 };
+      expect(await canReach(stranger, join(directory, "x"))).toBe(true);
+      await mkdir(join(directory, "closed"), { mode: 0o700 });
+      expect(await canReach(stranger, join(directory, "closed", "x"))).toBe(false);
+      expect(await canReach(null, join(directory, "closed", "x"))).toBe(true);
+    });
   });
 });
 

@@ -14,6 +14,11 @@ import type { NetworkPlatform, SafekeeperAddress, TimelineConnection } from "./s
 import { SafekeeperLink } from "./safekeeper-link.ts";
 
 const HEARTBEAT_MS = 1_000;
+/**
+ * A new commit position travels with the next append; only when there is none within this time is it sent alone. Commits do
+ * not wait for it, readers of the safekeepers do.
+ */
+const SPREAD_COMMIT_MS = 5;
 
 export interface CandidacyOptions extends Omit<CoreOptions, "slots"> {
   readonly safekeepers: readonly SafekeeperAddress[];
@@ -22,6 +27,8 @@ export interface CandidacyOptions extends Omit<CoreOptions, "slots"> {
   readonly log: Logger;
   /** WAL of the local server; null when there is none (settling). */
   readonly localWal: LocalWal | null;
+  /** Local WAL that the quorum needs is gone for good. */
+  readonly onWalLost?: (error: StrataError) => void;
   /** Every effect that is not about connections. */
   readonly onEffect: (effect: CoreEffect) => void;
 }
@@ -35,6 +42,7 @@ export class Candidacy {
   readonly #abort = new AbortController();
   readonly #donors = new Map<number, DonorWal>();
   #heartbeat: Timer | null = null;
+  #spreading: Timer | null = null;
 
   constructor(options: CandidacyOptions) {
     this.#options = options;
@@ -79,6 +87,7 @@ export class Candidacy {
   async close(): Promise<void> {
     this.#abort.abort();
     this.#heartbeat?.cancel();
+    this.#spreading?.cancel();
     for (const donor of this.#donors.values()) donor.close();
     this.wake();
     await Promise.all(this.#running);
@@ -94,7 +103,6 @@ export class Candidacy {
   }
 
   #carryOut(effects: readonly CoreEffect[]): void {
-    let streams = false;
     for (const effect of effects) {
       if (this.#abort.signal.aborted) return;
       switch (effect.kind) {
@@ -112,14 +120,22 @@ export class Candidacy {
           this.#options.onEffect(effect);
           break;
         case "committed":
-          streams = true;
+          this.#spreadCommit();
           this.#options.onEffect(effect);
           break;
         default:
           this.#options.onEffect(effect);
       }
     }
-    if (streams) this.wake();
+  }
+
+  #spreadCommit(): void {
+    if (this.#options.mode.kind === "sync") this.wake();
+    else this.#spreading ??= this.#options.platform.clock.after(SPREAD_COMMIT_MS, () => {
+      this.#spreading = null;
+      this.core.spreadCommit();
+      this.wake();
+    });
   }
 
   #logElection(election: Election): void {
@@ -137,6 +153,7 @@ export class Candidacy {
     const { election } = this.core;
     const address = this.#donorFor(slot, lsn);
     if (election === null || address === null) {
+      this.#checkLost(lsn);
       throw new StrataError("unavailable", "no-donor", `WAL at ${lsnToString(lsn)} is neither here nor on a safekeeper we are connected to`);
     }
     let donor = this.#donors.get(slot);
@@ -145,6 +162,15 @@ export class Candidacy {
       this.#donors.set(slot, donor);
     }
     return await donor.read(address, lsn, maxBytes);
+  }
+
+  /** WAL that no safekeeper was ever known to have, and the local server has removed: commits cannot go on. */
+  #checkLost(lsn: Lsn): void {
+    const { localWal, onWalLost, safekeepers } = this.#options;
+    if (localWal === null || lsn >= localWal.endLsn || lsn < this.core.commitLsn) return;
+    if (safekeepers.some((_, slot) => this.core.slotStatus(slot).flushLsn > lsn)) return;
+    const message = `the local server has removed WAL at ${lsnToString(lsn)}, which no quorum has: safekeepers were away for too much WAL`;
+    onWalLost?.(new StrataError("unavailable", "wal-removed", message));
   }
 
   #closeDonor(slot: number): void {

@@ -33,7 +33,9 @@ interface Slot {
   flushLsn: Lsn;
   /** What it has persisted as committed. */
   commitLsn: Lsn;
-  /** Has something to learn even if there is no WAL for it. */
+  /** The commit position last sent to it. */
+  toldCommitLsn: Lsn;
+  /** Is to be sent our positions even if there is no WAL for it. */
   heartbeatDue: boolean;
 }
 
@@ -58,7 +60,7 @@ export class ProposerCore {
     this.#configuration = options.configuration;
     this.#availableLsn = options.mode.kind === "run" ? options.mode.availableLsn : 0;
     this.#slots = Array.from({ length: options.slots }, () => ({
-      state: "offline", nodeId: null, vote: null, sentLsn: 0, flushLsn: 0, commitLsn: 0, heartbeatDue: false,
+      state: "offline", nodeId: null, vote: null, sentLsn: 0, flushLsn: 0, commitLsn: 0, toldCommitLsn: 0, heartbeatDue: false,
     }));
   }
 
@@ -113,6 +115,11 @@ export class ProposerCore {
     for (const slot of this.#slots) slot.heartbeatDue = true;
   }
 
+  /** Whoever has not heard of the latest commit position from an append is to be told it. */
+  spreadCommit(): void {
+    for (const slot of this.#slots) if (slot.toldCommitLsn < this.#commitLsn) slot.heartbeatDue = true;
+  }
+
   received(slot: number, message: AcceptorMessage): readonly CoreEffect[] {
     if (this.#phase === "dead") return [];
     const at = this.#at(slot);
@@ -151,6 +158,7 @@ export class ProposerCore {
     invariant(endLsn <= this.#availableLsn, "WAL is sent that the server has not flushed");
     at.sentLsn = endLsn;
     at.heartbeatDue = false;
+    at.toldCommitLsn = this.#commitLsn;
     const { generation } = this.#configuration;
     return { kind: "append", generation, term: this.#term, beginLsn, endLsn, commitLsn: this.#commitLsn, truncateLsn: this.#truncateLsn, walData };
   }
@@ -280,6 +288,7 @@ export class ProposerCore {
     // What it acknowledged on an earlier connection it may have lost since, with its disk.
     at.flushLsn = Math.min(at.flushLsn, startStreamingAt);
     at.heartbeatDue = true;
+    at.toldCommitLsn = 0;
     this.#send(slot, { kind: "elected", generation: this.#configuration.generation, term: this.#term, startStreamingAt, termHistory: election.history });
     this.#effects.push({ kind: "stream", slot });
   }
@@ -311,7 +320,7 @@ export class ProposerCore {
     const commitLsn = quorumLsn(this.#configuration, this.#slots, (slot) => (slot.flushLsn >= start ? slot.flushLsn : 0));
     if (commitLsn > this.#commitLsn) {
       this.#commitLsn = commitLsn;
-      this.heartbeat();
+      if (this.#mode.kind === "sync") this.spreadCommit();
       this.#effects.push({ kind: "committed", lsn: commitLsn });
     }
     const truncateLsn = Math.min(this.#commitLsn, commonLsn(this.#configuration, this.#slots, (slot) => slot.flushLsn));

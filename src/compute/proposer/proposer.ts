@@ -62,6 +62,7 @@ export class Proposer {
   #campaigns = 0;
   #releasedLsn: Lsn;
   #releasing = false;
+  #hasFailed = false;
   #pageserverFeedback: PageserverFeedback | null = null;
 
   constructor(options: ProposerOptions) {
@@ -142,6 +143,7 @@ export class Proposer {
       identity, safekeepers, platform, log, configuration, localWal: this.#wal,
       mode: { kind: "run", startLsn, availableLsn: this.#wal.endLsn, previousTerm: this.#electedTerm },
       onEffect: (effect) => this.#onEffect(effect),
+      onWalLost: (error) => this.#fail(error),
       ...(authToken === undefined ? {} : { authToken }),
     });
     return candidacy;
@@ -221,6 +223,8 @@ export class Proposer {
   }
 
   #fail(error: StrataError): void {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
     this.#options.log.error("proposer is fenced: its PostgreSQL cannot commit any more", { error });
     this.#elected.reject(error);
     this.#elected.promise.catch(() => {});
