@@ -37,6 +37,7 @@ import type { WalStoreMetrics } from "./wal-store-metrics.ts";
 
 /** Bytes kept in memory before they are handed to the file, flushed or not. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
+const LARGE_PIECE_BYTES = 64 * 1024;
 const ONE_BYTE = new Uint8Array(1);
 
 export interface WalStoreOptions {
@@ -223,15 +224,18 @@ export class WalStore implements LogView {
   async #writeOut(): Promise<void> {
     const { metrics, geometry } = this.#options;
     while (this.#bufferedBytes > 0) {
-      const bytes = this.#buffered.length === 1 ? this.#buffered[0] : concatBytes(this.#buffered);
+      // Small pieces share one write; a large one is worth its own, without a copy.
+      const alone = this.#buffered.length === 1 || this.#buffered[0].length >= LARGE_PIECE_BYTES;
+      const bytes = alone ? this.#buffered[0] : concatBytes(this.#buffered);
+      const others = alone ? this.#buffered.slice(1) : [];
       const lsn = this.#writeLsn - this.#bufferedBytes;
       const segmentEnd = (segmentOf(lsn, geometry.segmentSize) + 1) * geometry.segmentSize;
       const part = bytes.subarray(0, Math.min(bytes.length, segmentEnd - lsn));
       const file = (this.#file ??= await this.#openForWriting(lsn, lsn % geometry.segmentSize === 0));
       await metrics.write(part.length, () => file.write(part, lsn % geometry.segmentSize));
       const rest = bytes.subarray(part.length);
-      this.#buffered = rest.length === 0 ? [] : [rest];
-      this.#bufferedBytes = rest.length;
+      this.#buffered = rest.length === 0 ? others : [rest, ...others];
+      this.#bufferedBytes -= part.length;
       if (lsn + part.length === segmentEnd) await this.#completeSegment(file, segmentEnd);
     }
   }

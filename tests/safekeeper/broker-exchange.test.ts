@@ -1,0 +1,86 @@
+/** Two safekeepers and a broker, all real. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startBroker, type RunningBroker } from "../../src/broker/broker.ts";
+import { BROKER_DEFAULTS } from "../../src/broker/config.ts";
+import { connectBroker } from "../../src/broker/api/client.ts";
+import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../src/broker/api/messages.ts";
+import { lsnToString } from "../../src/kit/lsn.ts";
+import { SAFEKEEPER_DEFAULTS } from "../../src/safekeeper/config.ts";
+import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
+import { testLogger } from "../support/test-logger.ts";
+import { platform, ProposerDriver } from "./support/driver.ts";
+import { MIB, SampleWal } from "./support/sample-wal.ts";
+
+const ID = { tenantId: "11111111111111111111111111111111", timelineId: "22222222222222222222222222222222" };
+const START = 5 * MIB + 3 * 8192 + 1000;
+
+let directory: string;
+let broker: RunningBroker;
+const safekeepers: RunningSafekeeper[] = [];
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), "strata-gossip-"));
+  broker = await startBroker({ ...BROKER_DEFAULTS, listenPort: 0 }, { platform, log: testLogger(), version: "test" });
+});
+afterEach(async () => {
+  for (const safekeeper of safekeepers.splice(0)) await safekeeper.stop();
+  await broker.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+const endpoint = (): string => `http://127.0.0.1:${broker.port}`;
+
+async function start(nodeId: number): Promise<RunningSafekeeper> {
+  const anyPort = { host: "127.0.0.1", port: 0 };
+  const config = { ...SAFEKEEPER_DEFAULTS, dataDirectory: join(directory, String(nodeId)), nodeId, pgAddress: anyPort, httpAddress: anyPort, brokerEndpoint: endpoint(), availabilityZone: "az-1" };
+  const safekeeper = await startSafekeeper(config, { platform, log: testLogger() });
+  safekeepers.push(safekeeper);
+  return safekeeper;
+}
+
+async function push(safekeeper: RunningSafekeeper, wal: SampleWal, commitLsn: number): Promise<ProposerDriver> {
+  const proposer = await ProposerDriver.connect({ port: safekeeper.pgPort, ...ID });
+  await proposer.greet();
+  await proposer.requestVote(1);
+  proposer.elected([{ term: 1, lsn: START }], START);
+  proposer.append(wal, START, wal.endLsn, commitLsn);
+  await proposer.flushedTo(wal.endLsn);
+  return proposer;
+}
+
+async function eventually(condition: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    if (await condition()) return;
+    await Bun.sleep(50);
+  }
+  throw new Error("it did not come true within 5 s");
+}
+
+test("what is committed on one becomes known on the other, and a discovery request is answered", async () => {
+  const [one, two] = [await start(1), await start(2)];
+  const wal = new SampleWal(START).growTo(START + 30_000);
+  const first = await push(one, wal, wal.endLsn);
+  const second = await push(two, wal, START);
+  const status = async (safekeeper: RunningSafekeeper) => (await (await fetch(`http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`)).json()) as { commit_lsn: string; peers: { sk_id: number }[] };
+  await eventually(async () => (await status(two)).commit_lsn === lsnToString(wal.endLsn));
+  await eventually(async () => (await status(two)).peers.length === 2);
+  const client = connectBroker({ endpoint: endpoint() });
+  const abort = new AbortController();
+  const heard: BrokerMessage[] = [];
+  const listening = client.subscribe({ types: [MESSAGE_TYPE_TIMELINE_INFO, MESSAGE_TYPE_DISCOVERY_RESPONSE], timeline: ID }, (message) => heard.push(message), abort.signal).catch(() => undefined);
+  await eventually(async () => {
+    await client.publishOne({ type: "discovery-request", request: ID });
+    return heard.some((message) => message.type === "discovery-response" && message.response.safekeeperId === 2);
+  });
+  const infoOfOne = () => heard.find((message) => message.type === "timeline-info" && message.info.safekeeperId === 1);
+  await eventually(async () => infoOfOne() !== undefined);
+  expect(infoOfOne()).toMatchObject({ info: { ...ID, term: 1, lastLogTerm: 1, flushLsn: wal.endLsn, commitLsn: wal.endLsn, availabilityZone: "az-1", safekeeperConnstr: `127.0.0.1:${one.pgPort}` } });
+  abort.abort();
+  await listening;
+  client.close();
+  first.close();
+  second.close();
+}, 15_000);
