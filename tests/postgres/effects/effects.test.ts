@@ -118,7 +118,7 @@ test("any contents of any record give an effect or a typed error", () => {
     fc.array(numbers, { maxLength: 40 }).map((values) => values.reduce((writer, value) => writer.u32le(value), new ByteWriter()).finish()),
   );
   fc.assert(
-    fc.property(fc.constantFrom<PgMajor>(14, 15, 16, 17, 18), managers, infos, mainData, (version, rmid, info, main) => {
+    fc.property(fc.record({ version: fc.constantFrom<PgMajor>(14, 15, 16, 17, 18), rmid: managers, info: infos, main: mainData }), ({ version, rmid, info, main }) => {
       if (rmid === RMGR.NEON && version === 14) return;
       try {
         decodeEffect(record({ version, rmid, info, mainData: main, blocks: [heapBlock(0, 1)] }));

@@ -96,7 +96,8 @@ describe("WAL written and read", () => {
     const cut = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 41, max: 20_000 }));
     const shapes = fc.array(recordShape, { minLength: 1, maxLength: 12 });
     check(
-      fc.property(version, startLsn, shapes, fc.array(cut, { minLength: 1, maxLength: 8 }), (pgVersion, start, recordShapes, cuts) => {
+      fc.property(fc.record({ pgVersion: version, start: startLsn, recordShapes: shapes, cuts: fc.array(cut, { minLength: 1, maxLength: 8 }) }), (input) => {
+        const { pgVersion, start, recordShapes, cuts } = input;
         const specs = recordShapes.map((shape) => specOf(pgVersion, shape));
         const written = write(pgVersion, start, specs);
         const decoder = new WalStreamDecoder(start, pgVersion, SEGMENT);
