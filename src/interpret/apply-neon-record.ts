@@ -46,13 +46,14 @@ export function vmTruncatePosition(heapBlocks: number): { block: number; byte: n
 }
 
 /**
- * Applies `record`, logged at `lsn` (its end), to `page`, which is changed in place.
+ * Applies `record`, logged at `lsn` (its end), to `page`, which is changed in place. Positional parameters on purpose:
+ * called once a record on the read path.
  *
  * Returns the page: `page` itself, except that a commit makes a clog page of 8192 bytes into a new array of 8200.
  * @throws StrataError corrupt `neon-record-mismatch` when the record does not belong to the key or the page
  */
 export function applyNeonRecord(key: Key, record: NeonRecord, page: Uint8Array, lsn: Lsn): Uint8Array {
-  if (page.length !== PAGE_SIZE && page.length !== CLOG_PAGE_WITH_TIMESTAMP_SIZE) throw mismatch(key, record, lsn, `the page has ${page.length} bytes`);
+  if (page.length !== PAGE_SIZE && page.length !== CLOG_PAGE_WITH_TIMESTAMP_SIZE) throw mismatch({ key, record, lsn }, `the page has ${page.length} bytes`);
   switch (record.type) {
     case "clear-visibility-map-flags":
       return clearVisibilityMapFlags({ key, record, page, lsn });
@@ -72,7 +73,7 @@ export function applyNeonRecord(key: Key, record: NeonRecord, page: Uint8Array, 
       setMembers({ key, record, page, lsn });
       return page;
     case "aux-file":
-      throw mismatch(key, record, lsn, "version 1 of aux files is not supported");
+      throw mismatch({ key, record, lsn }, "version 1 of aux files is not supported");
   }
 }
 
@@ -85,10 +86,10 @@ interface Application<R extends NeonRecord = NeonRecord> {
 
 function clearVisibilityMapFlags(a: Application<Extract<NeonRecord, { type: "clear-visibility-map-flags" }>>): Uint8Array {
   const { key, record, page, lsn } = a;
-  if (!isVmBlockKey(key)) throw mismatch(key, record, lsn, "not a page of a visibility map");
+  if (!isVmBlockKey(key)) throw mismatch({ key, record, lsn }, "not a page of a visibility map");
   for (const heapBlock of [record.newHeapBlock, record.oldHeapBlock]) {
     if (heapBlock === null) continue;
-    if (heapBlockToVmBlock(heapBlock) !== key.field6) throw mismatch(key, record, lsn, `heap block ${heapBlock} has its bits on another page`);
+    if (heapBlockToVmBlock(heapBlock) !== key.field6) throw mismatch({ key, record, lsn }, `heap block ${heapBlock} has its bits on another page`);
     const { byte, bit } = vmTruncatePosition(heapBlock);
     page[PAGE_HEADER_SIZE + byte] &= ~(record.flags << bit);
   }
@@ -98,9 +99,9 @@ function clearVisibilityMapFlags(a: Application<Extract<NeonRecord, { type: "cle
 
 function truncateVisibilityMap(a: Application<Extract<NeonRecord, { type: "truncate-visibility-map" }>>): Uint8Array {
   const { key, record, page, lsn } = a;
-  if (!isVmBlockKey(key)) throw mismatch(key, record, lsn, "not a page of a visibility map");
+  if (!isVmBlockKey(key)) throw mismatch({ key, record, lsn }, "not a page of a visibility map");
   const at = PAGE_HEADER_SIZE + record.truncByte;
-  if (at >= PAGE_SIZE || record.truncOffset > 7) throw mismatch(key, record, lsn, "position outside the page");
+  if (at >= PAGE_SIZE || record.truncOffset > 7) throw mismatch({ key, record, lsn }, "position outside the page");
   page.fill(0, at + 1, PAGE_SIZE);
   page[at] &= (1 << record.truncOffset) - 1;
   return page;
@@ -140,7 +141,7 @@ function setMembers(a: Application<Extract<NeonRecord, { type: "multixact-member
 function checkSlruPage(a: Application, kind: SlruKind, slruPage: number): void {
   const place = keyToSlruBlock(a.key);
   const matches = place.kind === kind && place.segment === Math.floor(slruPage / SLRU_SEGMENT_BLOCKS) && place.block === slruPage % SLRU_SEGMENT_BLOCKS;
-  if (!matches) throw mismatch(a.key, a.record, a.lsn, `it belongs to page ${slruPage} of ${kind}`);
+  if (!matches) throw mismatch(a, `it belongs to page ${slruPage} of ${kind}`);
 }
 
 /** pd_upper of 0: PageIsNew. */
@@ -154,6 +155,7 @@ function setPageLsn(page: Uint8Array, lsn: Lsn): void {
   view.setUint32(4, lsnLow(lsn), true);
 }
 
-function mismatch(key: Key, record: NeonRecord, lsn: Lsn, reason: string): StrataError {
+function mismatch(at: { readonly key: Key; readonly record: NeonRecord; readonly lsn: Lsn }, reason: string): StrataError {
+  const { key, record, lsn } = at;
   return new StrataError("corrupt", "neon-record-mismatch", `${record.type} at ${lsnToString(lsn)} cannot be applied to ${keyToHex(key)}: ${reason}`);
 }

@@ -33,6 +33,7 @@ export const RELATION_SIZE_PREFIX = 0x61;
 export const AUX_KEY_PREFIX = 0x62;
 export const REPL_ORIGIN_KEY_PREFIX = 0x63;
 
+/** Positional parameters on purpose: six numbers in the order of the key's bytes. */
 function key(field1: number, field2: number, field3: number, field4: number, field5: number, field6: number): Key {
   return { field1, field2, field3, field4, field5, field6 };
 }

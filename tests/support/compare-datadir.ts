@@ -52,8 +52,8 @@ function neverLogged(pages: Uint8Array, fork: number): boolean {
   return pages.every((byte, at) => byte === 0 || (fork === VM_FORK && at % PAGE_SIZE < 24));
 }
 
-async function compareFork(result: Comparison, reader: DatadirReader, fork: { rel: RelTag; segments: string[] }, directory: string): Promise<void> {
-  const { rel } = fork;
+async function compareFork(result: Comparison, reader: DatadirReader, fork: { rel: RelTag; segments: string[]; directory: string }): Promise<void> {
+  const { rel, directory } = fork;
   const theirs = Buffer.concat(fork.segments.map((name) => readFileSync(join(directory, name))));
   const theirBlocks = theirs.length / PAGE_SIZE;
   if (!(await reader.relExists(rel))) {
@@ -82,7 +82,7 @@ async function compareDatabase(result: Comparison, reader: DatadirReader, databa
   for (const fork of relationForks(names, spcOid, dbOid)) {
     onDisk.add(relTagToString(fork.rel));
     if (fork.rel.fork === FSM_FORK || (unlogged.has(fork.rel.relNumber) && fork.rel.fork !== INIT_FORK)) continue;
-    await compareFork(result, reader, fork, directory);
+    await compareFork(result, reader, { ...fork, directory });
   }
   for (const rel of await reader.listRels(spcOid, dbOid)) {
     if (rel.fork === MAIN_FORK && !onDisk.has(relTagToString(rel))) result.differences.push(`${relTagToString(rel)} should not exist`);

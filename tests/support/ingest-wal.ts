@@ -20,6 +20,7 @@ import { type ApplyRecord, NaiveTimelineStore } from "./naive-timeline-store.ts"
 /** Redo through the dispatcher, for stores that keep whole records. */
 export function redoWith(version: PgMajor): ApplyRecord {
   const record = new WalRecord();
+  // Positional parameters on purpose: the store's.
   return (key, value, page, lsn) => {
     decodeRecord(value.record, version, record, { checkCrc: false });
     for (let id = 0; id < record.blockCount; id++) {

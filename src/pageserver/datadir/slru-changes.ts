@@ -82,8 +82,9 @@ export class SlruChanges {
     this.#to.putImage(slruSegmentSizeKey(kind, segment), encodeBlockCount(block + 1));
   }
 
-  async putPage(kind: SlruKind, segment: number, block: number, image: Uint8Array): Promise<void> {
+  async putPage(page: SlruPage, image: Uint8Array): Promise<void> {
     if (!this.#here) return;
+    const { kind, segment, block } = page;
     await this.#ensure(kind, segment, block);
     this.#to.putImage(slruBlockKey(kind, segment, block), image);
   }
@@ -107,7 +108,7 @@ export class SlruChanges {
     }
     let image: Uint8Array = new Uint8Array(PAGE_SIZE);
     for (const record of records) image = applyNeonRecord(key, record, image, this.#to.lsn);
-    await this.putPage(kind, segment, block, image);
+    await this.putPage(page, image);
   }
 
   async drop(kind: SlruKind, segment: number): Promise<void> {

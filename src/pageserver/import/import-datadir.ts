@@ -145,7 +145,7 @@ class Importer {
       const blocks = await this.#fileBlocks(`${directory}/${name}`);
       if (blocks > SLRU_SEGMENT_BLOCKS) throw new StrataError("corrupt", "long-segment", `${directory}/${name} has ${blocks} pages`);
       await this.#pages(`${directory}/${name}`, blocks, (_, page) => pages.push(page));
-      for (let block = 0; block < pages.length; block++) await this.#modification.slrus.putPage(kind, segment, block, pages[block]);
+      for (let block = 0; block < pages.length; block++) await this.#modification.slrus.putPage({ kind, segment, block }, pages[block]);
     }
   }
 

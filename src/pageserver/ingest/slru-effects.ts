@@ -101,8 +101,7 @@ export class PreInitializedPage {
       return;
     }
     const kind = effect.kind === "clog-zero-page" ? "clog" : effect.kind === "multixact-zero-offsets-page" ? "multixact-offsets" : "multixact-members";
-    const { segment, block } = slruPage(kind, effect.page);
-    await slrus.putPage(kind, segment, block, new Uint8Array(PAGE_SIZE));
+    await slrus.putPage(slruPage(kind, effect.page), new Uint8Array(PAGE_SIZE));
   }
 }
 

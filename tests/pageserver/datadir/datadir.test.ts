@@ -60,7 +60,7 @@ describe("datadir", () => {
     const { datadir, modification } = await emptyTimeline();
     modification.beginRecord(0x200, 0x300);
     await modification.relations.extend(rel, 2, never);
-    await modification.slrus.putPage("clog", 0, 1, new Uint8Array(8192));
+    await modification.slrus.putPage({ kind: "clog", segment: 0, block: 1 }, new Uint8Array(8192));
     await modification.twoPhase.put(77n, utf8("state"));
     await modification.commit();
     const space = await keySpaceAt(datadir.at(0x300, context), true);
@@ -91,7 +91,7 @@ describe("datadir", () => {
   test("two records on one SLRU page in one WAL record", async () => {
     const { datadir, modification } = await emptyTimeline();
     modification.beginRecord(0x200, 0x300);
-    await modification.slrus.putPage("multixact-offsets", 0, 0, new Uint8Array(8192));
+    await modification.slrus.putPage({ kind: "multixact-offsets", segment: 0, block: 0 }, new Uint8Array(8192));
     modification.beginRecord(0x300, 0x400);
     const place = { kind: "multixact-offsets" as const, segment: 0, block: 0 };
     await modification.slrus.putRecords(place, [
