@@ -19,6 +19,7 @@ import { safekeeperHttpApp } from "./http/routes.ts";
 import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
 import { SafekeeperPgHandler } from "./pg-handler.ts";
 import { maintain } from "./timeline/maintenance.ts";
+import { recoverFromPeer } from "./timeline/recovery.ts";
 import type { Timeline, TimelineContext } from "./timeline/timeline.ts";
 import { Timelines } from "./timeline/timelines.ts";
 
@@ -39,6 +40,7 @@ export interface RunningSafekeeper {
 }
 
 const MAINTENANCE_INTERVAL_MS = 300;
+const RECOVERY_INTERVAL_MS = 2000;
 const LOCK_FILE = "safekeeper.pid";
 const ID_FILE = "safekeeper.id";
 const AUDIENCE = "safekeeper";
@@ -190,10 +192,34 @@ class Role {
       stop.abort();
       await maintenance;
     });
+    if (this.#config.peerRecovery) {
+      const recovery = this.#recoveryLoop(stop.signal);
+      undo.push(() => recovery);
+      undo.push(async () => stop.abort());
+    }
     const { brokerEndpoint } = this.#config;
     if (brokerEndpoint === null) return;
     const starting = this.#startBroker(brokerEndpoint);
     undo.push(async () => (await starting)?.stop());
+  }
+
+  /** One timeline after another: a node that was away must not ask for everything at once. */
+  async #recoveryLoop(signal: AbortSignal): Promise<void> {
+    const { platform } = this.#deps;
+    const token = await this.#readText(this.#config.authTokenPath);
+    while (!signal.aborted) {
+      for (const timeline of this.timelines.all) {
+        if (signal.aborted || timeline.gate.isClosed) continue;
+        await timeline.gate
+          .run(() => recoverFromPeer(timeline, { platform, nodeId: this.#nodeId, token, signal }))
+          .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("recovery from a peer failed", { error }));
+      }
+      await platform.clock.sleep(RECOVERY_INTERVAL_MS, signal).catch(() => undefined);
+    }
+  }
+
+  async #readText(path: string | null): Promise<string | undefined> {
+    return path === null ? undefined : utf8ToString(await this.#deps.platform.files.readFile(path)).trim();
   }
 
   async #startBroker(endpoint: string): Promise<BrokerExchange | null> {
@@ -211,8 +237,7 @@ class Role {
 
   async #brokerClient(endpoint: string): Promise<BrokerClient> {
     const { authTokenPath, sslCaFile, brokerKeepaliveIntervalMs } = this.#config;
-    const read = async (path: string | null): Promise<string | undefined> => (path === null ? undefined : utf8ToString(await this.#deps.platform.files.readFile(path)).trim());
-    return connectBroker({ endpoint, token: await read(authTokenPath), caPem: await read(sslCaFile), keepaliveIntervalMs: brokerKeepaliveIntervalMs });
+    return connectBroker({ endpoint, token: await this.#readText(authTokenPath), caPem: await this.#readText(sslCaFile), keepaliveIntervalMs: brokerKeepaliveIntervalMs });
   }
 
   /** One round over all timelines after another. */

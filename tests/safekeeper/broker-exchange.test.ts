@@ -8,7 +8,7 @@ import { BROKER_DEFAULTS } from "../../src/broker/config.ts";
 import { connectBroker } from "../../src/broker/api/client.ts";
 import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../src/broker/api/messages.ts";
 import { lsnToString } from "../../src/kit/lsn.ts";
-import { SAFEKEEPER_DEFAULTS } from "../../src/safekeeper/config.ts";
+import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../src/safekeeper/config.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
 import { testLogger } from "../support/test-logger.ts";
 import { platform, ProposerDriver } from "./support/driver.ts";
@@ -33,9 +33,9 @@ afterEach(async () => {
 
 const endpoint = (): string => `http://127.0.0.1:${broker.port}`;
 
-async function start(nodeId: number): Promise<RunningSafekeeper> {
+async function start(nodeId: number, over: Partial<SafekeeperConfig> = {}): Promise<RunningSafekeeper> {
   const anyPort = { host: "127.0.0.1", port: 0 };
-  const config = { ...SAFEKEEPER_DEFAULTS, dataDirectory: join(directory, String(nodeId)), nodeId, pgAddress: anyPort, httpAddress: anyPort, brokerEndpoint: endpoint(), availabilityZone: "az-1" };
+  const config = { ...SAFEKEEPER_DEFAULTS, dataDirectory: join(directory, String(nodeId)), nodeId, pgAddress: anyPort, httpAddress: anyPort, brokerEndpoint: endpoint(), availabilityZone: "az-1", ...over };
   const safekeeper = await startSafekeeper(config, { platform, log: testLogger() });
   safekeepers.push(safekeeper);
   return safekeeper;
@@ -51,6 +51,9 @@ async function push(safekeeper: RunningSafekeeper, wal: SampleWal, commitLsn: nu
   return proposer;
 }
 
+const url = (safekeeper: RunningSafekeeper): string => `http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`;
+const status = async (safekeeper: RunningSafekeeper) => (await (await fetch(url(safekeeper))).json()) as { commit_lsn: string; flush_lsn: string; peers: { sk_id: number }[]; acceptor_state: unknown };
+
 async function eventually(condition: () => Promise<boolean>): Promise<void> {
   for (let tries = 0; tries < 100; tries++) {
     if (await condition()) return;
@@ -64,7 +67,6 @@ test("what is committed on one becomes known on the other, and a discovery reque
   const wal = new SampleWal(START).growTo(START + 30_000);
   const first = await push(one, wal, wal.endLsn);
   const second = await push(two, wal, START);
-  const status = async (safekeeper: RunningSafekeeper) => (await (await fetch(`http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`)).json()) as { commit_lsn: string; peers: { sk_id: number }[] };
   await eventually(async () => (await status(two)).commit_lsn === lsnToString(wal.endLsn));
   await eventually(async () => (await status(two)).peers.length === 2);
   const client = connectBroker({ endpoint: endpoint() });
@@ -84,3 +86,29 @@ test("what is committed on one becomes known on the other, and a discovery reque
   first.close();
   second.close();
 }, 15_000);
+
+test("a safekeeper that is behind fetches what it lacks from a peer, and drops what nobody else has", async () => {
+  const [ahead, behind] = [await start(1), await start(2, { peerRecovery: true })];
+  const wal = new SampleWal(START).growTo(START + 2 * MIB);
+  const early = await push(behind, wal, START);
+  early.close();
+  // The one ahead follows a leader of term 2 that had less of term 1 and went on differently.
+  const parting = wal.ends[100];
+  const other = new SampleWal(parting, { previousLsn: new Map(wal.records).get(parting) ?? 0, seed: 77 }).growTo(parting + 3 * MIB);
+  const proposer = await ProposerDriver.connect({ port: ahead.pgPort, ...ID });
+  await proposer.greet();
+  await proposer.requestVote(1);
+  proposer.elected([{ term: 1, lsn: START }], START);
+  proposer.append(wal, START, parting, START);
+  await proposer.flushedTo(parting);
+  await proposer.requestVote(2);
+  proposer.elected([{ term: 1, lsn: START }, { term: 2, lsn: parting }], parting);
+  proposer.append(other, parting, other.endLsn, other.endLsn);
+  await proposer.flushedTo(other.endLsn);
+  await eventually(async () => (await status(behind)).flush_lsn === lsnToString(other.endLsn));
+  await eventually(async () => (await status(behind)).commit_lsn === lsnToString(other.endLsn));
+  expect((await status(behind)).acceptor_state).toMatchObject({ term: 2, epoch: 2, term_history: [{ term: 1 }, { term: 2, lsn: lsnToString(parting) }] });
+  const digest = async (safekeeper: RunningSafekeeper): Promise<unknown> => (await fetch(`${url(safekeeper)}/digest?from_lsn=${lsnToString(START)}&until_lsn=${lsnToString(other.endLsn)}`)).json();
+  expect(await digest(behind)).toEqual(await digest(ahead));
+  proposer.close();
+}, 20_000);
