@@ -5,6 +5,7 @@
 import { invariant, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { type Key, KEY_MAX, KEY_MIN, type KeyRange, rangeContains } from "../../keyspace/key.ts";
+import { isSparseKey } from "../../keyspace/mapping.ts";
 import type { KeyQuery, StoredValue } from "./delta-layer.ts";
 import type { EphemeralFile } from "./ephemeral-file.ts";
 import { KeyIndex } from "./key-index.ts";
@@ -22,6 +23,8 @@ export class InMemoryLayer {
   readonly #index = new KeyIndex();
   #endLsn: Lsn | null = null;
   #maxLsn: Lsn = 0;
+  /** Few among millions: found without a look at all keys. */
+  readonly #sparseKeys: Key[] = [];
   #readers = 0;
   #discarded = false;
   /** Set while `discard` waits for the last reader. */
@@ -59,6 +62,7 @@ export class InMemoryLayer {
   put(entry: { readonly key: Key; readonly lsn: Lsn; readonly willInit: boolean; readonly bytes: Uint8Array }): void {
     invariant(this.#endLsn === null && entry.lsn >= this.startLsn, "values go to the open layer, at or above its start");
     const offset = this.#file.append(entry.bytes);
+    if (isSparseKey(entry.key) && this.#index.head(entry.key) < 0) this.#sparseKeys.push(entry.key);
     this.#index.add(entry.key, { lsn: entry.lsn, offset, length: entry.bytes.length, willInit: entry.willInit });
     this.#maxLsn = Math.max(this.#maxLsn, entry.lsn);
   }
@@ -66,6 +70,15 @@ export class InMemoryLayer {
   /** Undefined while there is room; else resolves when the disk has caught up. */
   drained(): Promise<void> | undefined {
     return this.#file.drained();
+  }
+
+  /**
+   * Forgets values above `lsn`, which were never readable: when the timeline ends in the middle of a record, which will
+   * come again. Something must be left.
+   */
+  truncateTo(lsn: Lsn): void {
+    invariant(this.#endLsn === null && this.startLsn <= lsn, "an open layer keeps its first value");
+    this.#maxLsn = Math.min(this.#maxLsn, lsn);
   }
 
   freeze(endLsn: Lsn): void {
@@ -105,17 +118,14 @@ export class InMemoryLayer {
     return results;
   }
 
-  /** Keys in `range` that have a version below `endLsn`, in no order. */
-  keysIn(range: KeyRange, endLsn: Lsn): Key[] {
-    const keys: Key[] = [];
-    for (let row = 0; row < this.#index.keyCount; row++) {
-      const key = this.#index.keyAt(row);
-      if (!rangeContains(range, key)) continue;
-      let at = this.#index.headOfRow(row);
+  /** Sparse keys in `range` that have a version below `endLsn`, in no order. */
+  sparseKeysIn(range: KeyRange, endLsn: Lsn): Key[] {
+    return this.#sparseKeys.filter((key) => {
+      if (!rangeContains(range, key)) return false;
+      let at = this.#index.head(key);
       while (at >= 0 && this.#index.lsns[at] >= endLsn) at = this.#index.older[at];
-      if (at >= 0) keys.push(key);
-    }
-    return keys;
+      return at >= 0;
+    });
   }
 
   /** Writes everything as an L0 delta layer. The caller syncs the directory. */
@@ -140,7 +150,7 @@ export class InMemoryLayer {
   #writeKey(row: number, values: Uint8Array, writer: DeltaLayerWriter): Promise<void> | undefined {
     const index = this.#index;
     const versions: number[] = [];
-    for (let at = index.headOfRow(row); at >= 0; at = index.older[at]) versions.push(at);
+    for (let at = index.headOfRow(row); at >= 0; at = index.older[at]) if (index.lsns[at] <= this.#maxLsn) versions.push(at);
     const key = index.keyAt(row);
     const entryOf = (at: number) => ({
       key,

@@ -36,6 +36,13 @@ export class LayerStack {
     this.#open = layer;
   }
 
+  /** Takes the open layer away, for a timeline that ends. */
+  takeOpen(): InMemoryLayer | null {
+    const layer = this.#open;
+    this.#open = null;
+    return layer;
+  }
+
   /** The open layer becomes the youngest frozen one. */
   freeze(endLsn: Lsn): void {
     const layer = this.#open;

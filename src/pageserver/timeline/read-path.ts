@@ -174,7 +174,7 @@ function mayLookAgain(error: unknown, read: KeyRead, layer: Layer | InMemoryLaye
 function takeDeltas(group: { reads: KeyRead[]; floors: Lsn[] }, found: readonly (readonly StoredValue[])[]): void {
   for (let i = 0; i < group.reads.length; i++) {
     const read = group.reads[i];
-    read.values.push(...found[i]);
+    for (const value of found[i]) read.values.push(value);
     read.done = found[i].length > 0 && found[i][found[i].length - 1].willInit;
     read.end = group.floors[i];
   }

@@ -33,7 +33,7 @@ async function collect(source: ReadSource, range: KeyRange, into: Collection): P
   const end = into.lsn + 1;
   // One synchronous look at all layers: what is compacted meanwhile keeps its content elsewhere, so read again then.
   const memory = [...stack.frozen, ...(stack.open === null ? [] : [stack.open])];
-  for (const layer of memory) for (const key of layer.keysIn(range, end)) into.found.set(keyToHex(key), key);
+  for (const layer of memory) for (const key of layer.sparseKeysIn(range, end)) into.found.set(keyToHex(key), key);
   for (const part of stack.map.partsOf(range)) {
     const imageLsn = stack.map.newestImageLsn(part.start, end);
     for (const layer of [...stack.map.layers()]) {

@@ -295,14 +295,23 @@ export class TimelineManager {
 
   // ---- Ending
 
-  /** @param options.flush everything ingested goes to object storage first */
-  async shutdown(options: { readonly flush: boolean }): Promise<void> {
+  /** @param options.flush everything ingested goes to object storage first, unless `signal` ends the wait */
+  async shutdown(options: { readonly flush: boolean; readonly signal?: AbortSignal }): Promise<void> {
     this.#stop.abort();
     const all = [...this.#timelines.values()];
     await Promise.all(all.map(({ maintenance }) => maintenance.stop()));
-    await Promise.all(all.map(({ timeline }) => timeline.shutdown(options.flush)));
+    await Promise.all(all.map((managed) => this.#shutdownTimeline(managed.timeline, options)));
     await Promise.allSettled(this.#deletions.values());
     this.#timelines.clear();
+  }
+
+  async #shutdownTimeline(timeline: Timeline, options: { readonly flush: boolean; readonly signal?: AbortSignal }): Promise<void> {
+    try {
+      await timeline.shutdown(options.flush, options.signal);
+    } catch (error) {
+      this.#deps.log.warn("timeline could not be flushed at shutdown; its WAL will come again", { timelineId: timeline.timelineId, error });
+      await timeline.shutdown(false);
+    }
   }
 }
 

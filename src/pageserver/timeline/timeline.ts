@@ -72,6 +72,8 @@ export class Timeline implements TimelineStore, ReadSource {
   #flushListener: (() => void) | null = null;
   /** Wakes ingest that waits for flush or compaction. */
   #room = Promise.withResolvers<void>();
+  /** Resolved at the next freeze. */
+  #frozen = Promise.withResolvers<void>();
   #broken: unknown = null;
   #timeoutCheck: Timer | null = null;
 
@@ -245,6 +247,8 @@ export class Timeline implements TimelineStore, ReadSource {
     this.stack.freeze(this.lastRecordLsn + 1);
     this.#lastFreezeLsn = this.lastRecordLsn;
     this.#freezeWanted = false;
+    this.#frozen.resolve();
+    this.#frozen = Promise.withResolvers<void>();
     this.#flushLoop.wake();
   }
 
@@ -258,10 +262,12 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#timeoutCheck = clock.after(Math.min(TIMEOUT_CHECK_MS, this.config.checkpointTimeoutMs), check);
   }
 
+  /** Values put beyond the last record are waited for: a layer ends between records. */
   async freezeAndFlush(): Promise<void> {
     this.#assertUsable();
     this.#freezeWanted = true;
     this.#maybeFreeze();
+    while (this.#freezeWanted) await abortable(this.#frozen.promise, this.#stop.signal);
     const newest = this.stack.frozen.at(-1);
     if (newest?.endLsn !== null && newest !== undefined) await this.#flushLoop.waitFlushed(newest.endLsn);
     else this.#advanceDiskConsistent(this.lastRecordLsn);
@@ -420,11 +426,23 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#broken ??= error;
   }
 
-  /** @param flush waits until all that was ingested is in object storage; false drops what is in memory */
-  async shutdown(flush: boolean): Promise<void> {
+  /** A record that was put in part has no end here: it will come again. */
+  async #forgetUnreadable(): Promise<void> {
+    const { open } = this.stack;
+    if (open === null || open.maxLsn <= this.lastRecordLsn) return;
+    if (open.startLsn <= this.lastRecordLsn) open.truncateTo(this.lastRecordLsn);
+    else await this.stack.takeOpen()?.discard();
+  }
+
+  /**
+   * @param flush waits until all that was ingested is in object storage; false drops what is in memory
+   * @param signal gives up that wait (the timeline still has to be shut down, without flush then)
+   */
+  async shutdown(flush: boolean, signal?: AbortSignal): Promise<void> {
     if (flush && this.#broken === null && !this.#stop.signal.aborted) {
+      await this.#forgetUnreadable();
       await this.freezeAndFlush();
-      await this.waitUploaded();
+      await this.waitUploaded(signal);
     }
     await this.stop();
     await this.remoteClient.shutdown();

@@ -142,6 +142,29 @@ describe("a timeline", () => {
     await manager.shutdown({ flush: false });
   });
 
+  test("a record put in part is flushed when it is whole, and forgotten at shutdown when it never is", async () => {
+    const manager = await fixture.attach(1);
+    const timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
+    await putText(timeline, 0x1000, [[block(1), "a"]]);
+    await timeline.put([{ key: block(1), lsn: 0x1010, value: { kind: "image", bytes: utf8("b") } }]);
+    expect(await text(timeline, block(1), 0x1000)).toBe("a");
+    const flushed = timeline.freezeAndFlush();
+    await timeline.put([{ key: block(2), lsn: 0x1010, value: { kind: "image", bytes: utf8("b2") } }]);
+    expect(timeline.diskConsistentLsn).toBe(0);
+    timeline.advance(0x1010, 0x1000);
+    await flushed;
+    expect(timeline.diskConsistentLsn).toBe(0x1010);
+    await putText(timeline, 0x1018, [[block(1), "c"]]);
+    await timeline.put([{ key: block(1), lsn: 0x1020, value: { kind: "image", bytes: utf8("half") } }]);
+    await manager.shutdown({ flush: true });
+    const again = await fixture.attach(2);
+    await again.loadTimelines();
+    expect(again.get(ROOT).lastRecordLsn).toBe(0x1018);
+    expect(await text(again.get(ROOT), block(1), 0x2000)).toBe("c");
+    expect(await text(again.get(ROOT), block(2), 0x2000)).toBe("b2");
+    await again.shutdown({ flush: false });
+  });
+
   test("waiting for an LSN ends with its arrival, a timeout or a cancellation", async () => {
     const manager = await fixture.attach(1);
     const timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
