@@ -35,6 +35,8 @@ const clusterSchema = z.object({
   pgVersion: z.union([z.literal(14), z.literal(15), z.literal(16), z.literal(17)]),
   pgBinDir: z.string().nullable(),
   databaseUrl: z.string().nullable(),
+  /** Lines of every endpoint's postgresql.conf. */
+  settings: z.record(z.string(), z.string()).default({}),
   tenantId: id,
   ports: z.object({
     control: port,

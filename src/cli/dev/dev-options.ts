@@ -1,6 +1,6 @@
 /** Options of the `dev` commands. */
-import { option } from "../options/option-table.ts";
-import { integer, optionalPath, pgMajor, text } from "../options/parsers.ts";
+import { option, repeatable } from "../options/option-table.ts";
+import { integer, optionalPath, pgMajor, setting, text } from "../options/parsers.ts";
 
 export const DIRECTORY_OPTIONS = {
   dir: option({ flag: "--dir <path>", help: "directory of the cluster", parse: text, default: ".strata" }),
@@ -12,6 +12,7 @@ export const START_OPTIONS = {
   pgBinDir: option({ flag: "--pg-bin-dir <path>", help: "PostgreSQL's binaries, if not those of the npm package", parse: optionalPath, default: null }),
   databaseUrl: option({ flag: "--database-url <url>", help: "the controller's database; a private PostgreSQL is started without it", parse: text, default: null }),
   safekeepers: option({ flag: "--safekeepers <count>", help: "of a new cluster", parse: integer(1, 7), default: 3 }),
+  setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of the endpoints' postgresql.conf, for a new cluster", parse: setting }),
   pageserverConfig: option({ flag: "--pageserver-config <toml>", help: "lines added to pageserver.toml", parse: text, default: "" }),
 };
 

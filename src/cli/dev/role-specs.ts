@@ -84,5 +84,6 @@ export function computeArgs(cluster: Cluster, directory: string, target: { endpo
     "--listen-http", `${HOST}:${endpoint.httpPort}`, "--pg-version", String(cluster.pgVersion), "--superuser", SUPERUSER,
   ];
   if (cluster.pgBinDir !== null) args.push("--pg-bin-dir", cluster.pgBinDir);
+  for (const [name, value] of Object.entries(cluster.settings)) args.push("--setting", `${name}=${value}`);
   return { name: `endpoint-${endpoint.name}`, args };
 }

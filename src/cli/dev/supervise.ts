@@ -27,6 +27,7 @@ function newCluster(values: OptionValues<typeof START_OPTIONS>, platform: Platfo
     pgVersion: values.pgVersion,
     pgBinDir: values.pgBinDir === null ? null : resolve(values.pgBinDir),
     databaseUrl: values.databaseUrl,
+    settings: Object.fromEntries(values.setting),
     tenantId: platform.random.bytes(16).toHex(),
     ports: {
       control: freePort(),

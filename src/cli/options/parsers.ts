@@ -43,3 +43,10 @@ export function oneOf<T extends string>(...allowed: readonly T[]): (value: strin
 export function pgMajor(value: string): 14 | 15 | 16 | 17 {
   return Number(oneOf("14", "15", "16", "17")(value)) as 14 | 15 | 16 | 17;
 }
+
+/** `name=value` of a postgresql.conf setting. */
+export function setting(value: string): readonly [string, string] {
+  const match = /^([a-z_][a-z0-9_.]*)=(.*)$/i.exec(value);
+  if (match === null) throw new StrataError("fix-input", "usage", `"${value}" is not of the form name=value`);
+  return [match[1] as string, match[2] as string];
+}

@@ -2,17 +2,9 @@
 import type { ComputeConfig } from "../../compute/config.ts";
 import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
 import { parseDuration } from "../../kit/humantime.ts";
-import { StrataError } from "../../kit/errors.ts";
 import { option, type OptionValues, repeatable, required } from "../options/option-table.ts";
-import { hostPort, oneOf, optionalPath, pgMajor, text } from "../options/parsers.ts";
+import { hostPort, oneOf, optionalPath, pgMajor, setting, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
-
-/** `name=value` of a postgresql.conf setting. */
-function setting(value: string): readonly [string, string] {
-  const match = /^([a-z_][a-z0-9_.]*)=(.*)$/i.exec(value);
-  if (match === null) throw new StrataError("fix-input", "usage", `"${value}" is not of the form name=value`);
-  return [match[1] as string, match[2] as string];
-}
 
 export const COMPUTE_OPTIONS = {
   ...COMMON_OPTIONS,

@@ -20,6 +20,7 @@ function startArguments(values: OptionValues<typeof START_OPTIONS>): string[] {
   const args = ["dev", "--dir", resolve(values.dir), "--pg-version", String(values.pgVersion), "--safekeepers", String(values.safekeepers)];
   if (values.pgBinDir !== null) args.push("--pg-bin-dir", values.pgBinDir);
   if (values.databaseUrl !== null) args.push("--database-url", values.databaseUrl);
+  for (const [name, value] of values.setting) args.push("--setting", `${name}=${value}`);
   if (values.pageserverConfig !== "") args.push("--pageserver-config", values.pageserverConfig);
   return args;
 }
