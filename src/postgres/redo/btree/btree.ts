@@ -61,7 +61,7 @@ function redoInsertPosting(page: Uint8Array, view: DataView, record: WalRecord, 
   const ref = blockRef(record, 0);
   const from = blockData(ref, 2 + TUPLE_HEADER_SIZE);
   const size = blockDataLength(ref) - 2;
-  swapPosting(page, view, { record, newTuple: from + 2, offsetNumber: offsetNumber - 1, index: record.view.getUint16(from, true) });
+  swapPosting(page, view, offsetNumber - 1, record.view.getUint16(from, true), record, from + 2);
   const at = insertItemSpace(page, view, offsetNumber, size);
   copyBytes(record.bytes, from + 2, page, at, size);
   copyBytes(displacedTid, 0, page, at, displacedTid.length);

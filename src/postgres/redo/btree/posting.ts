@@ -54,17 +54,17 @@ function postingOffset(view: DataView, at: number): number {
  * Splits the posting list of item `offsetNumber` (_bt_swap_posting): the new tuple's item pointer, at `newTuple` of the
  * record, takes place `index`, the ones behind it move up, and the last falls out into `displacedTid`.
  */
-export function swapPosting(page: Uint8Array, view: DataView, split: { record: WalRecord; newTuple: number; offsetNumber: number; index: number }): void {
-  const at = itemOffset(view, split.offsetNumber, TUPLE_HEADER_SIZE);
-  if (!isPosting(view, at)) corruptPage(`item ${split.offsetNumber} is no posting list`);
+export function swapPosting(page: Uint8Array, view: DataView, offsetNumber: number, index: number, record: WalRecord, newTuple: number): void {
+  const at = itemOffset(view, offsetNumber, TUPLE_HEADER_SIZE);
+  if (!isPosting(view, at)) corruptPage(`item ${offsetNumber} is no posting list`);
   const count = postingCount(view, at);
-  if (split.index < 1 || split.index >= count) corruptRecord(`a posting list of ${count} cannot be split at ${split.index}`);
+  if (index < 1 || index >= count) corruptRecord(`a posting list of ${count} cannot be split at ${index}`);
   const list = at + postingOffset(view, at);
-  const place = list + split.index * TID_SIZE;
+  const place = list + index * TID_SIZE;
   const last = list + (count - 1) * TID_SIZE;
   copyBytes(page, last, displacedTid, 0, TID_SIZE);
   page.copyWithin(place + TID_SIZE, place, last);
-  copyBytes(split.record.bytes, split.newTuple, page, place, TID_SIZE);
+  copyBytes(record.bytes, newTuple, page, place, TID_SIZE);
 }
 
 /** Writes the header of a tuple with `count` heap rows at `at`: a posting list, or a plain tuple when there is but one. */

@@ -66,7 +66,7 @@ function redoLeftHalf(page: Uint8Array, view: DataView, record: WalRecord, newSt
   const firstData = firstDataKey(view);
   startRebuild(page, view);
   if (firstRight > lineCount(oldView) + 1) corruptRecord(`first item on the right is ${firstRight} of ${lineCount(oldView)}`);
-  if (postingIndex !== 0) swapPosting(oldPage, oldView, { record, newTuple, offsetNumber: newItem - 1, index: postingIndex });
+  if (postingIndex !== 0) swapPosting(oldPage, oldView, newItem - 1, postingIndex, record, newTuple);
   append(page, view, record.bytes, at, highKeySize);
   for (let n = firstData; n < firstRight; n++) {
     if (newStaysLeft && n === newItem) appendNewTuple(page, view, record, newTuple, newSize, postingIndex !== 0);
