@@ -16,6 +16,7 @@
  * An option is u8 0, or u8 1 and the value. Source: the peer's pageserver_api value and record modules.
  */
 import { ByteReader, ByteWriter, utf8, utf8ToString } from "../kit/bytes.ts";
+import { copyBytes } from "../kit/copy.ts";
 import { StrataError } from "../kit/errors.ts";
 import type { NeonRecord, Value } from "./value.ts";
 
@@ -34,12 +35,12 @@ const RECORD_TYPES = [
 
 /** A new array, owned by the caller. */
 export function encodeValue(value: Value): Uint8Array {
-  if (value.kind === "image") return withHeader(value.bytes, IMAGE_HEADER_SIZE, () => {});
+  if (value.kind === "image") return withHeader(value.bytes, IMAGE_HEADER_SIZE);
   if (value.kind === "postgres") {
-    return withHeader(value.record, POSTGRES_HEADER_SIZE, (view) => {
-      view.setUint32(0, 1);
-      view.setUint8(8, value.willInit ? 1 : 0);
-    });
+    const bytes = withHeader(value.record, POSTGRES_HEADER_SIZE);
+    bytes[3] = 1;
+    bytes[8] = value.willInit ? 1 : 0;
+    return bytes;
   }
   const writer = new ByteWriter(64);
   writer.u32be(1).u32be(RECORD_TYPES.indexOf(value.record.type));
@@ -47,12 +48,15 @@ export function encodeValue(value: Value): Uint8Array {
   return writer.finish();
 }
 
-function withHeader(payload: Uint8Array, headerSize: number, fill: (view: DataView) => void): Uint8Array {
-  const bytes = new Uint8Array(headerSize + payload.length);
-  const view = new DataView(bytes.buffer);
-  fill(view);
-  view.setUint32(headerSize - 4, payload.length);
-  bytes.set(payload, headerSize);
+/** Room for a header that ends in the payload's length (its low 32 bits; no value is longer), then the payload. */
+function withHeader(payload: Uint8Array, headerSize: number): Uint8Array {
+  const length = payload.length;
+  const bytes = new Uint8Array(headerSize + length);
+  bytes[headerSize - 4] = length >>> 24;
+  bytes[headerSize - 3] = length >>> 16;
+  bytes[headerSize - 2] = length >>> 8;
+  bytes[headerSize - 1] = length;
+  copyBytes(payload, 0, bytes, headerSize, length);
   return bytes;
 }
 
