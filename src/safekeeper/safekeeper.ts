@@ -6,13 +6,16 @@
 import { isStrataError, StrataError } from "../kit/errors.ts";
 import { utf8, utf8ToString } from "../kit/bytes.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
+import type { TenantTimelineId } from "../broker/api/messages.ts";
 import { JwtAuth } from "../http/auth.ts";
 import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
+import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { servePg } from "../wire/serve.ts";
+import { WalBackup } from "./backup/wal-backup.ts";
 import { BrokerExchange } from "./broker-exchange.ts";
 import type { Address, SafekeeperConfig } from "./config.ts";
 import { safekeeperHttpApp } from "./http/routes.ts";
@@ -27,6 +30,8 @@ export interface SafekeeperDeps {
   readonly platform: Platform;
   readonly log: Logger;
   readonly version?: string;
+  /** Where WAL is backed up, `--remote-storage`; without it WAL stays on the safekeepers until the pageserver has it. */
+  readonly remoteStorage?: RemoteStorage;
 }
 
 export interface RunningSafekeeper {
@@ -40,6 +45,7 @@ export interface RunningSafekeeper {
 }
 
 const MAINTENANCE_INTERVAL_MS = 300;
+const BACKUP_INTERVAL_MS = 1000;
 const RECOVERY_INTERVAL_MS = 2000;
 const LOCK_FILE = "safekeeper.pid";
 const ID_FILE = "safekeeper.id";
@@ -110,6 +116,8 @@ class Role {
   readonly #registry = new Metrics();
   readonly #metrics: SafekeeperMetrics;
   readonly #context: TimelineContext;
+  readonly #backup: WalBackup | null;
+  readonly #backupStop = new AbortController();
   #endpoints: { readonly pg: string; readonly http: string };
   #nextConnectionId = 1;
 
@@ -120,7 +128,11 @@ class Role {
     this.#nodeId = nodeId;
     this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress) };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
+    const storage = config.disableWalBackup ? undefined : deps.remoteStorage;
+    const backup = storage === undefined ? null : new WalBackup({ storage, files: platform.files, config, metrics: this.#metrics, signal: this.#backupStop.signal });
+    this.#backup = backup;
     this.#context = {
+      ...(backup === null ? {} : { fetchSegment: (id: TenantTimelineId, segment: number, sizeBytes: number) => backup.fetch(id, segment, sizeBytes) }),
       nodeId, log, files: platform.files, clock: platform.clock, metrics: this.#metrics, sync: !config.noSync, heartbeatTimeoutMs: config.heartbeatTimeoutMs,
       endpoints: () => ({ ...this.#endpoints, availabilityZone: config.availabilityZone }),
     };
@@ -180,7 +192,8 @@ class Role {
       role: "safekeeper", log, metrics: this.#registry, version: version ?? "0", clock: platform.clock, random: platform.random,
       auth: jwt === null ? null : { jwt },
       timelines: this.timelines,
-      dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: false },
+      dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
+      deleteBackup: async (id) => this.#backup?.deleteAll(id),
     });
     return serveHttp(app, config.httpAddress);
   }
@@ -192,6 +205,12 @@ class Role {
       stop.abort();
       await maintenance;
     });
+    const backup = this.#backup;
+    if (backup !== null) {
+      const backingUp = this.#backupLoop(backup, stop.signal);
+      undo.push(() => backingUp);
+      undo.push(async () => (this.#backupStop.abort(), stop.abort()));
+    }
     if (this.#config.peerRecovery) {
       const recovery = this.#recoveryLoop(stop.signal);
       undo.push(() => recovery);
@@ -215,6 +234,20 @@ class Role {
           .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("recovery from a peer failed", { error }));
       }
       await platform.clock.sleep(RECOVERY_INTERVAL_MS, signal).catch(() => undefined);
+    }
+  }
+
+  async #backupLoop(backup: WalBackup, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps.platform;
+    while (!signal.aborted) {
+      for (const timeline of this.timelines.all) {
+        if (signal.aborted || timeline.gate.isClosed) continue;
+        await timeline.gate
+          .run(() => backup.backUp(timeline))
+          .then((uploaded) => uploaded > 0 && timeline.log.info("WAL backed up", { uploaded, backupLsn: timeline.acceptor.volatile.backupLsn }))
+          .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("WAL backup failed", { error }));
+      }
+      await clock.sleep(BACKUP_INTERVAL_MS, signal).catch(() => undefined);
     }
   }
 
@@ -245,7 +278,7 @@ class Role {
     const { clock } = this.#deps.platform;
     while (!signal.aborted) {
       for (const timeline of this.timelines.all) {
-        await maintain(timeline, { config: this.#config, metrics: this.#metrics, backupEnabled: false, nowMs: clock.monotonicMs() });
+        await maintain(timeline, { config: this.#config, metrics: this.#metrics, backupEnabled: this.#backup !== null, nowMs: clock.monotonicMs() });
       }
       await clock.sleep(MAINTENANCE_INTERVAL_MS, signal).catch(() => undefined);
     }

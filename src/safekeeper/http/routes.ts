@@ -14,6 +14,7 @@ import {
 } from "../api/http.ts";
 import { isMember } from "../api/membership.ts";
 import { lsnToString } from "../../kit/lsn.ts";
+import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Timelines } from "../timeline/timelines.ts";
 import { debugDump, type DumpContext } from "./debug-dump.ts";
 import { walDigest } from "./digest.ts";
@@ -22,6 +23,8 @@ import { presentStatus } from "./present.ts";
 export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly timelines: Timelines;
   readonly dump: DumpContext;
+  /** Removes a deleted timeline's objects. */
+  readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
 }
 
 const DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024;
@@ -73,7 +76,7 @@ function nodeRoutes(app: HttpApp, { timelines, dump }: SafekeeperHttpOptions): v
   );
 }
 
-function lifeRoutes(app: HttpApp, { timelines, clock }: SafekeeperHttpOptions): void {
+function lifeRoutes(app: HttpApp, { timelines, clock, deleteBackup }: SafekeeperHttpOptions): void {
   app.route(
     { method: "post", path: "/v1/tenant/timeline", summary: "Create a timeline", permission: NODE, body: timelineCreateSchema, responses: nothing },
     async ({ body }) => {
@@ -99,8 +102,10 @@ function lifeRoutes(app: HttpApp, { timelines, clock }: SafekeeperHttpOptions): 
       method: "delete", path: TIMELINE, summary: "Delete a timeline here", permission: ONE_TIMELINE, params: timelineParams,
       query: z.object({ only_local: booleanText.optional() }), responses: { 200: { description: "whether it was here", schema: deleteReplySchema } },
     },
-    async ({ params }) => {
-      const { existed } = await timelines.delete({ tenantId: params.tenant_id, timelineId: params.timeline_id });
+    async ({ params, query }) => {
+      const id = { tenantId: params.tenant_id, timelineId: params.timeline_id };
+      const { existed } = await timelines.delete(id);
+      if (query.only_local !== true) await deleteBackup(id);
       return jsonReply(200, { dir_existed: existed });
     },
   );
@@ -109,8 +114,9 @@ function lifeRoutes(app: HttpApp, { timelines, clock }: SafekeeperHttpOptions): 
       method: "delete", path: "/v1/tenant/:tenant_id", summary: "Delete all timelines of a tenant here", permission: ONE_TENANT, params: z.object({ tenant_id: tenantIdText }),
       query: z.object({ only_local: booleanText.optional() }), responses: { 200: { description: "by timeline id", schema: z.record(z.string(), deleteReplySchema) } },
     },
-    async ({ params }) => {
+    async ({ params, query }) => {
       const results = await timelines.deleteTenant(params.tenant_id);
+      for (const timelineId of query.only_local === true ? [] : results.keys()) await deleteBackup({ tenantId: params.tenant_id, timelineId });
       return jsonReply(200, Object.fromEntries([...results].map(([id, { existed }]) => [id, { dir_existed: existed }])));
     },
   );

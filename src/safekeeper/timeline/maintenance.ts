@@ -3,6 +3,7 @@
  * its being active kept up to date.
  * Source: the peer safekeeper/src/timeline_manager.rs.
  */
+import { backupIsBehind } from "../backup/wal-backup.ts";
 import type { SafekeeperConfig } from "../config.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
 import { segmentOf } from "../wal-store/segments.ts";
@@ -22,7 +23,7 @@ export async function maintain(timeline: Timeline, options: MaintenanceOptions):
   const leave = timeline.gate.enter();
   options.metrics.managerIterations.inc();
   try {
-    updateActive(timeline, options.metrics);
+    updateActive(timeline, options);
     if (shouldSave(timeline, options)) await timeline.save();
     await removeOldWal(timeline, options);
   } catch (error) {
@@ -32,12 +33,12 @@ export async function maintain(timeline: Timeline, options: MaintenanceOptions):
   }
 }
 
-function updateActive(timeline: Timeline, metrics: SafekeeperMetrics): void {
+function updateActive(timeline: Timeline, options: MaintenanceOptions): void {
   const { volatile } = timeline.acceptor;
-  const active = timeline.receivers.count.value > 0 || volatile.remoteConsistentLsn < volatile.commitLsn;
+  const active = timeline.receivers.count.value > 0 || volatile.remoteConsistentLsn < volatile.commitLsn || (options.backupEnabled && backupIsBehind(timeline));
   if (active === timeline.active) return;
   timeline.active = active;
-  metrics.managerActiveChanges.inc();
+  options.metrics.managerActiveChanges.inc();
   timeline.log.info(active ? "timeline is active" : "timeline is idle", { commitLsn: volatile.commitLsn, remoteConsistentLsn: volatile.remoteConsistentLsn });
 }
 

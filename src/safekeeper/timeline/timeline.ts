@@ -12,7 +12,7 @@ import { Watch } from "../../kit/watch.ts";
 import type { SafekeeperTimelineInfo, TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Clock } from "../../platform/clock.ts";
-import type { FileSystem } from "../../platform/files.ts";
+import type { FileHandle, FileSystem } from "../../platform/files.ts";
 import { majorFromVersionNum } from "../../postgres/versions/major.ts";
 import type { WalGeometry } from "../../postgres/wal/page-header.ts";
 import type { PageserverFeedback } from "../api/pageserver-feedback.ts";
@@ -38,6 +38,8 @@ export interface TimelineContext {
   /** False with `--no-sync`. */
   readonly sync: boolean;
   readonly heartbeatTimeoutMs: number;
+  /** A segment from the backup; absent without one. */
+  readonly fetchSegment?: (id: TenantTimelineId, segment: number, segmentSizeBytes: number) => Promise<FileHandle | null>;
   /** host:port that others reach us at. */
   readonly endpoints: () => { readonly pg: string; readonly http: string; readonly availabilityZone: string | null };
 }
@@ -239,7 +241,9 @@ export class Timeline {
     if (fromLsn < timelineStartLsn - (timelineStartLsn % walSegmentSizeBytes)) {
       throw new StrataError("not-found", "wal-before-timeline", `WAL was asked for from before the timeline's start`, { details: { fromLsn, timelineStartLsn } });
     }
-    return new WalReader({ files: this.#context.files, directory: this.directory, geometry: this.geometry, systemId, timelineStartLsn });
+    const { files, fetchSegment } = this.#context;
+    const fetch = fetchSegment === undefined ? {} : { fetchSegment: (segment: number) => fetchSegment(this.id, segment, walSegmentSizeBytes) };
+    return new WalReader({ files, directory: this.directory, geometry: this.geometry, systemId, timelineStartLsn, ...fetch });
   }
 
   /** For the broker. */
