@@ -35,7 +35,6 @@ export function forcedSettings(options: Partial<SettingsOptions> = {}): Record<s
     archive_mode: "off",
     // The quorum is the only standby there is to wait for; recovery never happens here.
     hot_standby: "on",
-    external_pid_file: "",
   };
 }
 
@@ -61,7 +60,7 @@ export async function writeConfiguration(files: FileSystem, directory: string, u
   await writeText(files, `${directory}/postgresql.conf`, lines);
   await writeText(files, `${directory}/pg_hba.conf`, access);
   await writeText(files, `${directory}/pg_ident.conf`, []);
-  await files.remove(`${directory}/postgresql.auto.conf`).catch(() => {});
+  await writeText(files, `${directory}/postgresql.auto.conf`, []);
 }
 
 async function writeText(files: FileSystem, path: string, lines: readonly string[]): Promise<void> {

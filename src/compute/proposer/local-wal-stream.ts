@@ -59,7 +59,8 @@ export class LocalWalStream {
         await this.#session();
       } catch (error) {
         if (signal.aborted || error instanceof Cancelled) return;
-        log.info("WAL stream of the local server broke", { error });
+        // While the server starts it is not there yet, and that is no news.
+        log[isStrataError(error, "connect-failed") ? "debug" : "info"]("WAL stream of the local server broke", { error });
       }
       await platform.clock.sleep(RECONNECT_MS, signal).catch(() => {});
     }
