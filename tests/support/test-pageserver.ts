@@ -15,11 +15,16 @@ export class TestPageserver {
   readonly root = mkdtempSync(join(tmpdir(), "strata-pageserver-"));
   readonly log = new RecordingLogger();
   readonly platform = realPlatform();
-  readonly #overrides: Partial<PageserverConfig>;
+  #overrides: Partial<PageserverConfig>;
   #running: RunningPageserver | null = null;
 
   constructor(overrides: Partial<PageserverConfig> = {}) {
     this.#overrides = overrides;
+  }
+
+  /** For the next start. */
+  configure(overrides: Partial<PageserverConfig>): void {
+    this.#overrides = { ...this.#overrides, ...overrides };
   }
 
   get workDirectory(): string {

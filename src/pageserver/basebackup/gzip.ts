@@ -1,11 +1,13 @@
 /** Compresses a stream of pieces, no faster than the result is taken. */
 import { createGzip } from "node:zlib";
 
-/** The lowest level that packs runs of zeros, which most of a base backup is, a thousandfold. */
-const LEVEL = 4;
+/** The lowest level that packs runs of zeros a thousandfold: for archives that are mostly an empty WAL segment. */
+export const GZIP_SMALL = 4;
+/** For archives with relations, where time counts. */
+export const GZIP_FAST = 1;
 
-export async function* gzipped(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const gzip = createGzip({ level: LEVEL });
+export async function* gzipped(pieces: AsyncIterable<Uint8Array>, level: number): AsyncGenerator<Uint8Array> {
+  const gzip = createGzip({ level });
   const feed = async (): Promise<void> => {
     for await (const piece of pieces) {
       if (gzip.destroyed) return;

@@ -7,7 +7,7 @@ import type { Logger } from "../../observability/log.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { CopyStream, PgHandler, PgSession } from "../../wire/pg-session.ts";
 import { baseBackup } from "../basebackup/base-backup.ts";
-import { gzipped } from "../basebackup/gzip.ts";
+import { GZIP_FAST, GZIP_SMALL, gzipped } from "../basebackup/gzip.ts";
 import { type BackupCommand, parseCommand } from "./commands.ts";
 import { checkNotCollected } from "./effective-lsn.ts";
 import { type PagestreamMetrics, servePagestream } from "./pagestream.ts";
@@ -87,7 +87,7 @@ export class PageService implements PgHandler {
       wallMs: clock.wallMs(),
     });
     const copy = session.copyOut();
-    for await (const piece of command.gzip ? gzipped(pieces) : pieces) await sendPiece(copy, piece);
+    for await (const piece of command.gzip ? gzipped(pieces, command.form === "neon" ? GZIP_SMALL : GZIP_FAST) : pieces) await sendPiece(copy, piece);
     copy.done();
     session.sendCommandComplete("SELECT 1");
   }

@@ -6,7 +6,7 @@ import { gunzipSync } from "node:zlib";
 import { writeStarter } from "../../../src/compute/base-backup/starter.ts";
 import { BackupUnpacker } from "../../../src/compute/base-backup/unpack.ts";
 import { baseBackup, type BaseBackupOptions } from "../../../src/pageserver/basebackup/base-backup.ts";
-import { gzipped } from "../../../src/pageserver/basebackup/gzip.ts";
+import { GZIP_SMALL, gzipped } from "../../../src/pageserver/basebackup/gzip.ts";
 import type { DatadirReader } from "../../../src/pageserver/datadir/datadir-reader.ts";
 import { RealFiles } from "../../../src/platform/real/files.ts";
 import { startPostgres } from "../../../src/platform/postgres-process.ts";
@@ -81,7 +81,7 @@ describe("base backup forms", () => {
     cleanups.push(() => server.remove());
     const timeline = await importStopped(server.dataDirectory);
     const reader = timeline.datadir.at(timeline.lsn, { task: "test" });
-    const zipped = await collect(gzipped(baseBackup(reader, { ...options, form: "neon", prevLsn: 0x1234 })));
+    const zipped = await collect(gzipped(baseBackup(reader, { ...options, form: "neon", prevLsn: 0x1234 }), GZIP_SMALL));
     const archive = gunzipSync(zipped);
     const names = [...archive.toString("latin1").matchAll(/([\w./-]+)\0{1,100}0000[67]00\0/g)].map((match) => match[1]);
     expect(names).toContain("zenith.signal");
