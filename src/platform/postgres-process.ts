@@ -5,10 +5,11 @@
  * Readiness is what pg_ctl looks at: the status line of postmaster.pid.
  * Source: PostgreSQL src/include/utils/pidfile.h, src/bin/pg_ctl/pg_ctl.c (wait_for_postmaster_start).
  */
-import { chmod, readFile } from "node:fs/promises";
+import { chmod, readdir, readFile, readlink, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { StrataError } from "../kit/errors.ts";
 import { type PostgresBinaries, type PostgresUser, giveTo, postgresEnvironment, reachableBinaries } from "./postgres-binaries.ts";
+import { signalProcess } from "./processes.ts";
 
 export interface PostgresProcessOptions {
   readonly binaries: PostgresBinaries;
@@ -85,26 +86,43 @@ function commandLine(options: PostgresProcessOptions): string[] {
   return ["-D", options.dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])];
 }
 
-/** A server left behind by a killed parent would go on writing into the directory we are about to use. */
+/**
+ * A server left behind by a killed parent would go on writing into the directory we are about to use. Its pid file goes with it:
+ * to PostgreSQL one that names a zombie, or another process with the same number, means a running server, and it refuses to start.
+ */
 export async function stopStalePostgres(dataDirectory: string): Promise<void> {
-  const pidFile = await readFile(join(dataDirectory, "postmaster.pid"), "utf8").catch(() => "");
-  const lines = pidFile.split("\n");
+  const path = join(dataDirectory, "postmaster.pid");
+  const lines = (await readFile(path, "utf8").catch(() => "")).split("\n");
   const pid = Number(lines[0]);
   if (!Number.isInteger(pid) || pid <= 1 || lines[1] !== dataDirectory) return;
-  const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-  const words = command.split("\0");
-  if (!words[0].endsWith("postgres") || !words.includes(dataDirectory)) return;
   for (const signal of ["SIGQUIT", "SIGKILL"] as const) {
-    try {
-      process.kill(pid, signal);
-    } catch {
-      return;
-    }
-    for (let waitedMs = 0; waitedMs < IMMEDIATE_TIMEOUT_MS; waitedMs += POLL_MS) {
-      if ((await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")) === "") return;
-      await Bun.sleep(POLL_MS);
-    }
+    if (!(await isServerOf(pid, dataDirectory))) break;
+    signalProcess(pid, signal);
+    await until(async () => !(await isServerOf(pid, dataDirectory)));
   }
+  // Backends outlive a killed postmaster for a moment; while one is there the file stays, and PostgreSQL refuses.
+  if (await until(async () => !(await isInUse(dataDirectory)))) await rm(path, { force: true });
+}
+
+async function isServerOf(pid: number, dataDirectory: string): Promise<boolean> {
+  const words = (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0");
+  return words[0].endsWith("postgres") && words.includes(dataDirectory);
+}
+
+/** Whether a process works in the directory, as every process of a server does. */
+async function isInUse(directory: string): Promise<boolean> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const directories = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/cwd`).catch(() => "")));
+  return directories.includes(directory);
+}
+
+/** False when the condition did not come true in time. */
+async function until(condition: () => Promise<boolean>): Promise<boolean> {
+  for (let waitedMs = 0; waitedMs < IMMEDIATE_TIMEOUT_MS; waitedMs += POLL_MS) {
+    if (await condition()) return true;
+    await Bun.sleep(POLL_MS);
+  }
+  return false;
 }
 
 class ChildServer implements PostgresProcess {
