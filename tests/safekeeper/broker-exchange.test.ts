@@ -46,7 +46,7 @@ async function push(safekeeper: RunningSafekeeper, wal: SampleWal, commitLsn: nu
   await proposer.greet();
   await proposer.requestVote(1);
   proposer.elected([{ term: 1, lsn: START }], START);
-  proposer.append(wal, START, wal.endLsn, commitLsn);
+  proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: commitLsn });
   await proposer.flushedTo(wal.endLsn);
   return proposer;
 }
@@ -99,11 +99,11 @@ test("a safekeeper that is behind fetches what it lacks from a peer, and drops w
   await proposer.greet();
   await proposer.requestVote(1);
   proposer.elected([{ term: 1, lsn: START }], START);
-  proposer.append(wal, START, parting, START);
+  proposer.append(wal, { from: START, to: parting, commitLsn: START });
   await proposer.flushedTo(parting);
   await proposer.requestVote(2);
   proposer.elected([{ term: 1, lsn: START }, { term: 2, lsn: parting }], parting);
-  proposer.append(other, parting, other.endLsn, other.endLsn);
+  proposer.append(other, { from: parting, to: other.endLsn, commitLsn: other.endLsn });
   await proposer.flushedTo(other.endLsn);
   await eventually(async () => (await status(behind)).flush_lsn === lsnToString(other.endLsn));
   await eventually(async () => (await status(behind)).commit_lsn === lsnToString(other.endLsn));

@@ -82,10 +82,10 @@ for (const version of [2, 3] as const) {
     expect(await proposer.greet()).toMatchObject({ nodeId: 1, term: 0 });
     expect(await proposer.requestVote(3)).toMatchObject({ voteGiven: true, term: 3, flushLsn: 0, termHistory: [] });
     proposer.elected([{ term: 3, lsn: START }], START);
-    proposer.append(wal, START, wal.endLsn, START);
+    proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: START });
     expect(await proposer.flushedTo(wal.endLsn)).toMatchObject({ term: 3, flushLsn: wal.endLsn, commitLsn: START });
     // A heartbeat brings the commit position.
-    proposer.append(wal, wal.endLsn, wal.endLsn, wal.endLsn);
+    proposer.append(wal, { from: wal.endLsn, to: wal.endLsn, commitLsn: wal.endLsn });
     await proposer.flushedTo(wal.endLsn);
 
     const client = await connectTo(target());
@@ -107,7 +107,7 @@ describe("readers", () => {
     await proposer.greet();
     await proposer.requestVote(1);
     proposer.elected([{ term: 1, lsn: START }], START);
-    proposer.append(wal, START, wal.endLsn, committed);
+    proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: committed });
     await proposer.flushedTo(wal.endLsn);
     const client = await connectTo(target());
     // From the start of the segment: what lies before the timeline is made up.
@@ -115,7 +115,7 @@ describe("readers", () => {
     const prefix = await readWal(copy, 5 * MIB, committed);
     expect(prefix.subarray(START - 5 * MIB)).toEqual(Buffer.from(wal.bytes(START, committed)));
     expect(prefix.readUInt16LE(0)).toBe(0xd116);
-    proposer.append(wal, wal.endLsn, wal.endLsn, wal.endLsn);
+    proposer.append(wal, { from: wal.endLsn, to: wal.endLsn, commitLsn: wal.endLsn });
     expect(await readWal(copy, committed, wal.endLsn)).toEqual(Buffer.from(wal.bytes(committed)));
     client.close();
     proposer.close();
@@ -128,7 +128,7 @@ describe("readers", () => {
     await proposer.greet();
     await proposer.requestVote(4);
     proposer.elected([{ term: 4, lsn: START }], START);
-    proposer.append(wal, START, wal.endLsn, START);
+    proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: START });
     await proposer.flushedTo(wal.endLsn);
     const client = await connectTo(target());
     const copy = await client.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(START)} (term='4')`);
@@ -159,7 +159,7 @@ describe("readers", () => {
     follow.write(encodeHotStandbyFeedback({ timestamp: 5n, xmin: 700, xminEpoch: 1, catalogXmin: 0, catalogXminEpoch: 0 }));
     follow.write(encodeStandbyStatus({ writeLsn: 1, flushLsn: 1, applyLsn: wal.ends[0], timestamp: 5n, replyRequested: false }));
     for (let seen = 0n; seen === 0n; ) {
-      proposer.append(wal, wal.endLsn, wal.endLsn, wal.endLsn);
+      proposer.append(wal, { from: wal.endLsn, to: wal.endLsn, commitLsn: wal.endLsn });
       const answer = await proposer.flushedTo(wal.endLsn);
       seen = answer.hotStandbyFeedback.xmin;
       if (seen !== 0n) expect(answer.hotStandbyFeedback).toEqual({ timestamp: 5n, xmin: (1n << 32n) | 700n, catalogXmin: 0n });
@@ -212,7 +212,7 @@ describe("a restart", () => {
     expect(await again.requestVote(6)).toMatchObject({ voteGiven: true, flushLsn: wal.endLsn, termHistory: [{ term: 5, lsn: START }] });
     const more = new SampleWal(wal.endLsn, { previousLsn: wal.lastRecordLsn, seed: 9 }).growTo(wal.endLsn + 40_000);
     again.elected([{ term: 5, lsn: START }, { term: 6, lsn: wal.endLsn }], wal.endLsn);
-    again.append(more, wal.endLsn, more.endLsn, more.endLsn);
+    again.append(more, { from: wal.endLsn, to: more.endLsn, commitLsn: more.endLsn });
     await again.flushedTo(more.endLsn);
     const digest = createHash("sha256").update(wal.bytes()).update(more.bytes()).digest("hex");
     const reply = await http(`/v1/tenant/${TENANT}/timeline/${TIMELINE}/digest?from_lsn=${lsnToString(START)}&until_lsn=${lsnToString(more.endLsn)}`);
@@ -262,7 +262,7 @@ describe("proposers", () => {
     const newer = await ProposerDriver.connect(target());
     await newer.greet();
     expect(await newer.requestVote(2)).toMatchObject({ voteGiven: true, flushLsn: wal.endLsn });
-    older.append(wal, wal.endLsn, wal.endLsn, wal.endLsn);
+    older.append(wal, { from: wal.endLsn, to: wal.endLsn, commitLsn: wal.endLsn });
     for (;;) {
       const reply = await older.receive();
       if (reply.kind === "append" && reply.term === 2) {
@@ -358,7 +358,7 @@ describe("HTTP", () => {
     await proposer.greet();
     expect(await proposer.requestVote(1)).toMatchObject({ flushLsn: START, termHistory: [{ term: 0, lsn: START }] });
     proposer.elected([{ term: 0, lsn: START }, { term: 1, lsn: START }], START);
-    proposer.append(wal, START, wal.endLsn, wal.endLsn);
+    proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: wal.endLsn });
     await proposer.flushedTo(wal.endLsn);
     proposer.close();
     await restart();

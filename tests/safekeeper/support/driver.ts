@@ -85,7 +85,8 @@ export class ProposerDriver {
     this.send({ kind: "elected", generation: 0, term: this.term, startStreamingAt, termHistory });
   }
 
-  append(wal: SampleWal, from: Lsn, to: Lsn, commitLsn: Lsn): void {
+  append(wal: SampleWal, range: { from: Lsn; to: Lsn; commitLsn: Lsn }): void {
+    const { from, to, commitLsn } = range;
     let at = from;
     do {
       const end = Math.min(to, at + MAX_APPEND_BYTES);
@@ -107,7 +108,7 @@ export class ProposerDriver {
     await this.greet();
     await this.requestVote(term);
     this.elected([{ term, lsn: wal.startLsn }], wal.startLsn);
-    this.append(wal, wal.startLsn, wal.endLsn, wal.endLsn);
+    this.append(wal, { from: wal.startLsn, to: wal.endLsn, commitLsn: wal.endLsn });
     await this.flushedTo(wal.endLsn);
   }
 
