@@ -1,0 +1,41 @@
+/** From configuration to a storage. */
+import type { Platform } from "../platform/platform.ts";
+import { AzureStorage } from "./azure.ts";
+import type { HttpFetch } from "./http-request.ts";
+import { LocalDirectoryStorage } from "./local-directory.ts";
+import type { RemoteStorage } from "./remote-storage.ts";
+import { type S3Credentials, S3Storage } from "./s3.ts";
+
+export type RemoteStorageConfig =
+  | { readonly kind: "local"; readonly directory: string }
+  | {
+      readonly kind: "s3";
+      readonly bucket: string;
+      readonly region: string;
+      /** Unless given, Amazon's for the region. */
+      readonly endpoint?: string;
+      readonly prefix?: string;
+      readonly credentials: S3Credentials;
+      readonly maxConcurrent?: number;
+    }
+  | {
+      readonly kind: "azure";
+      readonly account: string;
+      readonly accountKey: string;
+      readonly container: string;
+      /** Unless given, Microsoft's for the account. */
+      readonly endpoint?: string;
+      readonly prefix?: string;
+      readonly maxConcurrent?: number;
+    };
+
+/** @param tools.fetch the runtime's, for the kinds that speak HTTP */
+export async function openRemoteStorage(config: RemoteStorageConfig, tools: { readonly platform: Platform; readonly fetch: HttpFetch }): Promise<RemoteStorage> {
+  if (config.kind === "local") return await LocalDirectoryStorage.open(config.directory, tools.platform);
+  if (config.kind === "s3") {
+    const { credentials, endpoint = `https://s3.${config.region}.amazonaws.com` } = config;
+    return new S3Storage({ ...config, ...tools, endpoint, credentials: async () => credentials });
+  }
+  const { accountKey, endpoint = `https://${config.account}.blob.core.windows.net` } = config;
+  return new AzureStorage({ ...config, ...tools, endpoint, accountKey: async () => accountKey });
+}
