@@ -6,6 +6,7 @@ import postgres from "postgres";
 import { type Compute, startCompute } from "../../src/compute/compute.ts";
 import type { ComputeConfig } from "../../src/compute/config.ts";
 import { Candidacy } from "../../src/compute/proposer/candidacy.ts";
+import { LocalWal } from "../../src/compute/proposer/local-wal.ts";
 import { settleLog } from "../../src/compute/proposer/settle-log.ts";
 import { EMPTY_CONFIGURATION } from "../../src/safekeeper/api/membership.ts";
 import { RecordingLogger } from "../../src/observability/recording-logger.ts";
@@ -13,6 +14,7 @@ import { findPostgresBinaries, initdb, resolvePostgresUser } from "../../src/pla
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import type { PgMajor } from "../../src/postgres/versions/major.ts";
 import { FakePageserver, FakeSafekeeper, endOfLog } from "./fake-storage.ts";
+import { SEGMENT } from "./proposer/memory-acceptor.ts";
 
 const platform = realPlatform();
 const log = new RecordingLogger();
@@ -103,6 +105,30 @@ describe("a compute", () => {
     const second = await start(config("after"));
     await second.sql`insert into t select g, repeat('y', 200) from generate_series(1, 10000) g`;
     expect((await size(second.sql)) / before).toBeLessThan(1.05);
+  }, 60_000);
+
+  test("starts over when somebody writes between its base backup and its election", async () => {
+    const { pageserver, safekeepers, config } = await storage(17);
+    const before = pageserver.lsn;
+    pageserver.afterBackup = async () => {
+      const wal = new LocalWal({ files: platform.files, walDirectory: "/nonexistent", segmentSizeBytes: SEGMENT, startLsn: before });
+      wal.append(before, new Uint8Array(96));
+      const committed = Promise.withResolvers<void>();
+      const other = new Candidacy({
+        identity: { tenantId: pageserver.tenantId, timelineId: pageserver.timelineId, systemId: 0n, pgVersion: 170000, walSegmentSizeBytes: SEGMENT },
+        safekeepers: safekeepers.map(({ address }) => address), platform, log, localWal: wal, configuration: EMPTY_CONFIGURATION,
+        mode: { kind: "run", startLsn: before, availableLsn: wal.endLsn, previousTerm: null },
+        onEffect: (effect) => void (effect.kind === "committed" && effect.lsn === wal.endLsn && committed.resolve()),
+      });
+      other.start();
+      await committed.promise;
+      await other.close();
+      pageserver.lsn = wal.endLsn;
+    };
+    const { compute, sql } = await start(config("over"));
+    expect(compute.startLsn).toBe(before + 96);
+    expect(pageserver.queries.length).toBe(2);
+    await sql`create table t (id int)`;
   }, 60_000);
 
   test("runs where only root may go, its PostgreSQL elsewhere", async () => {

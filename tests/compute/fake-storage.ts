@@ -101,6 +101,8 @@ export class FakePageserver extends Server {
   queries: string[] = [];
   tenantId = "11".repeat(16);
   timelineId = "22".repeat(16);
+  /** Runs once, when the next backup was given out. */
+  afterBackup: (() => Promise<void>) | null = null;
 
   constructor(platform: Platform, log: Logger, content: { directory: string; lsn: Lsn }) {
     super(platform, log);
@@ -120,6 +122,9 @@ export class FakePageserver extends Server {
       copy.write(archive.subarray(at, at + 100_000));
       await copy.drained();
     }
+    const after = this.afterBackup;
+    this.afterBackup = null;
+    await after?.();
   }
 }
 

@@ -236,7 +236,9 @@ export class Proposer {
   #fail(error: StrataError): void {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
-    this.#options.log.error("proposer is fenced: its PostgreSQL cannot commit any more", { error });
+    const { log } = this.#options;
+    if (this.#electedTerm === null) log.info("proposer cannot be elected where its server's WAL begins", { error });
+    else log.error("proposer is fenced: its PostgreSQL cannot commit any more", { error });
     this.#elected.reject(error);
     this.#elected.promise.catch(() => {});
     this.#failed.resolve(error);
