@@ -311,3 +311,45 @@ test("after a kill the dead process neither runs on nor touches the world; its u
     await after.files.lock("/lock");
   });
 });
+
+test("a paused machine does nothing, and catches up in order", () => {
+  const world = new VirtualWorld({ seed: 3 });
+  const [a, b] = [world.machine("a"), world.machine("b")];
+  const events: string[] = [];
+  a.clockSkewMs = 5000;
+  expect(a.platform.clock.wallMs() - b.platform.clock.wallMs()).toBe(5000);
+  world.clock.run(async () => {
+    await a.platform.network.listen({ host: "a", port: 1 }, async (connection) => {
+      for (let bytes = await connection.read(); bytes !== null; bytes = await connection.read()) events.push(`read ${bytes[0]}`);
+    });
+    const connection = await b.platform.network.connect({ host: "a", port: 1 });
+    a.platform.clock.after(10, () => events.push("first"));
+    a.platform.clock.after(20, () => events.push("second"));
+    a.platform.clock.after(20, () => events.push("never")).cancel();
+    a.pause();
+    connection.write(new Uint8Array([7]));
+    await b.platform.clock.sleep(100);
+    expect(events).toEqual([]);
+    a.resume();
+    await b.platform.clock.sleep(10);
+    expect(events).toEqual(expect.arrayContaining(["first", "second", "read 7"]));
+    expect(events.indexOf("first")).toBeLessThan(events.indexOf("second"));
+    expect(events).not.toContain("never");
+  });
+});
+
+test("a connection forgotten by one end: what was on the way still arrives, the other end goes on waiting", () => {
+  const world = new VirtualWorld({ seed: 4, network: { minDelayMs: 5, maxDelayMs: 5, slowShare: 0, resetShare: 0, fragment: false } });
+  const [a, b] = [world.machine("a"), world.machine("b")];
+  world.clock.run(async () => {
+    const accepted: Connection[] = [];
+    await a.platform.network.listen({ host: "a", port: 1 }, (connection) => void accepted.push(connection));
+    const client = await b.platform.network.connect({ host: "a", port: 1 });
+    client.write(new Uint8Array([1]));
+    world.network.forget("b", "a");
+    expect(await client.read().then(() => "bytes", () => "lost")).toBe("lost");
+    expect(Array.from((await accepted[0].read()) ?? [])).toEqual([1]);
+    const rest = await Promise.race([accepted[0].read().then(() => "ended", () => "reset"), world.clock.sleep(50).then(() => "silent")]);
+    expect(rest).toBe("silent");
+  });
+});

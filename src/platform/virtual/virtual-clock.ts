@@ -31,6 +31,8 @@ export interface RunLimits {
   readonly maxMs?: number;
   /** Timers fired; 10 million unless given. */
   readonly maxSteps?: number;
+  /** Called after every timer and all that followed from it: where a simulator looks at its invariants. What it throws ends the run. */
+  readonly afterStep?: () => void;
 }
 
 const DEFAULT_EPOCH_MS = Date.UTC(2030, 0, 1);
@@ -94,6 +96,7 @@ export class VirtualClock implements Clock {
     while (outcome.state === "pending") {
       if (this.#steps >= endSteps || this.#nowMs > endMs) throw new InvariantError(`the simulation is not done at ${this.#nowMs} ms after ${this.#steps} steps`);
       if (!this.#step(endMs + 1)) throw new InvariantError(`the simulation is stuck at ${this.#nowMs} ms: nothing is left to wait for`);
+      limits.afterStep?.();
     }
     if (outcome.state === "rejected") throw outcome.error;
     return outcome.value as T;

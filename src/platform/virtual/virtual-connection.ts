@@ -87,11 +87,11 @@ export class VirtualConnection implements Connection, PipeReceiver {
     this.fail("it was destroyed here");
   }
 
-  /** The connection broke, without a word to the other end. */
-  fail(why: string): void {
+  /** The connection broke, without a word to the other end. @param keepFlying what is on the way still arrives */
+  fail(why: string, keepFlying = false): void {
     if (this.#isClosed) return;
     this.#failure = new StrataError("unavailable", "connection-lost", `connection with ${this.remote} was lost: ${why}`);
-    this.#outgoing?.drop();
+    if (!keepFlying) this.#outgoing?.drop();
     this.#pendingRead?.reject(this.#failure);
     this.#pendingRead = null;
     this.#close();

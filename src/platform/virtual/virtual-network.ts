@@ -34,6 +34,8 @@ interface Host {
   nextPort: number;
   /** Powered: what arrives is answered, if only with a reset. */
   up: boolean;
+  /** Its processes stand still: what comes waits. */
+  held: boolean;
 }
 
 export class VirtualNetwork {
@@ -84,6 +86,23 @@ export class VirtualNetwork {
     }
   }
 
+  /** `host` loses its connections with `peer` without the peer's noticing: what is on the way to the peer still arrives, beside a new connection's. */
+  forget(hostName: string, peer: string): void {
+    for (const connection of [...this.#host(hostName).connections]) {
+      if (connection.remote.startsWith(`${peer}:`)) connection.fail("forgotten by the network", true);
+    }
+  }
+
+  /** A stopped host: nothing reaches its processes, until `release`. */
+  hold(hostName: string): void {
+    this.#host(hostName).held = true;
+  }
+
+  release(hostName: string): void {
+    this.#host(hostName).held = false;
+    this.#releaseHeld();
+  }
+
   /** Its processes died; its kernel tells the other ends, by an end or a reset. The lifelines must have been cut. */
   killProcesses(hostName: string): void {
     const host = this.#host(hostName);
@@ -105,7 +124,9 @@ export class VirtualNetwork {
   }
 
   isOpen(from: string, to: string): boolean {
-    return !this.#blocked.has(`${from}>${to}`) && this.#host(to).up;
+    if (this.#blocked.size > 0 && this.#blocked.has(`${from}>${to}`)) return false;
+    const host = this.#host(to);
+    return host.up && !host.held;
   }
 
   /** @throws StrataError conflict `port-in-use` */
@@ -194,7 +215,7 @@ export class VirtualNetwork {
   #host(name: string): Host {
     let host = this.#hosts.get(name);
     if (host === undefined) {
-      host = { name, listeners: new Map(), connections: new Set(), nextPort: FIRST_EPHEMERAL_PORT, up: true };
+      host = { name, listeners: new Map(), connections: new Set(), nextPort: FIRST_EPHEMERAL_PORT, up: true, held: false };
       this.#hosts.set(name, host);
     }
     return host;

@@ -51,12 +51,14 @@ export class VirtualMachine {
   #lifeline = new Lifeline();
   #boots = 0;
   #platform: Platform;
+  readonly #pausable: PausableClock;
 
   constructor(world: VirtualWorld, name: string) {
     this.name = name;
     this.#world = world;
     this.#random = world.random.fork(`machine ${name}`);
-    this.disk = new VirtualDisk({ clock: world.clock, random: this.#random.fork("disk") });
+    this.#pausable = new PausableClock(world.clock);
+    this.disk = new VirtualDisk({ clock: this.#pausable, random: this.#random.fork("disk") });
     this.#platform = this.#makePlatform();
   }
 
@@ -71,6 +73,26 @@ export class VirtualMachine {
 
   set faults(faults: DiskFaults) {
     this.disk.faults = faults;
+  }
+
+  /** How far its wall clock is ahead of the world's. */
+  set clockSkewMs(skewMs: number) {
+    this.#pausable.skewMs = skewMs;
+  }
+
+  get isPaused(): boolean {
+    return this.#pausable.paused;
+  }
+
+  /** Its processes stand still, as after SIGSTOP; time goes on without them. */
+  pause(): void {
+    this.#pausable.pause();
+    this.#world.network.hold(this.name);
+  }
+
+  resume(): void {
+    this.#pausable.resume();
+    this.#world.network.release(this.name);
   }
 
   /** Power is cut: unsynced data may be gone, and other machines hear nothing. */
@@ -100,7 +122,7 @@ export class VirtualMachine {
   #makePlatform(): Platform {
     const lifeline = this.#lifeline;
     return {
-      clock: new ProcessClock(this.#world.clock, lifeline),
+      clock: new ProcessClock(this.#pausable, lifeline),
       random: this.#random.fork(`boot ${this.#boots}`),
       files: this.disk.files(lifeline),
       network: this.#world.network.attach(this.name, lifeline),
@@ -108,12 +130,62 @@ export class VirtualMachine {
   }
 }
 
-/** The world's clock, for a process that may die: its timers die with it. */
-class ProcessClock implements Clock {
+/** The world's clock as one machine sees it: while it is paused its timers wait, then those that are due fire in their order. */
+class PausableClock implements Clock {
   readonly #clock: VirtualClock;
+  paused = false;
+  skewMs = 0;
+  #due: (() => void)[] = [];
+
+  constructor(clock: VirtualClock) {
+    this.#clock = clock;
+  }
+
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    this.paused = false;
+    const due = this.#due;
+    this.#due = [];
+    for (const callback of due) this.#clock.after(0, callback);
+  }
+
+  monotonicMs(): number {
+    return this.#clock.monotonicMs();
+  }
+
+  wallMs(): number {
+    return this.#clock.wallMs() + this.skewMs;
+  }
+
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
+    return sleepOn(this, durationMs, signal);
+  }
+
+  after(delayMs: number, callback: () => void): Timer {
+    let pending: (() => void) | null = callback;
+    const fire = (): void => {
+      if (this.paused) this.#due.push(fire);
+      else pending?.();
+    };
+    const timer = this.#clock.after(delayMs, fire);
+    return {
+      cancel: () => {
+        pending = null;
+        timer.cancel();
+      },
+    };
+  }
+}
+
+/** The machine's clock, for a process that may die: its timers die with it. */
+class ProcessClock implements Clock {
+  readonly #clock: Clock;
   readonly #lifeline: Lifeline;
 
-  constructor(clock: VirtualClock, lifeline: Lifeline) {
+  constructor(clock: Clock, lifeline: Lifeline) {
     this.#clock = clock;
     this.#lifeline = lifeline;
   }
