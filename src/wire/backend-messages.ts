@@ -8,6 +8,8 @@ import type { PgErrorFields } from "./sqlstate.ts";
 
 const TEXT_OID = 25;
 const VARIABLE_SIZE = 0xffff;
+/** typlen of the types we name: bool, int8, int2, int4, oid. Source: PostgreSQL catalog/pg_type.dat. */
+const FIXED_SIZES: Readonly<Record<number, number>> = { 16: 1, 20: 8, 21: 2, 23: 4, 26: 4 };
 const NO_TYPE_MODIFIER = 0xffff_ffff;
 const NULL_LENGTH = 0xffff_ffff;
 
@@ -61,7 +63,8 @@ function field(writer: PgMessageWriter, code: string, value: string): void {
 export function writeRowDescription(writer: PgMessageWriter, columns: readonly PgColumn[]): void {
   writer.begin(TAG.rowDescription).u16(columns.length);
   for (const column of columns) {
-    writer.cstring(column.name).u32(0).u16(0).u32(column.typeOid ?? TEXT_OID).u16(VARIABLE_SIZE).u32(NO_TYPE_MODIFIER).u16(0);
+    const typeOid = column.typeOid ?? TEXT_OID;
+    writer.cstring(column.name).u32(0).u16(0).u32(typeOid).u16(FIXED_SIZES[typeOid] ?? VARIABLE_SIZE).u32(NO_TYPE_MODIFIER).u16(0);
   }
   writer.finish();
 }
