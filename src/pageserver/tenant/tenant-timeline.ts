@@ -37,7 +37,7 @@ export class TenantTimeline implements ServedTimeline {
     const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver" });
     const { segmentSize } = decodeControlFile(await reader.controlFile());
     const { platform } = this.timeline.deps;
-    this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log: this.timeline.log, somebodyWaits: () => false });
+    this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log: this.timeline.log, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
     this.#receiver.start();
   }
 
