@@ -5,7 +5,7 @@
  * by side → elected exactly there, or start over. Stop: PostgreSQL first (it waits until the quorum has its shutdown
  * checkpoint), then the proposer. See README.md.
  */
-import { StrataError, isStrataError } from "../kit/errors.ts";
+import { Cancelled, StrataError, isStrataError } from "../kit/errors.ts";
 import { type Lsn, lsnToString } from "../kit/lsn.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
@@ -31,6 +31,8 @@ export interface ComputeOptions {
   readonly log: Logger;
   readonly metrics?: Metrics;
   readonly version?: string;
+  /** Breaks off the start; once started, use `stop`. */
+  readonly signal?: AbortSignal;
 }
 
 export interface Compute {
@@ -72,7 +74,7 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
   let http: ComputeHttp | null = null;
   try {
     http = serveComputeHttp({ config, state, metrics, platform, log, version: options.version ?? "unknown" });
-    const starter = new ComputeStarter({ config, platform, log, binaries, user, state });
+    const starter = new ComputeStarter({ config, platform, log, binaries, user, state, signal: options.signal ?? new AbortController().signal });
     const running = await starter.startUntilElected();
     return new RunningCompute({ config, platform, log, state, running, http, lock });
   } catch (error) {
@@ -90,6 +92,7 @@ interface StartContext {
   readonly binaries: PostgresBinaries;
   readonly user: PostgresUser | null;
   readonly state: ComputeState;
+  readonly signal: AbortSignal;
 }
 
 interface Running {
@@ -120,7 +123,7 @@ class ComputeStarter {
   }
 
   async startUntilElected(): Promise<Running> {
-    const { platform, log } = this.#context;
+    const { platform, log, signal } = this.#context;
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#attempt();
@@ -128,7 +131,7 @@ class ComputeStarter {
         const movedOn = isStrataError(error, "log-moved-on") || isStrataError(error, "proposer-superseded");
         if (!movedOn || attempt >= MAX_ATTEMPTS) throw error;
         log.info("the log moved on while starting: starting over", { attempt, error });
-        await platform.clock.sleep(RETRY_MS + platform.random.below(RETRY_MS));
+        await platform.clock.sleep(RETRY_MS + platform.random.below(RETRY_MS), signal);
       }
     }
   }
@@ -157,23 +160,23 @@ class ComputeStarter {
   }
 
   async #settle(): Promise<Lsn> {
-    const { config, platform, log } = this.#context;
+    const { config, platform, log, signal } = this.#context;
     return await settleLog({
-      identity: this.#identity(0n, WAL_SEGMENT_SIZE_BYTES), safekeepers: config.safekeepers, platform, log,
+      identity: this.#identity(0n, WAL_SEGMENT_SIZE_BYTES), safekeepers: config.safekeepers, platform, log, signal,
       ...(config.authToken === undefined ? {} : { authToken: config.authToken }),
       ...(config.settleTimeoutMs === undefined ? {} : { timeoutMs: config.settleTimeoutMs }),
     });
   }
 
   async #fetch(directory: string, lsn: Lsn): Promise<Awaited<ReturnType<typeof fetchBaseBackup>>> {
-    const { config, platform } = this.#context;
+    const { config, platform, signal } = this.#context;
     const { tenantId, timelineId, pageserver, authToken } = config;
-    return await fetchBaseBackup({ platform, pageserver, tenantId, timelineId, lsn, directory, ...(authToken === undefined ? {} : { authToken }) });
+    return await fetchBaseBackup({ platform, pageserver, tenantId, timelineId, lsn, directory, signal, ...(authToken === undefined ? {} : { authToken }) });
   }
 
   /** PostgreSQL and proposer, started together; both are gone again when this throws. */
   async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes">> {
-    const { config, platform, log, binaries, user } = this.#context;
+    const { config, platform, log, binaries, user, signal } = this.#context;
     const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
     const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
     const port = config.pgPort === 0 ? freePort() : config.pgPort;
@@ -192,7 +195,7 @@ class ComputeStarter {
         onLogLine: (line) => postgresLog.add(line),
       });
       void postgres.exited.then(() => postgresLog.close());
-      await electedInTime(proposer, platform);
+      await electedInTime(proposer, platform, signal);
       return { postgres, proposer, socket, start };
     } catch (error) {
       await (postgres === null ? postgresLog.close() : postgres.stop("immediate"));
@@ -203,14 +206,18 @@ class ComputeStarter {
   }
 }
 
-async function electedInTime(proposer: Proposer, platform: Platform): Promise<void> {
+async function electedInTime(proposer: Proposer, platform: Platform, signal: AbortSignal): Promise<void> {
   const timeout = Promise.withResolvers<never>();
   const timer = platform.clock.after(ELECTION_TIMEOUT_MS, () => {
     timeout.reject(new StrataError("unavailable", "no-quorum", `no majority of safekeepers elected this compute within ${ELECTION_TIMEOUT_MS} ms`));
   });
+  const abort = (): void => timeout.reject(new Cancelled("the compute's start was broken off"));
+  if (signal.aborted) abort();
+  signal.addEventListener("abort", abort, { once: true });
   try {
     await Promise.race([proposer.elected, timeout.promise]);
   } finally {
+    signal.removeEventListener("abort", abort);
     timer.cancel();
   }
 }

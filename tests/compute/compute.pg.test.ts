@@ -131,6 +131,17 @@ describe("a compute", () => {
     await sql`create table t (id int)`;
   }, 60_000);
 
+  test("its start can be broken off while it waits for a quorum, and leaves nothing behind", async () => {
+    const { safekeepers, config } = await storage(17);
+    for (const safekeeper of safekeepers) await safekeeper.stop();
+    const stop = new AbortController();
+    const starting = startCompute(config("broken-off"), { platform, log, signal: stop.signal });
+    setTimeout(() => stop.abort(), 200);
+    await expect(starting).rejects.toThrow("broken off");
+    const lock = await platform.files.lock(`${config("broken-off").dataDirectory}/compute.lock`);
+    await lock.release();
+  }, 60_000);
+
   test("runs where only root may go, its PostgreSQL elsewhere", async () => {
     const { config } = await storage(17);
     const closed = join(base, "closed");

@@ -65,7 +65,7 @@ function category(freeBytes: number): number {
 
 /** Collects the categories of one relation's blocks, in any order. */
 export class FreeSpaceCollector {
-  #categories = new Uint8Array(1024);
+  #categories = new Uint8Array(16);
   #blocks = 0;
   #isHeap = true;
 

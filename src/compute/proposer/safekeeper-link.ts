@@ -87,7 +87,10 @@ export class SafekeeperLink {
 
   /** Called with every heartbeat. */
   checkAlive(): void {
-    const { platform } = this.#options;
+    const { platform, core, slot } = this.#options;
+    const { state } = core.slotStatus(slot);
+    // Nothing is owed to us while others are waited for.
+    if (state === "waiting" || state === "voted") this.#heardMs = platform.clock.monotonicMs();
     if (this.#stream === null || platform.clock.monotonicMs() - this.#heardMs < SILENCE_MS) return;
     this.drop(new StrataError("unavailable", "safekeeper-silent", `nothing heard for ${SILENCE_MS} ms`));
   }

@@ -5,7 +5,7 @@
  * Source: the peer (neondatabase/neon) compute_tools/src/sync_sk.rs (the fast path), pgxn/neon/walproposer.c with
  * syncSafekeepers.
  */
-import { StrataError } from "../../kit/errors.ts";
+import { Cancelled, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import { type Configuration, EMPTY_CONFIGURATION } from "../../safekeeper/api/membership.ts";
@@ -104,7 +104,8 @@ async function runElection(options: SettleOptions, configuration: Configuration,
     identity, safekeepers, platform, log, configuration, mode: { kind: "sync" }, localWal: null, onEffect, ...(authToken === undefined ? {} : { authToken }),
   });
   const timer = clock.after(timeoutMs, () => result.resolve(timeoutError(options, candidacy.troubles())));
-  const abort = (): void => result.reject(options.signal?.reason);
+  const abort = (): void => result.reject(new Cancelled("settling the log was broken off"));
+  if (options.signal?.aborted === true) abort();
   options.signal?.addEventListener("abort", abort, { once: true });
   candidacy.start();
   try {
