@@ -8,6 +8,7 @@ import { utf8, utf8ToString } from "../kit/bytes.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
 import { JwtAuth } from "../http/auth.ts";
+import type { Transport } from "../http/client.ts";
 import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
@@ -32,6 +33,16 @@ export interface SafekeeperDeps {
   readonly version?: string;
   /** Where WAL is backed up, `--remote-storage`; without it WAL stays on the safekeepers until the pageserver has it. */
   readonly remoteStorage?: RemoteStorage;
+  /** What a simulated world puts in the place of gRPC and of the HTTP server, which need the real one. */
+  readonly substitutes?: SafekeeperSubstitutes;
+}
+
+export interface SafekeeperSubstitutes {
+  readonly brokerClient: (endpoint: string) => BrokerClient;
+  /** Serves these timelines' state instead of the HTTP listener; returns what stands for it. */
+  readonly serveHttp: (timelines: Timelines) => { readonly port: number; stop(): Promise<void> };
+  /** How peers' HTTP interfaces are reached. */
+  readonly httpTransport: Transport;
 }
 
 export interface RunningSafekeeper {
@@ -184,7 +195,9 @@ class Role {
     };
   }
 
-  async #listenHttp() {
+  async #listenHttp(): Promise<{ readonly port: number; stop(): Promise<void> }> {
+    const { substitutes } = this.#deps;
+    if (substitutes !== undefined) return substitutes.serveHttp(this.timelines);
     const config = this.#config;
     const { platform, log, version } = this.#deps;
     const jwt = await this.#keys(config.httpAuthPublicKeyPath);
@@ -193,6 +206,7 @@ class Role {
       auth: jwt === null ? null : { jwt },
       timelines: this.timelines,
       dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
+      peerToken: () => this.#readText(config.authTokenPath),
       deleteBackup: async (id) => this.#backup?.deleteAll(id),
     });
     return serveHttp(app, config.httpAddress);
@@ -230,7 +244,7 @@ class Role {
       for (const timeline of this.timelines.all) {
         if (signal.aborted || timeline.gate.isClosed) continue;
         await timeline.gate
-          .run(() => recoverFromPeer(timeline, { platform, nodeId: this.#nodeId, token, signal }))
+          .run(() => recoverFromPeer(timeline, { platform, nodeId: this.#nodeId, token, signal, transport: this.#deps.substitutes?.httpTransport }))
           .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("recovery from a peer failed", { error }));
       }
       await platform.clock.sleep(RECOVERY_INTERVAL_MS, signal).catch(() => undefined);
@@ -270,6 +284,7 @@ class Role {
 
   async #brokerClient(endpoint: string): Promise<BrokerClient> {
     const { authTokenPath, sslCaFile, brokerKeepaliveIntervalMs } = this.#config;
+    if (this.#deps.substitutes !== undefined) return this.#deps.substitutes.brokerClient(endpoint);
     return connectBroker({ endpoint, token: await this.#readText(authTokenPath), caPem: await this.#readText(sslCaFile), keepaliveIntervalMs: brokerKeepaliveIntervalMs });
   }
 

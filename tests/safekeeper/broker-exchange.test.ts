@@ -112,3 +112,23 @@ test("a safekeeper that is behind fetches what it lacks from a peer, and drops w
   expect(await digest(behind)).toEqual(await digest(ahead));
   proposer.close();
 }, 20_000);
+
+test("a timeline is pulled whole from the most advanced host, and goes on from there", async () => {
+  const [source, destination] = [await start(1), await start(2)];
+  const wal = new SampleWal(START).growTo(START + 3 * MIB);
+  const proposer = await push(source, wal, wal.endLsn);
+  const pull = (hosts: string[]): Promise<Response> =>
+    fetch(`http://127.0.0.1:${destination.httpPort}/v1/pull_timeline`, { method: "POST", body: JSON.stringify({ tenant_id: ID.tenantId, timeline_id: ID.timelineId, http_hosts: hosts, mconf: null }) });
+  const host = `http://127.0.0.1:${source.httpPort}`;
+  expect((await pull([`http://127.0.0.1:${destination.httpPort}`])).status).toBe(503);
+  expect(await (await pull([`http://127.0.0.1:${destination.httpPort}`, host])).json()).toEqual({ safekeeper_host: host });
+  expect(await (await pull([host])).json()).toEqual({ safekeeper_host: null });
+  expect((await status(destination)).flush_lsn).toBe(lsnToString(wal.endLsn));
+  const digest = async (safekeeper: RunningSafekeeper): Promise<unknown> => (await fetch(`${url(safekeeper)}/digest?from_lsn=${lsnToString(START)}&until_lsn=${lsnToString(wal.endLsn)}`)).json();
+  expect(await digest(destination)).toEqual(await digest(source));
+  const next = await ProposerDriver.connect({ port: destination.pgPort, ...ID });
+  await next.greet();
+  expect(await next.requestVote(2)).toMatchObject({ voteGiven: true, flushLsn: wal.endLsn, termHistory: [{ term: 1, lsn: START }] });
+  next.close();
+  proposer.close();
+}, 15_000);

@@ -98,4 +98,11 @@ export const peerInfoSchema = z.object({
   safekeeper_connstr: z.string().nullish(), http_connstr: z.string().nullish(), https_connstr: z.string().nullish(),
 });
 
-export const controlFilePatchSchema = z.object({ updates: z.record(z.string(), z.unknown()), apply_fields: z.array(z.string()) });
+export const pullTimelineSchema = z.object({
+  tenant_id: tenantIdText,
+  timeline_id: timelineIdText,
+  http_hosts: z.array(z.url({ protocol: /^https?$/ })).min(1).max(32),
+  /** To switch to when the copy is here. */
+  mconf: configurationSchema.nullish(),
+});
+export const pullReplySchema = z.object({ safekeeper_host: z.string().nullable() });

@@ -6,15 +6,17 @@ import { z } from "@hono/zod-openapi";
 import { StrataError } from "../../kit/errors.ts";
 import type { Permission } from "../../http/auth.ts";
 import { createHttpApp, type HttpApp, type HttpAppOptions } from "../../http/app.ts";
-import { booleanText, lsnText, tenantIdText, timelineIdText } from "../../http/params.ts";
+import { booleanText, integerText, lsnText, tenantIdText, timelineIdText } from "../../http/params.ts";
 import { jsonReply } from "../../http/route.ts";
 import {
-  configurationFromJson, configurationToJson, deleteReplySchema, digestReplySchema, membershipReplySchema, membershipRequestSchema, peerInfoSchema, statusSchema,
+  configurationFromJson, configurationToJson, deleteReplySchema, digestReplySchema, membershipReplySchema, membershipRequestSchema, peerInfoSchema, pullReplySchema, pullTimelineSchema, statusSchema,
   termBumpReplySchema, termBumpRequestSchema, timelineCreateSchema, timelineRefSchema, timelineStatusSchema, utilizationSchema,
 } from "../api/http.ts";
 import { isMember } from "../api/membership.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import { pullTimeline } from "../timeline/pull-timeline.ts";
+import { snapshotStream } from "../timeline/snapshot.ts";
 import type { Timelines } from "../timeline/timelines.ts";
 import { debugDump, type DumpContext } from "./debug-dump.ts";
 import { walDigest } from "./digest.ts";
@@ -25,6 +27,8 @@ export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly dump: DumpContext;
   /** Removes a deleted timeline's objects. */
   readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
+  /** Shown to other safekeepers. */
+  readonly peerToken: () => Promise<string | undefined>;
 }
 
 const DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024;
@@ -40,6 +44,7 @@ export function safekeeperHttpApp(options: SafekeeperHttpOptions): HttpApp {
   nodeRoutes(app, options);
   lifeRoutes(app, options);
   stateRoutes(app, options);
+  copyRoutes(app, options);
   return app;
 }
 
@@ -191,6 +196,30 @@ function stateRoutes(app: HttpApp, { timelines }: SafekeeperHttpOptions): void {
         safekeeperConnstr: body.safekeeper_connstr ?? "", httpConnstr: body.http_connstr ?? "",
       });
       return jsonReply(200, null);
+    },
+  );
+}
+
+/** From safekeeper to safekeeper. */
+function copyRoutes(app: HttpApp, { timelines, dump, peerToken }: SafekeeperHttpOptions): void {
+  app.route(
+    {
+      method: "get", path: `${TIMELINE}/snapshot/:destination_id`, summary: "The timeline as a tar archive", permission: ONE_TIMELINE,
+      params: timelineParams.extend({ destination_id: integerText }), responses: { 200: { description: "control file and WAL segments", contentType: "application/octet-stream" } },
+    },
+    ({ params }) => {
+      const timeline = timelines.get({ tenantId: params.tenant_id, timelineId: params.timeline_id });
+      return new Response(snapshotStream(timeline, dump.platform.files), { headers: { "content-type": "application/octet-stream" } });
+    },
+  );
+  app.route(
+    { method: "post", path: "/v1/pull_timeline", summary: "Copy a timeline from other safekeepers", permission: NODE, body: pullTimelineSchema, responses: { 200: { description: "where it came from", schema: pullReplySchema } } },
+    async ({ body, signal }) => {
+      const id = { tenantId: body.tenant_id, timelineId: body.timeline_id };
+      const host = await pullTimeline(id, { timelines, platform: dump.platform, nodeId: dump.nodeId, sync: !dump.config.noSync, token: await peerToken(), hosts: body.http_hosts, signal });
+      const { mconf } = body;
+      if (mconf != null) await timelines.get(id).run("membership", (acceptor) => acceptor.switchConfiguration(configurationFromJson(mconf)));
+      return jsonReply(200, { safekeeper_host: host });
     },
   );
 }

@@ -10,7 +10,7 @@
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { SafekeeperTimelineInfo } from "../../broker/api/messages.ts";
-import { HttpClient } from "../../http/client.ts";
+import { HttpClient, type Transport } from "../../http/client.ts";
 import type { Platform } from "../../platform/platform.ts";
 import { PgClient } from "../../wire/client.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
@@ -29,6 +29,8 @@ export interface RecoveryOptions {
   /** Shown to the donor. */
   readonly token: string | undefined;
   readonly signal: AbortSignal;
+  /** In place of the network for HTTP. */
+  readonly transport?: Transport | undefined;
 }
 
 export interface LogPosition {
@@ -72,7 +74,7 @@ export async function recoverFromPeer(timeline: Timeline, options: RecoveryOptio
 }
 
 async function donorHistory(timeline: Timeline, donor: SafekeeperTimelineInfo, options: RecoveryOptions): Promise<TermHistory> {
-  const http = new HttpClient({ baseUrl: `http://${donor.httpConnstr}`, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }) });
+  const http = new HttpClient({ baseUrl: `http://${donor.httpConnstr}`, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }), ...(options.transport === undefined ? {} : { transport: options.transport }) });
   const status = await new SafekeeperClient(http).timelineStatus(timeline.id, { signal: options.signal });
   if (status.acceptor_state.term !== donor.term) throw new StrataError("retry", "term-changed", `the donor's term is ${status.acceptor_state.term} now, not ${donor.term}`);
   return checkTermHistory(status.acceptor_state.term_history.map((entry) => ({ term: entry.term, lsn: parseLsn(entry.lsn) })));
