@@ -154,6 +154,7 @@ export class Replay {
 
   /** Bits of the visibility map that heap records clear without naming its page. */
   #clearImplied(record: WalRecord): void {
+    for (let id = 0; id < record.blockCount; id++) if (record.blocks[id].inUse && record.blocks[id].fork === FORK_VISIBILITY_MAP) return;
     const operation = operationOf(record.rmid, record.info);
     const heap = record.rmid === RMGR.HEAP;
     const flagsAt = heap ? (operation === 0 ? 2 : 7) : operation === 0x50 ? 0 : 7;
