@@ -4,7 +4,7 @@
  * A key is done at an image or at a record that needs nothing below; a key that finds no more layers goes on in the
  * ancestor, and at the root it is missing.
  */
-import { StrataError, isStrataError } from "../../kit/errors.ts";
+import { invariant, StrataError, isStrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { compareKeys, type Key, keyToHex } from "../../keyspace/key.ts";
 import { isInheritedKey, isSparseKey } from "../../keyspace/mapping.ts";
@@ -120,7 +120,9 @@ function nextLayer(read: KeyRead): Step | null {
   const memory = read.source.stack.memoryLayerBelow(read.end);
   if (memory !== null) return { layer: memory, floor: memory.startLsn };
   const found = read.source.stack.map.search(read.key, read.end);
-  return found === null ? null : { layer: found.layer, floor: found.lsnFloor };
+  if (found === null) return null;
+  invariant(found.lsnFloor < read.end, "every step goes down");
+  return { layer: found.layer, floor: found.lsnFloor };
 }
 
 /** Goes on in the ancestors; null when the key has ended (missing, or failed). */

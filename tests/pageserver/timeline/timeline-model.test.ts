@@ -139,7 +139,9 @@ class ModelRun {
     if (this.naive.size >= MAX_TIMELINES) return;
     const { timeline, naive, id } = this.#pick();
     const low = Math.max(timeline.gcCutoffLsn, timeline.ancestor?.lsn ?? START_LSN);
-    const lsn = low + 8 * this.random.below(Math.floor((timeline.lastRecordLsn - low) / 8) + 1);
+    // At a record, or right before one: where being off by one shows.
+    const records = naive.after(low);
+    const lsn = records.length === 0 ? timeline.lastRecordLsn : Math.max(low, records[this.random.below(records.length)].lsn - this.random.below(2) * 8);
     const child = this.#newId();
     await this.manager.createBranch({ timelineId: child, ancestorTimelineId: id, lsn });
     this.naive.set(child, new NaiveTimeline(lsn, { timeline: naive, lsn }));
