@@ -46,6 +46,7 @@ export class Tenant {
   #state: TenantState = "attaching";
   #brokenBy: unknown = null;
   #loading: Promise<void> | null = null;
+  readonly #stop = new AbortController();
 
   constructor(options: TenantOptions) {
     this.#options = options;
@@ -104,13 +105,13 @@ export class Tenant {
   async #load(): Promise<void> {
     const { log } = this.#options;
     try {
-      await this.#manager.loadTimelines();
+      await this.#manager.loadTimelines(this.#stop.signal);
       if (this.#state !== "attaching") return;
       this.#state = "active";
       log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });
       for (const timelineId of this.#manager.timelineIds) await this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
     } catch (error) {
-      this.markBroken(error);
+      if (!this.#stop.signal.aborted) this.markBroken(error);
     }
   }
 
@@ -159,7 +160,9 @@ export class Tenant {
   /** A root timeline from a fresh initdb, in object storage when this returns. @throws StrataError conflict `timeline-exists` */
   async bootstrapTimeline(timelineId: TimelineId, pgVersion: PgMajor): Promise<TenantTimeline> {
     this.#assertActive();
-    const { initdb, resources } = this.#options;
+    const { initdb, resources, shard } = this.#options;
+    // Each shard would get a cluster of its own, and pages of different ones do not go together.
+    if (shard.count > 1) throw new StrataError("fix-input", "sharded-bootstrap", "a root timeline cannot be made by initdb on a tenant of several shards: create it before the split");
     const { files } = resources.platform;
     return await withFreshDatadir(initdb, pgVersion, {
       platform: resources.platform,
@@ -201,6 +204,7 @@ export class Tenant {
   async shutdown(options: { readonly flush: boolean }): Promise<void> {
     const wasActive = this.#state === "active";
     this.#state = "stopping";
+    this.#stop.abort();
     await this.#loading;
     await Promise.all([...this.#timelines.values()].map((timeline) => timeline.stopReceiving()));
     await this.#manager.shutdown({ flush: options.flush && wasActive });
