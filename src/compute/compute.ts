@@ -100,19 +100,26 @@ interface Running {
   readonly proposer: Proposer;
   readonly socket: SocketDirectory;
   readonly start: Start;
+  readonly directory: PgData;
   readonly fetchedBytes: number;
+}
+
+interface PgData {
+  readonly path: string;
+  /** Not below our own directory: to be removed when the compute ends. */
+  readonly temporary: boolean;
 }
 
 /**
  * `pgdata` below our directory; or, when the account PostgreSQL runs as cannot get there (we are root, and it lies below
  * a home directory), a place of the same compute among the temporary files. The directory is disposable either way.
  */
-async function chooseDirectory({ config, user, log }: StartContext): Promise<string> {
+async function chooseDirectory({ config, user, log }: StartContext): Promise<PgData> {
   const beside = `${config.dataDirectory}/pgdata`;
-  if (await canReach(user, beside)) return beside;
+  if (await canReach(user, beside)) return { path: beside, temporary: false };
   const elsewhere = `${platformTemporaryDirectory()}/strata-compute-${Bun.hash(config.dataDirectory).toString(16)}`;
   log.info("PostgreSQL's account cannot reach the data directory: using a temporary one", { dataDirectory: config.dataDirectory, used: elsewhere });
-  return elsewhere;
+  return { path: elsewhere, temporary: true };
 }
 
 class ComputeStarter {
@@ -138,7 +145,8 @@ class ComputeStarter {
 
   async #attempt(): Promise<Running> {
     const { config, platform, log, state } = this.#context;
-    const directory = await chooseDirectory(this.#context);
+    const pgdata = await chooseDirectory(this.#context);
+    const directory = pgdata.path;
     await stopStalePostgres(directory);
     const settledLsn = await state.step("settle_log", () => this.#settle());
     await platform.files.removeTree(directory);
@@ -151,7 +159,7 @@ class ComputeStarter {
     const start = await writeStarter(platform.files, directory, { backup, settledLsn });
     await writeConfiguration(platform.files, directory, config.settings ?? {});
     const identity = this.#identity(backup.controlFile.systemId, backup.controlFile.segmentSize);
-    return await state.step("start_postgres", async () => ({ ...(await this.#run(directory, identity, start)), fetchedBytes: backup.fetchedBytes }));
+    return await state.step("start_postgres", async () => ({ ...(await this.#run(directory, identity, start)), directory: pgdata, fetchedBytes: backup.fetchedBytes }));
   }
 
   #identity(systemId: bigint, walSegmentSizeBytes: number): ProposerIdentity {
@@ -175,7 +183,7 @@ class ComputeStarter {
   }
 
   /** PostgreSQL and proposer, started together; both are gone again when this throws. */
-  async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes">> {
+  async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes" | "directory">> {
     const { config, platform, log, binaries, user, signal } = this.#context;
     const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
     const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
@@ -288,8 +296,8 @@ class RunningCompute implements Compute {
   }
 
   async #shutDown(mode: "fast" | "immediate", reason: StrataError | null): Promise<void> {
-    const { running, state, log, http, lock, config } = this.#options;
-    const { postgres, proposer, socket } = running;
+    const { running, state, log, http, lock, config, platform } = this.#options;
+    const { postgres, proposer, socket, directory } = running;
     if (reason !== null) log.error("compute ends", { error: reason });
     state.stopping();
     const timeoutMs = config.shutdownTimeoutMs ?? DEFAULT_SHUTDOWN_TIMEOUT_MS;
@@ -298,6 +306,7 @@ class RunningCompute implements Compute {
     if (mode === "fast") this.#reportStop(exit.exitCode === 0 && proposer.commitLsn >= proposer.flushLsn, timeoutMs);
     await proposer.close();
     await socket.remove();
+    if (directory.temporary) await platform.files.removeTree(directory.path);
     state.stopped(reason);
     await http.close();
     await lock.release();
