@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { utf8 } from "../../src/kit/bytes.ts";
@@ -8,6 +8,9 @@ import { FaultInjectingStorage } from "../../src/remote-storage/fault-injecting.
 import { LocalDirectoryStorage } from "../../src/remote-storage/local-directory.ts";
 import { downloadBytes } from "../../src/remote-storage/remote-storage.ts";
 import { remoteStorageConformance } from "./conformance.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const platform = realPlatform();
 const directories: string[] = [];

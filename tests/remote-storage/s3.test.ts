@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { utf8 } from "../../src/kit/bytes.ts";
@@ -7,6 +7,9 @@ import { downloadBytes } from "../../src/remote-storage/remote-storage.ts";
 import { S3Storage } from "../../src/remote-storage/s3.ts";
 import { S3TestServer } from "../support/s3-server.ts";
 import { remoteStorageConformance } from "./conformance.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const platform = realPlatform();
 const servers: S3TestServer[] = [];

@@ -1,6 +1,8 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { BtreeBuilder, visitBtree } from "../../../src/pageserver/layers/disk-btree.ts";
+
+setDefaultTimeout(60_000);
 
 function build(keySize: number, entries: readonly [Uint8Array, number][]): { blocks: Uint8Array[]; rootBlock: number } {
   const builder = new BtreeBuilder(keySize);

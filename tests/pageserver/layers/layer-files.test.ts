@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import fc from "fast-check";
@@ -14,6 +14,9 @@ import { readImages } from "../../../src/pageserver/layers/image-layer.ts";
 import { LayerFile } from "../../../src/pageserver/layers/layer-file.ts";
 import { isInFuture, isL0, type LayerName, layerNameToString, localLayerFileName, parseLayerName, parseLocalLayerFileName } from "../../../src/pageserver/layers/layer-name.ts";
 import { DeltaLayerWriter, ImageLayerWriter, type LayerTarget } from "../../../src/pageserver/layers/layer-writer.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const TENANT = "00112233445566778899aabbccddeeff";
 const TIMELINE = "ffeeddccbbaa99887766554433221100";

@@ -1,8 +1,11 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { type Key, KEY_MAX, KEY_MIN } from "../../../src/keyspace/key.ts";
 import { type LayerName, layerLsnRange } from "../../../src/pageserver/layers/layer-name.ts";
 import { LayerMap, type MappedLayer } from "../../../src/pageserver/layers/layer-map.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 function key(n: number): Key {
   return { ...KEY_MIN, field6: n };

@@ -1,9 +1,12 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import type { Key } from "../../../src/keyspace/key.ts";
 import { AUX_KEY_PREFIX, relBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const ROOT = "11111111111111111111111111111111";
 const CHILD = "22222222222222222222222222222222";
