@@ -37,10 +37,10 @@ describe("codec", () => {
   });
 
   test("pageserver feedback; keys nobody knows yet are passed over", () => {
-    expect(Buffer.from(encodePageserverFeedback(feedback))).toEqual(feedbackWire);
+    expect(bytes(encodePageserverFeedback(feedback))).toEqual(feedbackWire);
     expect(decodePageserverFeedback(feedbackWire)).toEqual(feedback);
     const sharded = { ...feedback, shardNumber: 3, corruptionDetected: true };
-    expect(Buffer.from(encodePageserverFeedback(sharded))).toEqual(shardFeedbackWire);
+    expect(bytes(encodePageserverFeedback(sharded))).toEqual(shardFeedbackWire);
     expect(decodePageserverFeedback(shardFeedbackWire)).toEqual(sharded);
     const later = bytes(u8(6), cstr("not_thought_of_yet"), u32(3), text("abc"), feedbackWire.subarray(1));
     expect(decodePageserverFeedback(later)).toEqual(feedback);

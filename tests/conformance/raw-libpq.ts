@@ -16,13 +16,17 @@ export interface Frame {
 export class RawLibpq {
   readonly #socket: Socket;
   #received: Buffer = Buffer.alloc(0);
+  /** What came after it. */
+  #later: Buffer[] = [];
+  #laterBytes = 0;
   #ended = false;
   #wake: (() => void) | null = null;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => {
-      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#later.push(chunk);
+      this.#laterBytes += chunk.length;
       this.#wake?.();
     });
     const end = (): void => {
@@ -122,10 +126,10 @@ export class RawLibpq {
 
   async #need(count: number): Promise<Buffer | null> {
     const deadline = performance.now() + WAIT_MS;
-    while (this.#received.length < count) {
+    while (this.#received.length + this.#laterBytes < count) {
       if (this.#ended) return null;
       const leftMs = deadline - performance.now();
-      if (leftMs <= 0) throw new Error(`nothing came within ${WAIT_MS} ms (${this.#received.length} of ${count} bytes are here)`);
+      if (leftMs <= 0) throw new Error(`nothing came within ${WAIT_MS} ms (${this.#received.length + this.#laterBytes} of ${count} bytes are here)`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, leftMs);
         this.#wake = () => {
@@ -133,6 +137,11 @@ export class RawLibpq {
           resolve();
         };
       });
+    }
+    if (this.#received.length < count) {
+      this.#received = Buffer.concat([this.#received, ...this.#later]);
+      this.#later = [];
+      this.#laterBytes = 0;
     }
     return this.#received;
   }
