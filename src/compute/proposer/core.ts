@@ -219,7 +219,18 @@ export class ProposerCore {
     at.state = "voted";
     at.vote = vote;
     if (this.#phase === "elected") this.#announce(slot);
-    else if (hasQuorum(this.#configuration, this.#slots, (voter) => voter.state === "voted")) this.#win();
+    else if (this.#hasVotes()) this.#win();
+  }
+
+  /**
+   * A safekeeper that has nothing of a log that others have may have lost its disk, and with it what it once acknowledged: its
+   * vote does not make a majority. Only when everyone has voted is nothing left that could be missed.
+   */
+  #hasVotes(): boolean {
+    const voted = (slot: Slot): boolean => slot.state === "voted";
+    const hasLog = (slot: Slot): boolean => voted(slot) && slot.vote !== null && slot.vote.flushLsn > 0;
+    const counts = this.#slots.some(hasLog) && !this.#slots.every(voted) ? hasLog : voted;
+    return hasQuorum(this.#configuration, this.#slots, counts);
   }
 
   /** Raft 5.4.1: the log to go on from is the one with the highest (last term, end) of a majority: it has all that was committed. */

@@ -281,6 +281,27 @@ describe("settling", () => {
     expect(acceptors[0].log.bytes).toEqual(acceptors[1].log.bytes);
   });
 
+  test("a safekeeper that lost its disk does not make a majority with one that lags", () => {
+    const acceptors = three();
+    const writer = new Rig(acceptors, run(START));
+    for (const slot of [0, 1, 2]) writer.connect(slot);
+    writer.settle();
+    writer.disconnect(2);
+    writer.write(500);
+    writer.settle();
+    expect(writer.commitLsn).toBe(START + 500);
+    const wiped = [new MemoryAcceptor(1, 0), acceptors[1], acceptors[2]];
+    const sync = new Rig(wiped, { kind: "sync" });
+    sync.connect(0);
+    sync.connect(2);
+    sync.settle();
+    expect(sync.settled).toBeNull();
+    sync.connect(1);
+    sync.settle();
+    expect(sync.settled).toBe(START + 500);
+    expect(wiped[0].log.bytes).toEqual(wiped[1].log.bytes);
+  });
+
   test("nothing anywhere settles at 0", () => {
     const sync = new Rig(three(0), { kind: "sync" });
     for (const slot of [0, 1]) sync.connect(slot);
