@@ -20,13 +20,25 @@ export interface NameEdit {
 export type NameChange = readonly NameEdit[];
 export type Names = Map<Key, Map<string, Key>>;
 
+interface Pending {
+  /** Changes before it. */
+  readonly number: number;
+  edits: NameChange;
+}
+
 export class DurableTree {
   readonly #durable: Names = new Map();
-  #pending: NameChange[] = [];
+  #pending: Pending[] = [];
+  #changes = 0;
+
+  /** How many changes there have been: what a sync that begins now covers. */
+  get changes(): number {
+    return this.#changes;
+  }
 
   /** Makes a change that waits for the sync of a directory it touches. */
   change(edits: NameChange): void {
-    this.#pending.push(edits);
+    this.#pending.push({ number: this.#changes++, edits });
   }
 
   /** Takes the names of a directory as durable. */
@@ -34,16 +46,16 @@ export class DurableTree {
     this.#durable.set(directory, new Map(entries));
   }
 
-  /** Makes the changes of this directory durable, in their order; a rename's other half with them. Returns keys that lost a name. */
-  sync(directory: Key): Set<Key> {
+  /** Makes the first `upTo` changes, as far as they are of this directory, durable in their order; a rename's other half with them. Returns keys that lost a name. */
+  sync(directory: Key, upTo: number): Set<Key> {
     const released = new Set<Key>();
-    const rest: NameChange[] = [];
+    const rest: Pending[] = [];
     for (const change of this.#pending) {
-      if (!change.some((edit) => edit.directory === directory)) {
+      if (change.number >= upTo || !change.edits.some((edit) => edit.directory === directory)) {
         rest.push(change);
         continue;
       }
-      for (const edit of change) {
+      for (const edit of change.edits) {
         applyEdit(this.#durable, edit, released);
         dropSuperseded(rest, edit);
       }
@@ -55,13 +67,13 @@ export class DurableTree {
   /** Whether a durable or pending name leads to it. */
   refers(key: Key): boolean {
     for (const entries of this.#durable.values()) for (const value of entries.values()) if (value === key) return true;
-    return this.#pending.some((change) => change.some((edit) => edit.key === key));
+    return this.#pending.some(({ edits }) => edits.some((edit) => edit.key === key));
   }
 
   /** The names as programs see them. */
   visible(): Names {
     const names = copyOf(this.#durable);
-    for (const change of this.#pending) for (const edit of change) applyEdit(names, edit);
+    for (const { edits } of this.#pending) for (const edit of edits) applyEdit(names, edit);
     return names;
   }
 
@@ -72,10 +84,10 @@ export class DurableTree {
     let lostChanges = 0;
     // Between keeping nearly all and nearly nothing, so that both ends are seen often.
     const keepPercent = random.below(101);
-    for (const change of this.#pending) {
-      const kept = change.every((edit) => !stopped.has(edit.directory)) && random.below(100) < keepPercent;
+    for (const { edits } of this.#pending) {
+      const kept = edits.every((edit) => !stopped.has(edit.directory)) && random.below(100) < keepPercent;
       if (!kept) lostChanges++;
-      for (const edit of change) {
+      for (const edit of edits) {
         if (kept) applyEdit(names, edit);
         else stopped.add(edit.directory);
       }
@@ -85,11 +97,11 @@ export class DurableTree {
 }
 
 /** An edit made durable ahead of its turn must not be undone by an older one of the same name that is still pending. */
-function dropSuperseded(changes: NameChange[], by: NameEdit): void {
+function dropSuperseded(changes: Pending[], by: NameEdit): void {
   for (let at = changes.length - 1; at >= 0; at--) {
-    const left = changes[at].filter((edit) => edit.directory !== by.directory || edit.name !== by.name);
+    const left = changes[at].edits.filter((edit) => edit.directory !== by.directory || edit.name !== by.name);
     if (left.length === 0) changes.splice(at, 1);
-    else changes[at] = left;
+    else changes[at].edits = left;
   }
 }
 

@@ -31,8 +31,16 @@ interface Dirty {
 
 interface Root {
   readonly shadow: Shadow;
-  /** A file without an entry is clean. */
+  /** A file without an entry is clean, but for what is in `syncing`. */
   readonly dirty: Map<Key, Dirty>;
+  /** What running syncs of a file began with, in their order. */
+  readonly syncing: Map<Key, Snapshot[]>;
+}
+
+interface Snapshot {
+  readonly bytes: Uint8Array;
+  readonly position: number;
+  readonly sizeBytes: number;
 }
 
 const CLEAN: Dirty = { from: Number.POSITIVE_INFINITY, to: 0 };
@@ -134,8 +142,9 @@ export class PowerLossFiles implements FileSystem {
     const plain = normalize(path).replace(/\/$/, "");
     const root = this.#rootOf(plain);
     const key = keyOf(plain);
-    if (root !== null && key !== null && isDirectoryKey(key)) root.shadow.syncDirectory(key);
+    const upTo = root?.shadow.tree.changes ?? 0;
     await this.#inner.syncDirectory(path);
+    if (root !== null && key !== null && isDirectoryKey(key)) root.shadow.syncDirectory(key, upTo);
   }
 
   async lock(path: string): Promise<{ release(): Promise<void> }> {
@@ -176,7 +185,7 @@ function openRoot(live: string, directory: string): Root {
   for (const [key, path] of walk(live).paths) {
     if (!isDirectoryKey(key) && !shadow.isClean(key, path)) dirty.set(key, { from: 0, to: EVERYTHING });
   }
-  return { shadow, dirty };
+  return { shadow, dirty, syncing: new Map() };
 }
 
 class ShadowedHandle implements FileHandle {
@@ -223,14 +232,12 @@ class ShadowedHandle implements FileHandle {
     await this.#inner.truncate(sizeBytes);
   }
 
-  async sync(): Promise<void> {
-    await this.#flush();
-    await this.#inner.sync();
+  sync(): Promise<void> {
+    return this.#flush(() => this.#inner.sync());
   }
 
-  async dataSync(): Promise<void> {
-    await this.#flush();
-    await this.#inner.dataSync();
+  dataSync(): Promise<void> {
+    return this.#flush(() => this.#inner.dataSync());
   }
 
   #touch(from: number, to: number): void {
@@ -242,12 +249,28 @@ class ShadowedHandle implements FileHandle {
     }
   }
 
-  /** What had been written when the sync was asked for, and nothing that comes while it runs. */
-  async #flush(): Promise<void> {
+  /** Durable when it returns: what had been written when it was asked for, and nothing that came while it ran. */
+  async #flush(sync: () => Promise<void>): Promise<void> {
+    const { dirty, shadow, syncing } = this.#root;
     const sizeBytes = await this.#inner.sizeBytes();
-    const dirty = this.#root.dirty.get(this.#key);
-    if (dirty === undefined) return;
-    this.#root.dirty.delete(this.#key);
-    this.#root.shadow.syncFile(this.#key, { ...dirty, sizeBytes, read: (into, position) => this.#inner.readSync(into, position) });
+    const part = dirty.get(this.#key);
+    const queue = syncing.get(this.#key) ?? [];
+    syncing.set(this.#key, queue);
+    if (part !== undefined) {
+      dirty.delete(this.#key);
+      const bytes = new Uint8Array(Math.max(0, Math.min(part.to, sizeBytes) - part.from));
+      const length = bytes.length === 0 ? 0 : this.#inner.readSync(bytes, part.from);
+      queue.push({ bytes: bytes.subarray(0, length), position: part.from, sizeBytes });
+    }
+    const last = queue.at(-1);
+    try {
+      await sync();
+    } catch (error) {
+      if (part !== undefined) this.#touch(part.from, part.to);
+      throw error;
+    }
+    // A sync covers what earlier ones that still run had begun with; and these must not write over it afterwards.
+    if (last !== undefined) for (const done of queue.splice(0, queue.indexOf(last) + 1)) shadow.syncFile(this.#key, done);
+    if (queue.length === 0) syncing.delete(this.#key);
   }
 }

@@ -4,7 +4,7 @@
  *     files/<key>   content of a file as of its last sync
  *     journal       one JSON a line: {"seed": directory, "entries": [[name, key], …]}
  *                                    {"change": [[directory, name, key or null], …]}
- *                                    {"sync": directory}
+ *                                    {"sync": directory, "upTo": count of the changes it covers}
  *
  * A key is kind, inode and time of birth. The journal is not compacted: a shadow is made for a test and thrown away after each loss
  * of power. It outlives a kill of the process, as the page cache does; what the kill cut off from the journal shows as
@@ -18,9 +18,7 @@ import { type Key, DurableTree, differences, type NameChange, type Names } from 
 type JournalLine =
   | { readonly seed: Key; readonly entries: readonly (readonly [string, Key])[] }
   | { readonly change: readonly (readonly [Key, string, Key | null])[] }
-  | { readonly sync: Key };
-
-const COPY_BYTES = 1 << 20;
+  | { readonly sync: Key; readonly upTo: number };
 
 /** Null when there is nothing at the path. */
 export function keyOf(path: string): Key | null {
@@ -96,25 +94,19 @@ export class Shadow {
     this.#note({ change: edits.map(({ directory, name, key }) => [directory, name, key]) });
   }
 
-  syncDirectory(key: Key): void {
-    const released = this.#tree.sync(key);
-    this.#note({ sync: key });
+  /** @param upTo `tree.changes` when the sync began */
+  syncDirectory(key: Key, upTo: number): void {
+    const released = this.#tree.sync(key, upTo);
+    this.#note({ sync: key, upTo });
     for (const gone of released) if (!isDirectoryKey(gone) && !this.#tree.refers(gone)) fs.rmSync(this.contentPath(gone), { force: true });
   }
 
-  /** Makes `[from, to)` of the live content durable, and the size. @param read as FileHandle.readSync */
-  syncFile(key: Key, live: { readonly from: number; readonly to: number; readonly sizeBytes: number; readonly read: (into: Uint8Array, position: number) => number }): void {
+  /** Makes `bytes` at `position` durable, and the size. */
+  syncFile(key: Key, synced: { readonly bytes: Uint8Array; readonly position: number; readonly sizeBytes: number }): void {
     const fd = fs.openSync(this.contentPath(key), fs.constants.O_RDWR | fs.constants.O_CREAT);
     try {
-      const buffer = new Uint8Array(Math.min(COPY_BYTES, Math.max(1, live.to - live.from)));
-      const to = Math.min(live.to, live.sizeBytes);
-      for (let at = live.from; at < to; ) {
-        const count = live.read(buffer.subarray(0, Math.min(buffer.length, to - at)), at);
-        if (count === 0) break;
-        fs.writeSync(fd, buffer, 0, count, at);
-        at += count;
-      }
-      fs.ftruncateSync(fd, live.sizeBytes);
+      for (let at = 0; at < synced.bytes.length; ) at += fs.writeSync(fd, synced.bytes, at, synced.bytes.length - at, synced.position + at);
+      fs.ftruncateSync(fd, synced.sizeBytes);
     } finally {
       fs.closeSync(fd);
     }
@@ -157,7 +149,7 @@ export class Shadow {
     if (first === undefined || !("seed" in first) || first.seed !== rootKey) return false;
     for (const line of parsed) {
       if ("seed" in line) this.#tree.seed(line.seed, new Map(line.entries));
-      else if ("sync" in line) this.#tree.sync(line.sync);
+      else if ("sync" in line) this.#tree.sync(line.sync, line.upTo);
       else this.#tree.change(line.change.map(([directory, name, key]) => ({ directory, name, key })));
     }
     return true;
