@@ -6,6 +6,7 @@ import { basename } from "node:path";
 import { Cancelled, describeError, isStrataError } from "../kit/errors.ts";
 import { versionLine } from "../kit/version.ts";
 import { HelpShown } from "./options/option-table.ts";
+import { ROLE_PROGRAMS } from "./roles/role-programs.ts";
 
 export interface CommandLine {
   readonly argv: readonly string[];
@@ -15,14 +16,6 @@ export interface CommandLine {
 }
 
 export type Run = (line: CommandLine) => Promise<number>;
-
-const ROLES: Readonly<Record<string, () => Promise<Run>>> = {
-  broker: async () => (await import("./roles/run-broker.ts")).runBroker,
-  controller: async () => (await import("./roles/run-controller.ts")).runController,
-  safekeeper: async () => (await import("./roles/run-safekeeper.ts")).runSafekeeper,
-  pageserver: async () => (await import("./roles/run-pageserver.ts")).runPageserver,
-  compute: async () => (await import("./roles/run-compute.ts")).runCompute,
-};
 
 /** Names of symlinks that choose a role: the peer's binaries. */
 const SYMLINKS: Readonly<Record<string, string>> = {
@@ -36,7 +29,7 @@ const COMMANDS: Readonly<Record<string, { readonly help: string; readonly load: 
   dev: { help: "run a whole cluster on this machine, and talk to it", load: async () => (await import("./dev/dev.ts")).runDev },
 };
 
-const USAGE = `usage: strata --role ${Object.keys(ROLES).join("|")} [options]
+const USAGE = `usage: strata --role ${Object.keys(ROLE_PROGRAMS).join("|")} [options]
        strata COMMAND [options]
        strata --version | --help
 
@@ -53,9 +46,9 @@ function usageError(message: string): number {
 }
 
 async function runRole(role: string | undefined, line: CommandLine): Promise<number> {
-  const load = role === undefined ? undefined : ROLES[role];
+  const load = role === undefined ? undefined : ROLE_PROGRAMS[role];
   if (load === undefined) return usageError(role === undefined ? "--role needs a name" : `unknown role "${role}"`);
-  return (await load())(line);
+  return (await load()).run(line);
 }
 
 function dispatch(line: CommandLine): Promise<number> | number {

@@ -1,18 +1,25 @@
 /**
- * One role as a child process that is kept running: started again, with growing pauses, when it ends by itself, until
- * `stop`. Its log goes, line by line, to the supervisor's.
+ * One role kept running: started again, with growing pauses, when it ends by itself, until `stop`. How it runs, as a process
+ * of its own or inside this one, is its launcher's affair.
  */
-import { StrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Clock, Timer } from "../../platform/clock.ts";
-import { type ChildProcess, signalProcess, startProcess } from "../../platform/processes.ts";
+
+export interface Launched {
+  /** Null for a role inside this process. */
+  readonly pid: number | null;
+  /** Settles when it has ended: how, in words. Never rejects. */
+  readonly ended: Promise<string>;
+  /** Asks it to stop and waits for its end. */
+  stop(): Promise<void>;
+}
+
+/** @param onLine gets each line it prints or logs */
+export type Launch = (onLine: (line: string) => void) => Launched;
 
 export interface ChildSpec {
   readonly name: string;
-  /** Arguments after the program. */
-  readonly args: readonly string[];
-  /** The program with what comes before its arguments: the executable, or Bun and the entry file. */
-  readonly program: readonly string[];
+  readonly launch: Launch;
   readonly onLine: (name: string, line: string) => void;
 }
 
@@ -20,7 +27,6 @@ const RESTART_PAUSE_MIN_MS = 200;
 const RESTART_PAUSE_MAX_MS = 10_000;
 /** Running this long counts as having started well: the next pause is short again. */
 const STEADY_MS = 20_000;
-const STOP_GRACE_MS = 30_000;
 /** Lines kept to say why a role does not start. */
 const TAIL_LINES = 20;
 
@@ -29,7 +35,7 @@ export class Child {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #tail: string[] = [];
-  #process: ChildProcess | null = null;
+  #running: Launched | null = null;
   #stopping = false;
   #pauseMs = RESTART_PAUSE_MIN_MS;
   #timer: Timer | null = null;
@@ -42,7 +48,11 @@ export class Child {
   }
 
   get pid(): number | null {
-    return this.#process?.pid ?? null;
+    return this.#running?.pid ?? null;
+  }
+
+  get isRunning(): boolean {
+    return this.#running !== null;
   }
 
   /** How often it has ended without being asked to. */
@@ -51,21 +61,17 @@ export class Child {
   }
 
   start(): void {
-    const [command, ...before] = this.spec.program;
-    if (command === undefined) throw new StrataError("fix-input", "cannot-start-process", `${this.spec.name} has no program`);
     const startedMs = this.#clock.monotonicMs();
-    const onLine = (line: string): void => {
+    this.#running = this.spec.launch((line) => {
       this.#tail.push(line);
       if (this.#tail.length > TAIL_LINES) this.#tail.shift();
       this.spec.onLine(this.spec.name, line);
-    };
-    // A group of its own, so that Ctrl-C in a terminal reaches the supervisor alone and the order of stopping is its own.
-    this.#process = startProcess({ command, args: [...before, ...this.spec.args], env: childEnvironment(), ownGroup: true, onStdoutLine: onLine, onStderrLine: onLine });
-    void this.#process.exited.then((exit) => this.#ended(exit.exitCode ?? exit.signal, startedMs));
+    });
+    void this.#running.ended.then((how) => this.#ended(how, startedMs));
   }
 
-  #ended(how: number | string | null, startedMs: number): void {
-    this.#process = null;
+  #ended(how: string, startedMs: number): void {
+    this.#running = null;
     if (this.#stopping) return;
     this.#exits++;
     if (this.#clock.monotonicMs() - startedMs > STEADY_MS) this.#pauseMs = RESTART_PAUSE_MIN_MS;
@@ -82,24 +88,6 @@ export class Child {
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#timer?.cancel();
-    const running = this.#process;
-    if (running === null) return;
-    // To the role alone: it stops what it started (a PostgreSQL, say) in its own order. Only the last resort is for all.
-    signalProcess(running.pid, "SIGTERM");
-    const timer = this.#clock.after(STOP_GRACE_MS, () => running.signal("SIGKILL"));
-    await running.exited;
-    timer.cancel();
+    await this.#running?.stop();
   }
-}
-
-function childEnvironment(): Record<string, string> {
-  const environment: Record<string, string> = { STRATA_SUPERVISED: "1" };
-  for (const [name, value] of Object.entries(process.env)) if (value !== undefined) environment[name] = value;
-  return environment;
-}
-
-/** How to start this same program again: the executable alone, or Bun with the entry file. */
-export function ownProgram(): string[] {
-  const compiled = Bun.main.startsWith("/$bunfs/");
-  return compiled ? [process.execPath] : [process.execPath, Bun.main];
 }

@@ -10,6 +10,7 @@ import type { Platform } from "../../platform/platform.ts";
 import { BranchMaker } from "./branches.ts";
 import { Child } from "./child.ts";
 import { type Branch, checkName, type Cluster, type Endpoint, findBranch, layout, MAIN_BRANCH, saveCluster } from "./cluster-file.ts";
+import { asProcess, inThisProcess } from "./launchers.ts";
 import { waitReady } from "./readiness.ts";
 import { brokerArgs, computeArgs, controllerArgs, pageserverArgs, type RoleArgs, safekeeperArgs, writePageserverConfig } from "./role-specs.ts";
 
@@ -21,7 +22,8 @@ const ENDPOINT_TIMEOUT_MS = 600_000;
 export interface DevClusterOptions {
   readonly directory: string;
   readonly cluster: Cluster;
-  readonly program: readonly string[];
+  /** How to start a role as a process; null: roles run inside this one. */
+  readonly program: readonly string[] | null;
   readonly platform: Platform;
   readonly log: Logger;
   /** One line a step, for the person who waits. */
@@ -51,7 +53,7 @@ export class DevCluster {
     const { cluster, directory, platform, progress, pageserverConfig } = this.#options;
     progress(`starting broker, ${cluster.ports.safekeepers.length} safekeepers, controller and pageserver`);
     await writePageserverConfig(platform.files, cluster, { directory, extra: pageserverConfig });
-    await platform.files.makeDirectory(`${layout(directory).objectStore}/pageserver`);
+    for (const role of ["pageserver", "safekeeper"]) await platform.files.makeDirectory(`${layout(directory).objectStore}/${role}`);
     const broker = this.#launch(brokerArgs(cluster));
     const safekeepers = safekeeperArgs(cluster, directory).map((role) => this.#launch(role));
     const controller = this.#launch(controllerArgs(cluster, directory));
@@ -64,9 +66,14 @@ export class DevCluster {
     await Promise.all(cluster.endpoints.filter((endpoint) => endpoint.wanted).map((endpoint) => this.#startEndpoint(endpoint)));
   }
 
-  #launch(role: RoleArgs): Child {
+  #child(role: RoleArgs): Child {
     const { platform, log, program, onLine } = this.#options;
-    const child = new Child({ ...role, program, onLine }, { clock: platform.clock, log });
+    const launch = program === null ? inThisProcess(role.args, platform) : asProcess(program, role.args, platform);
+    return new Child({ name: role.name, launch, onLine }, { clock: platform.clock, log });
+  }
+
+  #launch(role: RoleArgs): Child {
+    const child = this.#child(role);
     this.#roles.push(child);
     child.start();
     return child;
@@ -126,12 +133,12 @@ export class DevCluster {
   }
 
   async #startEndpoint(endpoint: Endpoint): Promise<void> {
-    const { platform, log, program, directory, onLine, progress } = this.#options;
+    const { platform, directory, progress } = this.#options;
     let child = this.#endpoints.get(endpoint.name);
     if (child === undefined) {
       progress(`starting endpoint ${endpoint.name} on branch ${endpoint.branch}`);
       const role = computeArgs(this.cluster, directory, { endpoint, branch: findBranch(this.cluster, endpoint.branch) });
-      child = new Child({ ...role, program, onLine }, { clock: platform.clock, log });
+      child = this.#child(role);
       this.#endpoints.set(endpoint.name, child);
       child.start();
     }
@@ -160,10 +167,10 @@ export class DevCluster {
     return endpoint;
   }
 
-  /** Process ids by name; null for what is not running now. */
+  /** Process ids by name, our own for roles inside this process; null for what is not running now. */
   processes(): Record<string, number | null> {
     const children = [...this.#roles, ...this.#endpoints.values()];
-    return Object.fromEntries(children.map((child) => [child.spec.name, child.pid]));
+    return Object.fromEntries(children.map((child) => [child.spec.name, child.isRunning ? (child.pid ?? process.pid) : null]));
   }
 
   async stop(): Promise<void> {

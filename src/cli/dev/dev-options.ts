@@ -1,5 +1,5 @@
 /** Options of the `dev` commands. */
-import { option, repeatable } from "../options/option-table.ts";
+import { option, repeatable, toggle } from "../options/option-table.ts";
 import { integer, optionalPath, pgMajor, setting, text } from "../options/parsers.ts";
 
 export const DIRECTORY_OPTIONS = {
@@ -13,6 +13,7 @@ export const START_OPTIONS = {
   databaseUrl: option({ flag: "--database-url <url>", help: "the controller's database; a private PostgreSQL is started without it", parse: text, default: null }),
   safekeepers: option({ flag: "--safekeepers <count>", help: "of a new cluster", parse: integer(1, 7), default: 3 }),
   setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of the endpoints' postgresql.conf, for a new cluster", parse: setting }),
+  singleProcess: toggle("--single-process", "run every role inside one process: for debugging"),
   pageserverConfig: option({ flag: "--pageserver-config <toml>", help: "lines added to pageserver.toml", parse: text, default: "" }),
 };
 

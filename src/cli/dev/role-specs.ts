@@ -27,6 +27,7 @@ export function safekeeperArgs(cluster: Cluster, directory: string): RoleArgs[] 
     args: [
       "--role", "safekeeper", "--id", String(index + 1), "--datadir", layout(directory).safekeeper(index + 1),
       "--listen-pg", `${HOST}:${pg}`, "--listen-http", `${HOST}:${http}`, "--broker-endpoint", brokerUrl(cluster), "--availability-zone", "local",
+      "--remote-storage", `{ local_path = ${tomlString(join(layout(directory).objectStore, "safekeeper"))} }`, "--peer-recovery", "true",
     ],
   }));
 }

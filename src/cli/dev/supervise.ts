@@ -11,11 +11,11 @@ import { freePort } from "../../platform/free-port.ts";
 import { signalProcess } from "../../platform/processes.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { OptionValues } from "../options/option-table.ts";
-import { ownProgram } from "./child.ts";
 import { type Cluster, layout, loadCluster, MAIN_BRANCH, saveCluster } from "./cluster-file.ts";
 import { addControlRoutes } from "./control-api.ts";
 import { DevCluster, endpointUrl } from "./dev-cluster.ts";
 import type { START_OPTIONS } from "./dev-options.ts";
+import { ownProgram } from "./launchers.ts";
 import { isRunning, processesWithArgument } from "./process-tree.ts";
 
 const LEFTOVER_GRACE_MS = 5_000;
@@ -97,7 +97,7 @@ export async function supervise(values: OptionValues<typeof START_OPTIONS>, plat
   await endLeftovers(directory, platform, log);
   const cluster = await openCluster(directory, values, platform);
   await writePid(platform, paths.pidFile);
-  const dev = new DevCluster({ directory, cluster, program: ownProgram(), platform, log, progress, onLine, pageserverConfig: values.pageserverConfig });
+  const dev = new DevCluster({ directory, cluster, program: values.singleProcess ? null : ownProgram(), platform, log, progress, onLine, pageserverConfig: values.pageserverConfig });
   let ready = false;
   const app = createHttpApp({ role: "dev", log, auth: null, metrics: new Metrics(), version: versionLine("dev"), clock: platform.clock, random: platform.random });
   addControlRoutes(app, dev, { ready: () => ready, stop });

@@ -1,20 +1,15 @@
 /** `strata --role controller`, or the symlink storage_controller. */
 import initial from "../../../migrations/0001_initial.sql" with { type: "text" };
 import { startController } from "../../controller/controller.ts";
-import type { Run } from "../command-line.ts";
 import { CONTROLLER_OPTIONS, controllerConfig } from "./controller-options.ts";
-import { runRole } from "./run-role.ts";
+import { roleProgram } from "./run-role.ts";
 
 /** Every file of /migrations (a test compares). */
 export const MIGRATIONS = [{ name: "0001_initial.sql", sql: initial }];
 
-export const runController: Run = (line) =>
-  runRole(
-    {
-      name: "controller",
-      description: "Places tenants on pageservers and gives out generations.",
-      options: CONTROLLER_OPTIONS,
-      start: (values, context) => startController(controllerConfig(values), { ...context, migrations: MIGRATIONS }),
-    },
-    line,
-  );
+export const controllerProgram = roleProgram({
+  name: "controller",
+  description: "Places tenants on pageservers and gives out generations.",
+  options: CONTROLLER_OPTIONS,
+  start: (values, context) => startController(controllerConfig(values), { ...context, migrations: MIGRATIONS }),
+});

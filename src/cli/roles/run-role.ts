@@ -6,7 +6,7 @@ import { withPowerLossShadow } from "../../platform/power-loss/from-environment.
 import { realPlatform } from "../../platform/real/real-platform.ts";
 import { versionLine } from "../../kit/version.ts";
 import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
-import type { CommandLine } from "../command-line.ts";
+import type { CommandLine, Run } from "../command-line.ts";
 import type { COMMON_OPTIONS } from "./common-options.ts";
 
 export interface RoleContext {
@@ -21,7 +21,7 @@ export interface RunningRole {
   readonly ended?: Promise<void>;
 }
 
-export interface RoleProgram<T extends OptionTable & typeof COMMON_OPTIONS> {
+export interface RoleSpec<T extends OptionTable & typeof COMMON_OPTIONS> {
   readonly name: string;
   readonly description: string;
   readonly options: T;
@@ -39,6 +39,13 @@ function watchSupervisor(platform: Platform, onGone: () => void): void {
     else onGone();
   };
   look();
+}
+
+/** A role as a program: run as a process of its own, or started inside this one. */
+export interface RoleProgram {
+  readonly run: Run;
+  /** Starts it in this process, with a command line. Null: it did what was asked, and nothing is left running. */
+  readonly startHere: (line: Pick<CommandLine, "argv" | "environment">, context: RoleContext) => Promise<RunningRole | null>;
 }
 
 /** Resolves with a signal's name when one arrives that asks to stop. A second one ends the process at once. */
@@ -62,15 +69,21 @@ function stopSignal(log: Logger): { received: Promise<string>; dispose(): void }
   };
 }
 
+function optionsOf<T extends OptionTable & typeof COMMON_OPTIONS>(spec: RoleSpec<T>, line: Pick<CommandLine, "argv" | "environment">): OptionValues<T> {
+  const { name: program, description, options } = spec;
+  return parseOptions(options, { program, description, argv: line.argv, environment: line.environment, print: (text) => void process.stdout.write(text) });
+}
+
+export function roleProgram<T extends OptionTable & typeof COMMON_OPTIONS>(spec: RoleSpec<T>): RoleProgram {
+  return {
+    run: (line) => runRole(spec, line),
+    startHere: (line, context) => spec.start(optionsOf(spec, line), context),
+  };
+}
+
 /** Runs a role until a signal or its own end. @returns the exit code */
-export async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: RoleProgram<T>, line: CommandLine): Promise<number> {
-  const values = parseOptions(program.options, {
-    program: program.name,
-    description: program.description,
-    argv: line.argv,
-    environment: line.environment,
-    print: (text) => void process.stdout.write(text),
-  });
+async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: RoleSpec<T>, line: CommandLine): Promise<number> {
+  const values = optionsOf(program, line);
   const common = values as OptionValues<typeof COMMON_OPTIONS>;
   const log = createLogger({ role: program.name, level: common.logLevel, format: common.logFormat === "json" ? "json" : "pretty" });
   const signal = stopSignal(log);

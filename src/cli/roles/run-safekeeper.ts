@@ -1,8 +1,16 @@
 /** `strata --role safekeeper`, or the symlink safekeeper. */
+import { openRemoteStorage } from "../../remote-storage/open-remote-storage.ts";
 import { startSafekeeper } from "../../safekeeper/safekeeper.ts";
-import type { Run } from "../command-line.ts";
-import { runRole } from "./run-role.ts";
+import { roleProgram } from "./run-role.ts";
 import { SAFEKEEPER_OPTIONS, safekeeperConfig } from "./safekeeper-options.ts";
 
-export const runSafekeeper: Run = (line) =>
-  runRole({ name: "safekeeper", description: "Makes WAL durable and serves it.", options: SAFEKEEPER_OPTIONS, start: (values, context) => startSafekeeper(safekeeperConfig(values), context) }, line);
+export const safekeeperProgram = roleProgram({
+  name: "safekeeper",
+  description: "Makes WAL durable and serves it.",
+  options: SAFEKEEPER_OPTIONS,
+  start: async (values, context) => {
+    const config = safekeeperConfig(values, line.environment);
+    const storage = config.remoteStorage === null ? {} : { remoteStorage: await openRemoteStorage(config.remoteStorage, { platform: context.platform, fetch }) };
+    return startSafekeeper(config, { ...context, ...storage });
+  },
+});

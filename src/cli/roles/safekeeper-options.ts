@@ -1,5 +1,6 @@
 /** The safekeeper's command line: the peer's flags. */
 import { parseDuration } from "../../kit/humantime.ts";
+import { type Environment, parseRemoteStorageText } from "../../remote-storage/parse-config.ts";
 import { SAFEKEEPER_DEFAULTS as DEFAULTS, type SafekeeperConfig } from "../../safekeeper/config.ts";
 import { option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
 import { hostPort, integer, optionalPath, text } from "../options/parsers.ts";
@@ -22,6 +23,7 @@ export const SAFEKEEPER_OPTIONS = {
   disablePeriodicBrokerPush: toggle("--disable-periodic-broker-push", "tell the broker nothing by itself: for tests"),
   heartbeatTimeout: option({ flag: "--heartbeat-timeout <duration>", help: "silence after which a peer is taken for dead", parse: parseDuration, default: DEFAULTS.heartbeatTimeoutMs }),
   peerRecovery: option({ flag: "--peer-recovery <boolean>", help: "fetch missing WAL from peers", parse: parseBoolean, default: DEFAULTS.peerRecovery }),
+  remoteStorage: option({ flag: "--remote-storage <toml>", help: `where WAL is backed up: { local_path = "…" }, { bucket_name = "…", bucket_region = "…" } or { container_name = "…" }; secrets come from the environment`, parse: text, default: null }),
   disableWalBackup: toggle("--disable-wal-backup", "remove WAL without waiting for its backup"),
   maxOffloaderLag: option({ flag: "--max-offloader-lag <bytes>", help: "a safekeeper further behind does not upload", parse: integer(0, BYTES_MAX), default: DEFAULTS.maxOffloaderLagBytes }),
   walBackupParallelJobs: option({ flag: "--wal-backup-parallel-jobs <count>", help: "segments uploaded at once", parse: integer(1, 1000), default: DEFAULTS.walBackupParallelJobs }),
@@ -37,7 +39,8 @@ export const SAFEKEEPER_OPTIONS = {
   sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authority to trust", parse: optionalPath, default: null }),
 };
 
-export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>): SafekeeperConfig {
+/** @param environment secrets of the remote storage. @throws StrataError fix-input `bad-remote-storage` */
+export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>, environment: Environment): SafekeeperConfig {
   return {
     dataDirectory: values.datadir,
     nodeId: values.id,
@@ -52,6 +55,7 @@ export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>
     disablePeriodicBrokerPush: values.disablePeriodicBrokerPush,
     heartbeatTimeoutMs: values.heartbeatTimeout,
     peerRecovery: values.peerRecovery,
+    remoteStorage: values.remoteStorage === null ? null : parseRemoteStorageText(values.remoteStorage, environment),
     disableWalBackup: values.disableWalBackup,
     maxOffloaderLagBytes: values.maxOffloaderLag,
     walBackupParallelJobs: values.walBackupParallelJobs,
