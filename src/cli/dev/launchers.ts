@@ -51,7 +51,7 @@ export function inThisProcess(args: readonly string[], platform: Platform): Laun
     const stopped = Promise.withResolvers<void>();
     const starting = (async (): Promise<RunningRole> => {
       const program = await ROLE_PROGRAMS[name]?.();
-      const role = await program?.startHere({ argv, environment: process.env }, { platform, log, version: versionLine(name) });
+      const role = await program?.startHere(argv, { environment: process.env, platform, log, version: versionLine(name) });
       if (role === undefined || role === null) throw new StrataError("fix-input", "usage", `"${name}" left no role running`);
       return role;
     })();

@@ -10,6 +10,7 @@ import type { CommandLine, Run } from "../command-line.ts";
 import type { COMMON_OPTIONS } from "./common-options.ts";
 
 export interface RoleContext {
+  readonly environment: CommandLine["environment"];
   readonly platform: Platform;
   readonly log: Logger;
   readonly version: string;
@@ -45,7 +46,7 @@ function watchSupervisor(platform: Platform, onGone: () => void): void {
 export interface RoleProgram {
   readonly run: Run;
   /** Starts it in this process, with a command line. Null: it did what was asked, and nothing is left running. */
-  readonly startHere: (line: Pick<CommandLine, "argv" | "environment">, context: RoleContext) => Promise<RunningRole | null>;
+  readonly startHere: (argv: readonly string[], context: RoleContext) => Promise<RunningRole | null>;
 }
 
 /** Resolves with a signal's name when one arrives that asks to stop. A second one ends the process at once. */
@@ -77,7 +78,7 @@ function optionsOf<T extends OptionTable & typeof COMMON_OPTIONS>(spec: RoleSpec
 export function roleProgram<T extends OptionTable & typeof COMMON_OPTIONS>(spec: RoleSpec<T>): RoleProgram {
   return {
     run: (line) => runRole(spec, line),
-    startHere: (line, context) => spec.start(optionsOf(spec, line), context),
+    startHere: (argv, context) => spec.start(optionsOf(spec, { argv, environment: context.environment }), context),
   };
 }
 
@@ -90,7 +91,7 @@ async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: R
   const platform = withPowerLossShadow(realPlatform(), line.environment);
   const orphaned = Promise.withResolvers<void>();
   if (line.environment.STRATA_SUPERVISED === "1") watchSupervisor(platform, () => orphaned.resolve());
-  const role = await program.start(values, { platform, log, version: versionLine(program.name) });
+  const role = await program.start(values, { environment: line.environment, platform, log, version: versionLine(program.name) });
   if (role === null) return 0;
   const failure = await Promise.race([signal.received.then(() => null), orphaned.promise.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
   if (failure !== null) log.error("role ended", { error: failure.error });

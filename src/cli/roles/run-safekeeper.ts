@@ -9,7 +9,7 @@ export const safekeeperProgram = roleProgram({
   description: "Makes WAL durable and serves it.",
   options: SAFEKEEPER_OPTIONS,
   start: async (values, context) => {
-    const config = safekeeperConfig(values, line.environment);
+    const config = safekeeperConfig(values, process.env);
     const storage = config.remoteStorage === null ? {} : { remoteStorage: await openRemoteStorage(config.remoteStorage, { platform: context.platform, fetch }) };
     return startSafekeeper(config, { ...context, ...storage });
   },
