@@ -5,6 +5,7 @@
  * Readiness is what pg_ctl looks at: the status line of postmaster.pid.
  * Source: PostgreSQL src/include/utils/pidfile.h, src/bin/pg_ctl/pg_ctl.c (wait_for_postmaster_start).
  */
+import { existsSync } from "node:fs";
 import { chmod, readdir, readFile, readlink, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { StrataError } from "../kit/errors.ts";
@@ -63,6 +64,7 @@ export async function startPostgres(options: PostgresProcessOptions): Promise<Po
   await chmod(dataDirectory, 0o700);
   await giveTo(user, dataDirectory);
   await stopStalePostgres(dataDirectory);
+  await removeStaleSocketLock(options);
   const child = Bun.spawn([join(binaries.binDirectory, "postgres"), ...commandLine(options)], {
     stdin: "ignore", stdout: "pipe", stderr: "pipe", cwd: dataDirectory, env: postgresEnvironment(),
     ...(user === null ? {} : { uid: user.uid, gid: user.gid }),
@@ -102,6 +104,14 @@ export async function stopStalePostgres(dataDirectory: string): Promise<void> {
   }
   // Backends outlive a killed postmaster for a moment; while one is there the file stays, and PostgreSQL refuses.
   if (await until(async () => !(await isInUse(dataDirectory)))) await rm(path, { force: true });
+}
+
+/** The lock of its socket names a process too, and a zombie is enough. A server that lives still has its pid file. */
+async function removeStaleSocketLock({ socketDirectory, port, dataDirectory }: PostgresProcessOptions): Promise<void> {
+  if (socketDirectory === null || existsSync(join(dataDirectory, "postmaster.pid"))) return;
+  const path = join(socketDirectory, `.s.PGSQL.${port}.lock`);
+  const [, owner] = (await readFile(path, "utf8").catch(() => "")).split("\n");
+  if (owner === dataDirectory) await rm(path, { force: true });
 }
 
 async function isServerOf(pid: number, dataDirectory: string): Promise<boolean> {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chmod, mkdtemp, mkdir, rm } from "node:fs/promises";
+import { chmod, mkdtemp, mkdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type PostgresUser, canReach, findPostgresBinaries, initdb, resolvePostgresUser } from "../../src/platform/postgres-binaries.ts";
@@ -73,6 +73,19 @@ describe("server process", () => {
       await left.exited;
       expect(next.pid).not.toBe(left.pid);
       await next.stop("immediate");
+    });
+  }, 30_000);
+
+  test("lock files of a killed server whose number a living process has do not keep the next one from starting", async () => {
+    await withDirectory(async (directory, user) => {
+      const binaries = await findPostgresBinaries({ major: 17 });
+      const dataDirectory = join(directory, "pgdata");
+      await initdb({ binaries, user, dataDirectory, superuser: "postgres" });
+      const lines = `${process.pid}\n${dataDirectory}\n1700000000\n5432\n${directory}\n`;
+      await writeFile(join(dataDirectory, "postmaster.pid"), lines);
+      await writeFile(join(directory, ".s.PGSQL.5432.lock"), lines);
+      const server = await startPostgres({ binaries, user, dataDirectory, listenAddresses: "", port: 5432, socketDirectory: directory, settings: { fsync: "off" } });
+      await server.stop("immediate");
     });
   }, 30_000);
 });
