@@ -14,11 +14,8 @@ import type { Acceptor, Steps } from "./acceptor.ts";
 export function* handleGreeting(acceptor: Acceptor, greeting: ProposerGreeting): Steps<AcceptorGreeting> {
   const state = acceptor.persisted;
   checkIdentity(state, greeting);
-  // A proposer that only synchronizes knows no system id and sends 0.
-  if (greeting.systemId !== 0n && greeting.systemId !== state.systemId) {
-    if (state.systemId !== 0n) {
-      yield { kind: "note", level: "warn", message: "the proposer has another system id", fields: { expected: String(state.systemId), got: String(greeting.systemId) } };
-    }
+  // A proposer that only synchronizes knows no system id and sends 0; a timeline that none has written to has none.
+  if (greeting.systemId !== 0n && state.systemId === 0n) {
     yield* acceptor.persist({ systemId: greeting.systemId, pgVersion: greeting.pgVersion === 0 ? state.pgVersion : greeting.pgVersion });
   }
   const { configuration } = greeting;
@@ -37,6 +34,9 @@ function checkIdentity(state: TimelinePersistentState, greeting: ProposerGreetin
   const major = (version: number): number => Math.floor(version / 10000);
   if (greeting.pgVersion !== 0 && major(greeting.pgVersion) !== major(state.pgVersion)) {
     throw new StrataError("conflict", "server-mismatch", `PostgreSQL ${greeting.pgVersion} cannot go on with the WAL of ${state.pgVersion}`);
+  }
+  if (greeting.systemId !== 0n && state.systemId !== 0n && greeting.systemId !== state.systemId) {
+    throw new StrataError("conflict", "server-mismatch", `system identifier is ${greeting.systemId} at the proposer, ${state.systemId} here: its WAL is another database cluster's`);
   }
   if (greeting.walSegmentSizeBytes !== state.walSegmentSizeBytes) {
     throw new StrataError("conflict", "server-mismatch", `WAL segment size is ${greeting.walSegmentSizeBytes} at the proposer, ${state.walSegmentSizeBytes} here`);

@@ -115,12 +115,15 @@ describe("greeting", () => {
     expect(codeOf(() => harness.append({ term: 1, beginLsn: 0 }))).toBe("generation-mismatch");
   });
 
-  test("another system id is adopted with a warning", () => {
-    const harness = new Harness();
+  test("a system id is adopted once, and another refused", () => {
+    const harness = new Harness({ ...initialState(), systemId: 0n });
+    harness.run(handleGreeting(harness.acceptor, { ...greeting, systemId: 0n }));
+    expect(harness.acceptor.persisted.systemId).toBe(0n);
     harness.run(handleGreeting(harness.acceptor, { ...greeting, systemId: 8n }));
-    expect(harness.effects).toEqual(["note", "persist"]);
+    expect(harness.effects).toEqual(["persist"]);
     expect(harness.acceptor.persisted.systemId).toBe(8n);
     harness.run(handleGreeting(harness.acceptor, { ...greeting, systemId: 0n }));
+    expect(codeOf(() => harness.run(handleGreeting(harness.acceptor, { ...greeting, systemId: 9n })))).toBe("server-mismatch");
     expect(harness.acceptor.persisted.systemId).toBe(8n);
   });
 });
