@@ -66,6 +66,8 @@ describe("settling the log", () => {
 
   test("one far behind is brought up from the other's log", async () => {
     const { options, safekeepers } = await rig();
+    // One that never had any WAL could as well have lost its disk: with the second one down it would not be enough.
+    await write(options, 0);
     await safekeepers[2].stop();
     await write(options, 900_000);
     await safekeepers[1].stop();
