@@ -1,0 +1,196 @@
+/** A safekeeper's machine: the shipping role on a virtual disk and network, started, stopped, crashed and started again. */
+import { isStrataError } from "../../../src/kit/errors.ts";
+import type { Transport } from "../../../src/http/client.ts";
+import type { Platform } from "../../../src/platform/platform.ts";
+import type { VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
+import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../../src/safekeeper/config.ts";
+import { presentStatus } from "../../../src/safekeeper/http/present.ts";
+import { type RunningSafekeeper, startSafekeeper } from "../../../src/safekeeper/safekeeper.ts";
+import type { Timeline } from "../../../src/safekeeper/timeline/timeline.ts";
+import type { Timelines } from "../../../src/safekeeper/timeline/timelines.ts";
+import type { Watched } from "./checker.ts";
+import { type Trace, TraceLogger } from "./trace.ts";
+import type { VirtualBroker } from "./virtual-broker.ts";
+import { Violation } from "../violation.ts";
+
+export const TIMELINE = { tenantId: "1a".repeat(16), timelineId: "2b".repeat(16) };
+export const SAFEKEEPER_PORT = 5454;
+const HTTP_PORT = 7676;
+const DATA_DIRECTORY = "/data";
+const RETRY_START_MS = 300;
+
+export interface SafekeeperEnvironment {
+  readonly world: VirtualWorld;
+  readonly trace: Trace;
+  readonly broker: VirtualBroker;
+  readonly peers: () => readonly SimSafekeeper[];
+  readonly onViolation: (violation: Violation) => void;
+  readonly settings: Pick<SafekeeperConfig, "peerRecovery" | "controlFileSaveIntervalMs" | "walSendersKeepHorizon">;
+}
+
+export class SimSafekeeper implements Watched {
+  readonly name: string;
+  readonly nodeId: number;
+  readonly machine: VirtualMachine;
+  damaged = false;
+  gone = false;
+  seen: Watched["seen"] = null;
+  /** The disk may refuse to be read right now: a timeline that does not open is no violation. */
+  excuse = false;
+  readonly #environment: SafekeeperEnvironment;
+  #timelines: Timelines | null = null;
+  #timeline: Timeline | null = null;
+  #running: RunningSafekeeper | null = null;
+  /** Of processes: what an earlier one still has to say is not heard. */
+  #incarnation = 0;
+  #prepared = false;
+
+  constructor(environment: SafekeeperEnvironment, nodeId: number) {
+    this.#environment = environment;
+    this.nodeId = nodeId;
+    this.name = `sk${nodeId}`;
+    this.machine = environment.world.machine(this.name);
+  }
+
+  get disk(): VirtualMachine["disk"] {
+    return this.machine.disk;
+  }
+
+  get isUp(): boolean {
+    return this.#running !== null;
+  }
+
+  get timelines(): Timelines | null {
+    return this.#timelines;
+  }
+
+  /** What the running process has open now. */
+  get timeline(): Timeline | null {
+    const known = this.#timeline;
+    if (known !== null && !known.gate.isClosed) return known;
+    return (this.#timeline = this.#timelines?.find(TIMELINE) ?? null);
+  }
+
+  /** Starts the process, again and again until it stays. */
+  start(): void {
+    // What is left of an earlier process that did not get far holds no locks.
+    this.kill();
+    const incarnation = ++this.#incarnation;
+    const platform = this.machine.boot();
+    void this.#start(platform, incarnation).catch((error: unknown) => {
+      if (incarnation !== this.#incarnation) return;
+      this.#environment.trace.add(this.name, `start failed: ${String(error)}`);
+      this.#forget();
+      this.#environment.world.clock.after(RETRY_START_MS, () => {
+        if (incarnation === this.#incarnation) this.start();
+      });
+    });
+  }
+
+  async #start(platform: Platform, incarnation: number): Promise<void> {
+    if (!this.#prepared) {
+      await platform.files.makeDirectory(DATA_DIRECTORY);
+      await platform.files.syncDirectory("/");
+      this.#prepared = true;
+    }
+    const running = await startSafekeeper(this.#config(), {
+      platform,
+      log: new TraceLogger(this.#environment.trace, this.name),
+      substitutes: {
+        brokerClient: () => this.#environment.broker.client(platform),
+        httpTransport: this.#transport(platform),
+        serveHttp: (timelines) => {
+          this.#timelines = timelines;
+          return { port: HTTP_PORT, stop: async () => undefined };
+        },
+      },
+    });
+    if (incarnation !== this.#incarnation) return;
+    this.#running = running;
+    this.#checkOpened();
+  }
+
+  /** What was there must open again. */
+  #checkOpened(): void {
+    if (this.seen === null || this.gone || this.timeline !== null) return;
+    if (this.damaged) {
+      // Noticed, and beyond repair.
+      this.gone = true;
+      this.#environment.trace.add(this.name, "is out: its timeline does not open");
+    } else if (this.excuse) this.restartSoon();
+    else this.#environment.onViolation(new Violation(`${this.name}: the timeline does not open after a restart`));
+  }
+
+  restartSoon(): void {
+    const incarnation = this.#incarnation;
+    this.#environment.world.clock.after(RETRY_START_MS, () => {
+      if (incarnation !== this.#incarnation) return;
+      this.start();
+    });
+  }
+
+  #config(): SafekeeperConfig {
+    return {
+      ...SAFEKEEPER_DEFAULTS, ...this.#environment.settings,
+      dataDirectory: DATA_DIRECTORY, nodeId: this.nodeId, pgAddress: { host: this.name, port: SAFEKEEPER_PORT }, httpAddress: { host: this.name, port: HTTP_PORT }, brokerEndpoint: "virtual:",
+    };
+  }
+
+  #forget(): void {
+    this.#running = null;
+    this.#timelines = null;
+    this.#timeline = null;
+  }
+
+  crash(): void {
+    this.#incarnation++;
+    this.#forget();
+    this.machine.crash();
+    if (this.machine.isPaused) this.machine.resume();
+  }
+
+  kill(): void {
+    this.#incarnation++;
+    this.#forget();
+    this.machine.kill();
+    if (this.machine.isPaused) this.machine.resume();
+  }
+
+  /** An orderly stop and a start. */
+  async restart(): Promise<void> {
+    const running = this.#running;
+    if (running === null) return;
+    const incarnation = this.#incarnation;
+    this.#running = null;
+    await running.stop();
+    if (incarnation !== this.#incarnation) return;
+    this.start();
+  }
+
+  /** Peers' status pages, as far as the network reaches. */
+  #transport(platform: Platform): Transport {
+    const { world, peers } = this.#environment;
+    return async (url) => {
+      const host = new URL(url).hostname;
+      const peer = peers().find(({ name }) => name === host);
+      await platform.clock.sleep(1);
+      const reachable = world.network.isOpen(this.name, host) && world.network.isOpen(host, this.name);
+      const timeline = peer?.timeline ?? null;
+      if (!reachable || timeline === null) throw new Error(`${url} cannot be reached`);
+      const reply = JSON.parse(JSON.stringify(presentStatus(timeline))) as unknown;
+      return { status: 200, json: async () => reply } as unknown as Response;
+    };
+  }
+
+  /** Deletes the timeline here, under its connections; it stays deleted. */
+  async deleteTimeline(): Promise<void> {
+    this.gone = true;
+    const timelines = this.#timelines;
+    if (timelines === null) return;
+    try {
+      await timelines.delete(TIMELINE);
+    } catch (error) {
+      if (!isStrataError(error)) this.#environment.onViolation(new Violation(`${this.name}: deletion failed: ${String(error)}`));
+    }
+  }
+}
