@@ -3,6 +3,7 @@
  * (safekeeper/src/bin/safekeeper.rs); the option table that parses them is the command line's.
  */
 import { StrataError } from "../kit/errors.ts";
+import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
 
 export interface Address {
   readonly host: string;
@@ -36,6 +37,8 @@ export interface SafekeeperConfig {
   readonly heartbeatTimeoutMs: number;
   /** `--peer-recovery` */
   readonly peerRecovery: boolean;
+  /** `--remote-storage`: where WAL is backed up; null = nowhere */
+  readonly remoteStorage: RemoteStorageConfig | null;
   /** `--disable-wal-backup`: WAL is removed without waiting for its backup */
   readonly disableWalBackup: boolean;
   /** `--max-offloader-lag` */
@@ -78,6 +81,7 @@ export const SAFEKEEPER_DEFAULTS: SafekeeperConfig = {
   disablePeriodicBrokerPush: false,
   heartbeatTimeoutMs: 5000,
   peerRecovery: false,
+  remoteStorage: null,
   disableWalBackup: false,
   maxOffloaderLagBytes: 128 * 1024 * 1024,
   walBackupParallelJobs: 5,

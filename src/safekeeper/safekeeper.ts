@@ -16,6 +16,8 @@ import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { servePg } from "../wire/serve.ts";
+import { backupLoop } from "./backup/backup-loop.ts";
+import { PartialBackup } from "./backup/partial-backup.ts";
 import { WalBackup } from "./backup/wal-backup.ts";
 import { BrokerExchange } from "./broker-exchange.ts";
 import type { Address, SafekeeperConfig } from "./config.ts";
@@ -56,7 +58,6 @@ export interface RunningSafekeeper {
 }
 
 const MAINTENANCE_INTERVAL_MS = 300;
-const BACKUP_INTERVAL_MS = 1000;
 const RECOVERY_INTERVAL_MS = 2000;
 const LOCK_FILE = "safekeeper.pid";
 const ID_FILE = "safekeeper.id";
@@ -127,7 +128,7 @@ class Role {
   readonly #registry = new Metrics();
   readonly #metrics: SafekeeperMetrics;
   readonly #context: TimelineContext;
-  readonly #backup: WalBackup | null;
+  readonly #backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
   readonly #backupStop = new AbortController();
   #endpoints: { readonly pg: string; readonly http: string };
   #nextConnectionId = 1;
@@ -140,10 +141,11 @@ class Role {
     this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress) };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
     const storage = config.disableWalBackup ? undefined : deps.remoteStorage;
-    const backup = storage === undefined ? null : new WalBackup({ storage, files: platform.files, config, metrics: this.#metrics, signal: this.#backupStop.signal });
+    const shared = { ...platform, config, metrics: this.#metrics, signal: this.#backupStop.signal };
+    const backup = storage === undefined ? null : { whole: new WalBackup({ storage, ...shared }), partial: new PartialBackup({ storage, ...shared }) };
     this.#backup = backup;
     this.#context = {
-      ...(backup === null ? {} : { fetchSegment: (id: TenantTimelineId, segment: number, sizeBytes: number) => backup.fetch(id, segment, sizeBytes) }),
+      ...(backup === null ? {} : { fetchSegment: (id: TenantTimelineId, segment: number, sizeBytes: number) => backup.whole.fetch(id, segment, sizeBytes) }),
       nodeId, log, files: platform.files, clock: platform.clock, metrics: this.#metrics, sync: !config.noSync, heartbeatTimeoutMs: config.heartbeatTimeoutMs,
       endpoints: () => ({ ...this.#endpoints, availabilityZone: config.availabilityZone }),
     };
@@ -207,7 +209,7 @@ class Role {
       timelines: this.timelines,
       dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
       peerToken: () => this.#readText(config.authTokenPath),
-      deleteBackup: async (id) => this.#backup?.deleteAll(id),
+      deleteBackup: async (id) => this.#backup?.whole.deleteAll(id),
     });
     return serveHttp(app, config.httpAddress);
   }
@@ -221,7 +223,7 @@ class Role {
     });
     const backup = this.#backup;
     if (backup !== null) {
-      const backingUp = this.#backupLoop(backup, stop.signal);
+      const backingUp = backupLoop({ timelines: this.timelines, backup: backup.whole, partialBackup: backup.partial, config: this.#config, clock: this.#deps.platform.clock, signal: stop.signal });
       undo.push(() => backingUp);
       undo.push(async () => (this.#backupStop.abort(), stop.abort()));
     }
@@ -248,20 +250,6 @@ class Role {
           .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("recovery from a peer failed", { error }));
       }
       await platform.clock.sleep(RECOVERY_INTERVAL_MS, signal).catch(() => undefined);
-    }
-  }
-
-  async #backupLoop(backup: WalBackup, signal: AbortSignal): Promise<void> {
-    const { clock } = this.#deps.platform;
-    while (!signal.aborted) {
-      for (const timeline of this.timelines.all) {
-        if (signal.aborted || timeline.gate.isClosed) continue;
-        await timeline.gate
-          .run(() => backup.backUp(timeline))
-          .then((uploaded) => uploaded > 0 && timeline.log.info("WAL backed up", { uploaded, backupLsn: timeline.acceptor.volatile.backupLsn }))
-          .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("WAL backup failed", { error }));
-      }
-      await clock.sleep(BACKUP_INTERVAL_MS, signal).catch(() => undefined);
     }
   }
 
@@ -322,7 +310,7 @@ function gaugesOf(timeline: Timeline): TimelineGauges {
       safekeeper_ps_feedback_count_total: senders.pageserverFeedbackCount,
       safekeeper_ps_corruption_detected: senders.corruptionReported ? 1 : 0,
       safekeeper_timeline_active: timeline.active ? 1 : 0,
-      safekeeper_wal_backup_active: 0,
+      safekeeper_wal_backup_active: timeline.backingUp ? 1 : 0,
       safekeeper_connected_computes: timeline.receivers.count.value,
       safekeeper_acceptor_term: timeline.state.term,
       safekeeper_written_wal_bytes_total: totals.bytes,

@@ -41,7 +41,10 @@ export class WalBackup {
     const { walSegmentSizeBytes } = timeline.state;
     const upTo = segmentOf(volatile.commitLsn, walSegmentSizeBytes);
     let next = segmentOf(volatile.backupLsn, walSegmentSizeBytes);
-    if (timeline.state.timelineStartLsn === 0 || next >= upTo || !this.#isOurTurn(timeline)) return 0;
+    const elected = timeline.state.timelineStartLsn !== 0 && next < upTo && this.#isOurTurn(timeline);
+    if (elected && !timeline.backingUp) this.#options.metrics.backupReelections.inc();
+    timeline.backingUp = elected;
+    if (!elected) return 0;
     const first = next;
     while (next < upTo && !timeline.signal.aborted && !this.#options.signal.aborted) {
       const batch = Array.from({ length: Math.min(upTo - next, this.#options.config.walBackupParallelJobs) }, (_, index) => next + index);

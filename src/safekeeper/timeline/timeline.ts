@@ -65,6 +65,8 @@ export class Timeline {
   walRemovalHolds = 0;
   /** Whether peers and pageservers should hear of it; kept by the maintenance loop. */
   active = false;
+  /** This safekeeper is the one that uploads WAL now. */
+  backingUp = false;
   lastPersistMs: number;
   /** Segments below this have been removed by this process. */
   removedBelowSegment = 0;
@@ -236,14 +238,14 @@ export class Timeline {
 
   /** @param fromLsn position of the first read, for an early and clear answer */
   reader(fromLsn: Lsn): WalReader {
-    const { timelineStartLsn, systemId, walSegmentSizeBytes } = this.state;
+    const { timelineStartLsn, localStartLsn, systemId, walSegmentSizeBytes } = this.state;
     if (timelineStartLsn === 0) throw new StrataError("not-found", "no-wal-yet", "the timeline has no WAL yet");
     if (fromLsn < timelineStartLsn - (timelineStartLsn % walSegmentSizeBytes)) {
       throw new StrataError("not-found", "wal-before-timeline", `WAL was asked for from before the timeline's start`, { details: { fromLsn, timelineStartLsn } });
     }
     const { files, fetchSegment } = this.#context;
     const fetch = fetchSegment === undefined ? {} : { fetchSegment: (segment: number) => fetchSegment(this.id, segment, walSegmentSizeBytes) };
-    return new WalReader({ files, directory: this.directory, geometry: this.geometry, systemId, timelineStartLsn, ...fetch });
+    return new WalReader({ files, directory: this.directory, geometry: this.geometry, systemId, timelineStartLsn, localStartLsn, ...fetch });
   }
 
   /** For the broker. */

@@ -17,6 +17,8 @@ export interface WalReaderOptions {
   readonly geometry: WalGeometry;
   readonly systemId: bigint;
   readonly timelineStartLsn: Lsn;
+  /** Where the WAL on this disk begins, perhaps in the middle of a segment: what is below it comes from elsewhere. */
+  readonly localStartLsn: Lsn;
   /** Opens a segment that is not on this disk; null when it is nowhere. */
   readonly fetchSegment?: (segment: number) => Promise<FileHandle | null>;
 }
@@ -24,7 +26,7 @@ export interface WalReaderOptions {
 export class WalReader {
   readonly #options: WalReaderOptions;
   readonly #headers: readonly HeaderBytes[];
-  #open: { readonly segment: number; readonly file: FileHandle } | null = null;
+  #open: { readonly segment: number; readonly local: boolean; readonly file: FileHandle } | null = null;
 
   constructor(options: WalReaderOptions) {
     this.#options = options;
@@ -37,7 +39,7 @@ export class WalReader {
    * @throws StrataError not-found `wal-segment-missing`, `wal-before-timeline`; corrupt `wal-lost`
    */
   async read(lsn: Lsn, into: Uint8Array): Promise<number> {
-    const { geometry, timelineStartLsn } = this.#options;
+    const { geometry, timelineStartLsn, localStartLsn } = this.#options;
     const inSegment = into.subarray(0, Math.min(into.length, geometry.segmentSize - (lsn % geometry.segmentSize)));
     if (lsn < timelineStartLsn) {
       if (segmentOf(lsn, geometry.segmentSize) !== segmentOf(timelineStartLsn, geometry.segmentSize)) {
@@ -47,8 +49,9 @@ export class WalReader {
       fillFirstSegment(made, lsn, this.#headers);
       return made.length;
     }
-    const file = await this.#segmentFile(segmentOf(lsn, geometry.segmentSize));
-    const length = await file.read(inSegment, lsn % geometry.segmentSize);
+    const local = lsn >= localStartLsn;
+    const file = await this.#segmentFile(segmentOf(lsn, geometry.segmentSize), local);
+    const length = await file.read(local ? inSegment : inSegment.subarray(0, localStartLsn - lsn), lsn % geometry.segmentSize);
     if (length === 0) throw new StrataError("corrupt", "wal-lost", `${file.path} ends before ${lsnToString(lsn)}`, { details: { path: file.path } });
     return length;
   }
@@ -59,14 +62,15 @@ export class WalReader {
     await open?.file.close();
   }
 
-  async #segmentFile(segment: number): Promise<FileHandle> {
-    if (this.#open?.segment === segment) return this.#open.file;
+  /** @param mayBeLocal false: the file on this disk lacks its beginning */
+  async #segmentFile(segment: number, mayBeLocal: boolean): Promise<FileHandle> {
+    if (this.#open?.segment === segment && this.#open.local === mayBeLocal) return this.#open.file;
     await this.close();
     const { files, directory, geometry, fetchSegment } = this.#options;
-    const local = await openSegment(files, directory, { segment, segmentSizeBytes: geometry.segmentSize, mode: "read" });
+    const local = mayBeLocal ? await openSegment(files, directory, { segment, segmentSizeBytes: geometry.segmentSize, mode: "read" }) : null;
     const file = local?.file ?? (await fetchSegment?.(segment)) ?? null;
     if (file === null) throw missingSegment(segment, geometry.segmentSize, directory);
-    this.#open = { segment, file };
+    this.#open = { segment, local: mayBeLocal, file };
     return file;
   }
 }

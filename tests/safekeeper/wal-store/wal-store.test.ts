@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { isStrataError } from "../../../src/kit/errors.ts";
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import { RealFiles } from "../../../src/platform/real/files.ts";
+import { MemoryFile } from "../../../src/safekeeper/backup/memory-file.ts";
 import { WalReader } from "../../../src/safekeeper/wal-store/wal-reader.ts";
 import { NO_WAL_STORE_METRICS } from "../../../src/safekeeper/wal-store/wal-store-metrics.ts";
 import { WalStore } from "../../../src/safekeeper/wal-store/wal-store.ts";
@@ -43,12 +44,32 @@ async function codeOf(action: Promise<unknown>): Promise<string | null> {
 }
 
 async function readBack(from: Lsn, to: Lsn): Promise<Buffer> {
-  const reader = new WalReader({ files, directory, geometry: SMALL_SEGMENTS, systemId: 7n, timelineStartLsn: START });
+  const reader = new WalReader({ files, directory, geometry: SMALL_SEGMENTS, systemId: 7n, timelineStartLsn: START, localStartLsn: START });
   const out = Buffer.alloc(to - from);
   for (let at = 0; at < out.length; ) at += await reader.read(from + at, out.subarray(at));
   await reader.close();
   return out;
 }
+
+test("below the start of the WAL on this disk the bytes come from elsewhere, though the segment has a file here", async () => {
+  const wal = new SampleWal(START).growTo(6 * MIB + 200_000);
+  const middle = wal.lastEnd(5 * MIB + 500_000);
+  const store = await open(0);
+  await store.initializeFirstSegment(middle);
+  await store.truncate(middle);
+  await store.append(middle, wal.bytes(middle));
+  await store.flush();
+  const fetched: number[] = [];
+  const whole = Buffer.concat([Buffer.alloc(START - 5 * MIB), wal.bytes(START, 6 * MIB)]);
+  const fetchSegment = async (segment: number) => (fetched.push(segment), new MemoryFile("5", whole));
+  const reader = new WalReader({ files, directory, geometry: SMALL_SEGMENTS, systemId: 7n, timelineStartLsn: START, localStartLsn: middle, fetchSegment });
+  const out = Buffer.alloc(wal.endLsn - START);
+  for (let at = 0; at < out.length; ) at += await reader.read(START + at, out.subarray(at));
+  await reader.close();
+  expect(out.equals(wal.bytes())).toBe(true);
+  expect(fetched).toEqual([5]);
+  await store.close();
+});
 
 const segments = (): string[] => readdirSync(directory).sort();
 
