@@ -63,6 +63,30 @@ export class Replay {
     }
   }
 
+  /**
+   * Compares the pages we have of a relation (tablespace/database/relation) with its file, after a checkpoint with
+   * nothing going on.
+   */
+  compareFile(relation: { name: string; fork: number; rmid: number }, file: Uint8Array): void {
+    const { name, fork, rmid } = relation;
+    for (const [blockNumber, page] of this.#relations.get(`${name}/${fork}`) ?? []) {
+      const theirs = file.subarray(blockNumber * PAGE_SIZE, (blockNumber + 1) * PAGE_SIZE);
+      // The SP-GiST meta page remembers where there was room, and does not log it.
+      if (rmid === RMGR.SPGIST && blockNumber === 0) continue;
+      const place = `${name} fork ${fork} block ${blockNumber}`;
+      this.comparedCount++;
+      if (theirs.length !== PAGE_SIZE) {
+        this.#note(`${place} is not in the server's file`);
+        continue;
+      }
+      this.#ours.set(page);
+      this.#theirs.set(theirs);
+      maskPage(this.#ours, rmid, { fork, blockNumber });
+      maskPage(this.#theirs, rmid, { fork, blockNumber });
+      if (Buffer.compare(this.#ours, this.#theirs) !== 0) this.#note(`${place} against the server's file: ${describeDifference(this.#ours, this.#theirs)}`);
+    }
+  }
+
   #pages(ref: BlockRef, fork: number): Map<number, Uint8Array> {
     const name = `${ref.spcOid}/${ref.dbOid}/${ref.relNumber}/${fork}`;
     let pages = this.#relations.get(name);

@@ -4,13 +4,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Lsn, parseLsn } from "../../../src/kit/lsn.ts";
+import { FORK_MAIN, FORK_VISIBILITY_MAP, RMGR } from "../../../src/postgres/wal/constants.ts";
 import { WalRecord } from "../../../src/postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
 import { type StockMajor, StockPostgres } from "../../support/stock-postgres.ts";
 import { type Script, Sessions, runScript } from "./corpus.ts";
 import { type RecordKind, UNREACHED, recordKinds } from "./record-kinds.ts";
 import { Replay } from "./replay.ts";
-import { runSoakRound } from "./soak.ts";
+import { type RelationFile, runSoakRound } from "./soak.ts";
 
 const SEGMENT_SIZE = 16 * 1024 * 1024;
 const SOAK_ROUND_MS = 10_000;
@@ -89,6 +90,7 @@ async function insertLsn(sessions: Sessions): Promise<Lsn> {
 }
 
 interface Running {
+  readonly server: StockPostgres;
   readonly sessions: Sessions;
   readonly follower: WalFollower;
   readonly replay: Replay;
@@ -111,12 +113,30 @@ async function runScripts({ sessions, follower, replay, check, socket }: Running
   await replayed;
 }
 
-async function runSoak({ sessions, follower, replay, check, socket }: Running): Promise<void> {
+const RMID_OF: Readonly<Record<string, number>> = {
+  heap: RMGR.HEAP, btree: RMGR.BTREE, hash: RMGR.HASH, gin: RMGR.GIN, gist: RMGR.GIST, spgist: RMGR.SPGIST, brin: RMGR.BRIN,
+};
+const DEFAULT_TABLESPACE = 1663;
+
+/** After the checkpoint at the round's end the files have what the log says. */
+async function compareFile(server: StockPostgres, replay: Replay, { path, accessMethod }: RelationFile): Promise<void> {
+  const rmid = RMID_OF[accessMethod];
+  if (rmid === undefined) throw new Error(`no masking rule for access method ${accessMethod}`);
+  const name = path.replace("base", String(DEFAULT_TABLESPACE));
+  const forks: [number, string][] = [[FORK_MAIN, ""], [FORK_VISIBILITY_MAP, "_vm"]];
+  for (const [fork, suffix] of forks) {
+    const file = await readFile(join(server.dataDirectory, path + suffix)).catch(() => new Uint8Array(0));
+    replay.compareFile({ name, fork, rmid }, file);
+  }
+}
+
+async function runSoak({ server, sessions, follower, replay, check, socket }: Running): Promise<void> {
   const deadline = performance.now() + check.soakMs;
   for (let round = 0; performance.now() < deadline; round++) {
     const seed = check.seed + round;
-    await runSoakRound({ socket, major: check.major, seed, untilMs: Math.min(deadline, performance.now() + SOAK_ROUND_MS) });
+    const files = await runSoakRound({ socket, major: check.major, seed, untilMs: Math.min(deadline, performance.now() + SOAK_ROUND_MS) });
     await follower.replayTo(await insertLsn(sessions), replay);
+    for (const file of files) await compareFile(server, replay, file);
     replay.forgetPages();
     check.log(`round ${round}, seed ${seed}: ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
   }
@@ -131,8 +151,9 @@ export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckRes
     await server.start();
     const sessions = new Sessions(socket);
     const follower = new WalFollower(server, await checkpoint(sessions), options.tamper ?? (() => {}));
-    await runScripts({ sessions, follower, replay, check: options, socket });
-    await runSoak({ sessions, follower, replay, check: options, socket });
+    const running = { server, sessions, follower, replay, check: options, socket };
+    await runScripts(running);
+    await runSoak(running);
     await sessions.close();
   } finally {
     await server.remove();

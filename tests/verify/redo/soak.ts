@@ -102,24 +102,22 @@ function maintenance(dice: Dice, table: string): string {
 }
 
 /**
- * Vacuum logs, for the check, images of hash bucket pages it has only pinned; one that changes meanwhile makes the
- * record's checksum wrong, and PostgreSQL could not recover from that log either. So while sessions run side by side,
- * vacuum leaves hash records without check images; the records after them are compared again.
+ * For the check, hash cleanup logs images of bucket pages it has only pinned. One that another session changes meanwhile
+ * makes the record's checksum wrong, and PostgreSQL could not recover from that log either. So while sessions run side by
+ * side hash records come without check images; their pages are compared with the server's files afterwards.
  */
 const ALL_BUT_HASH = "heap,heap2,btree,gin,gist,sequence,spgist,brin,generic";
 
-async function send(sessions: Sessions, name: string, statement: string): Promise<boolean> {
-  const isVacuum = statement.startsWith("VACUUM");
-  if (isVacuum) await sessions.run(name, `SET wal_consistency_checking = '${ALL_BUT_HASH}'`);
-  // Deadlocks, timeouts and missing savepoints are part of the game.
-  const sent = await sessions.run(name, statement).then(() => true, () => false);
-  if (isVacuum) await sessions.run(name, "RESET wal_consistency_checking");
-  return sent;
+/** A relation of the round, as it lies in the data directory after a checkpoint. */
+export interface RelationFile {
+  /** `base/DATABASE/RELATION`. */
+  readonly path: string;
+  readonly accessMethod: string;
 }
 
 async function runSession(sessions: Sessions, name: string, round: SoakRound): Promise<void> {
   const dice = new Dice(round.seed * 1009 + name.charCodeAt(0));
-  const preamble = ["SET deadlock_timeout = '20ms'", "SET lock_timeout = '500ms'", `SET enable_seqscan = ${dice.pick(["on", "off"])}`, `SET enable_bitmapscan = ${dice.pick(["on", "off"])}`];
+  const preamble = [`SET wal_consistency_checking = '${ALL_BUT_HASH}'`, "SET deadlock_timeout = '20ms'", "SET lock_timeout = '500ms'", `SET enable_seqscan = ${dice.pick(["on", "off"])}`, `SET enable_bitmapscan = ${dice.pick(["on", "off"])}`];
   for (const statement of preamble) await sessions.run(name, statement);
   let inTransaction = false;
   while (performance.now() < round.untilMs) {
@@ -130,7 +128,8 @@ async function runSession(sessions: Sessions, name: string, round: SoakRound): P
     else if (inTransaction && roll < 35) statement = dice.pick(["SAVEPOINT s", "ROLLBACK TO s"]);
     else if (!inTransaction && roll < 20) statement = "BEGIN";
     else if (!inTransaction && roll < 30) statement = maintenance(dice, table);
-    const failed = !(await send(sessions, name, statement));
+    // Deadlocks, timeouts and missing savepoints are part of the game.
+    const failed = await sessions.run(name, statement).then(() => false, () => true);
     if (statement === "BEGIN" && !failed) inTransaction = true;
     else if (statement === "COMMIT" || (statement === "ROLLBACK" && !failed)) inTransaction = false;
     else if (failed && inTransaction) {
@@ -141,14 +140,28 @@ async function runSession(sessions: Sessions, name: string, round: SoakRound): P
   if (inTransaction) await sessions.run(name, "ROLLBACK");
 }
 
-export async function runSoakRound(round: SoakRound): Promise<void> {
+/**
+ * Leaves its tables behind, so that they can be looked at; the next round drops them.
+ * @returns their files, but not those of sequences, which run ahead in the log
+ */
+export async function runSoakRound(round: SoakRound): Promise<RelationFile[]> {
   const sessions = new Sessions(round.socket);
   try {
+    await dropSoak(sessions);
     for (const statement of createTables(new Dice(round.seed))) await sessions.run("a", statement);
     const names = Array.from({ length: SESSIONS }, (_, index) => String.fromCharCode(97 + index));
     await Promise.all(names.map((name) => runSession(sessions, name, round)));
-    await sessions.run("a", "DROP SCHEMA soak CASCADE");
+    const rows = await sessions.query(
+      "a",
+      `SELECT pg_relation_filepath(c.oid) AS path, amname AS method
+         FROM pg_class c JOIN pg_am a ON a.oid = relam WHERE relnamespace = 'soak'::regnamespace AND relkind IN ('r', 'i')`,
+    );
+    return rows.map((row) => ({ path: String(row.path), accessMethod: String(row.method) }));
   } finally {
     await sessions.close();
   }
+}
+
+async function dropSoak(sessions: Sessions): Promise<void> {
+  await sessions.run("a", "DROP SCHEMA IF EXISTS soak CASCADE");
 }
