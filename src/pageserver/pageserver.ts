@@ -5,7 +5,7 @@
  * HTTP listens before tenants are loaded, so that the controller sees the node at once; requests to a tenant that is
  * still being loaded wait for it.
  */
-import { describeError } from "../kit/errors.ts";
+import { describeError, StrataError } from "../kit/errors.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import { JwtAuth } from "../http/auth.ts";
 import { serveHttp } from "../http/serve.ts";
@@ -171,7 +171,9 @@ class Role {
   async #keys(): Promise<JwtAuth | null> {
     const { pgAuth, httpAuth, authPublicKeyPath } = this.#config;
     const { files, clock } = this.#deps.platform;
-    if (authPublicKeyPath === null || !(pgAuth || httpAuth)) return null;
+    if (!(pgAuth || httpAuth)) return null;
+    // Tokens asked for and no key to check them by: open to everybody is not what was meant.
+    if (authPublicKeyPath === null) throw new StrataError("fix-input", "bad-jwt-key", "authentication by NeonJWT needs auth_validation_public_key_path");
     return await JwtAuth.load(files, authPublicKeyPath, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
   }
 

@@ -98,7 +98,8 @@ class BrokerService {
       this.#authorize(call);
       filter = decode(call.request);
     } catch (error) {
-      call.destroy(grpcError(error));
+      // Not destroy: a destroyed stream sends no status, and the caller would wait for ever.
+      call.emit("error", grpcError(error));
       return;
     }
     this.#stream(call, filter, typed);

@@ -1,7 +1,7 @@
 /** The compute's HTTP interface: /status, /metrics, /metrics.json. */
 import { z } from "zod";
 import { lsnToString } from "../../kit/lsn.ts";
-import { createHttpApp } from "../../http/app.ts";
+import { createHttpApp, type HttpApp } from "../../http/app.ts";
 import { jsonReply } from "../../http/route.ts";
 import { serveHttp } from "../../http/serve.ts";
 import type { Logger } from "../../observability/log.ts";
@@ -27,6 +27,12 @@ export interface ComputeHttpOptions {
 
 /** @throws StrataError conflict `port-in-use` */
 export function serveComputeHttp(options: ComputeHttpOptions): ComputeHttp {
+  const { httpHost, httpPort } = options.config;
+  const server = serveHttp(computeHttpApp(options), { host: httpHost ?? "127.0.0.1", port: httpPort });
+  return { port: server.port, close: async () => void (await server.stop()) };
+}
+
+export function computeHttpApp(options: ComputeHttpOptions): HttpApp {
   const { config, state, metrics, platform, log, version } = options;
   const app = createHttpApp({ role: "compute", log, auth: null, metrics, version, clock: platform.clock, random: platform.random });
   app.route(
@@ -43,8 +49,7 @@ export function serveComputeHttp(options: ComputeHttpOptions): ComputeHttp {
     },
     () => jsonReply(200, { ...state.stepMs }),
   );
-  const server = serveHttp(app, { host: config.httpHost ?? "127.0.0.1", port: config.httpPort });
-  return { port: server.port, close: async () => void (await server.stop()) };
+  return app;
 }
 
 function statusOf(config: ComputeConfig, state: ComputeState): z.infer<typeof computeStatusSchema> {
