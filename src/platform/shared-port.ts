@@ -7,8 +7,8 @@
  */
 import { createServer, connect as netConnect, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
-import { StrataError } from "../kit/errors.ts";
 import type { TlsServerOptions } from "./network.ts";
+import { listenError } from "./real/listen-error.ts";
 
 const HTTP2_PREFACE_START = "PRI ";
 const PREFACE_TIMEOUT_MS = 10_000;
@@ -68,7 +68,7 @@ export async function listenShared(options: SharedPortOptions): Promise<SharedPo
   try {
     await promise;
   } catch (error) {
-    throw new StrataError("conflict", "port-in-use", `cannot listen on ${options.host}:${options.port}`, { cause: error });
+    throw listenError(options, error);
   }
   const address = server.address();
   const port = typeof address === "object" && address !== null ? address.port : options.port;

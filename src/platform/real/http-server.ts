@@ -1,5 +1,5 @@
 /** The HTTP listener of the real platform: Bun.serve with the defaults that bite switched off. */
-import { StrataError } from "../../kit/errors.ts";
+import { listenError } from "./listen-error.ts";
 
 export interface HttpServerOptions {
   readonly host: string;
@@ -53,7 +53,7 @@ function start(options: HttpServerOptions): Bun.Server<undefined> {
       fetch: (request) => options.fetch(request),
     });
   } catch (cause) {
-    throw new StrataError("conflict", "port-in-use", `cannot listen on ${options.host}:${options.port}`, { cause });
+    throw listenError(options, cause);
   }
 }
 

@@ -2,6 +2,7 @@
 import { Cancelled, InvariantError, StrataError } from "../../kit/errors.ts";
 import type { Connection, Listener, Network, TlsServerOptions } from "../network.ts";
 import { BunConnection } from "./bun-connection.ts";
+import { listenError } from "./listen-error.ts";
 
 type BunSocket = Bun.Socket<BunConnection | undefined>;
 type Address = { readonly host: string; readonly port: number } | { readonly unixPath: string };
@@ -68,7 +69,7 @@ function startListening(address: { host: string; port: number }, open: (socket: 
       socket: { ...events, open },
     });
   } catch (cause) {
-    throw new StrataError("conflict", "port-in-use", `cannot listen on ${address.host}:${address.port}`, { cause });
+    throw listenError(address, cause);
   }
 }
 
