@@ -1,11 +1,11 @@
 /**
- * Redo of the peer's own records: changes that PostgreSQL makes to a page by rule, with no block reference in the log.
+ * Redo of the peer's own records, and ours: changes that PostgreSQL makes to a page by rule, with no block reference in the log.
  *
  * A clog page on which a commit was recorded is 8200 bytes: the page, then the commit's timestamp (i64 big-endian,
  * microseconds since 2000-01-01), which is how an LSN is found for a point in time.
  *
  * Sources: PostgreSQL visibilitymap.c (visibilitymap_clear, visibilitymap_prepare_truncate), clog.c
- * (TransactionIdSetStatusBit), multixact.c (RecordNewMultiXact); the peer's pageserver walredo apply_neon module.
+ * (TransactionIdSetStatusBit), commit_ts.c (TransactionIdSetCommitTs), multixact.c (RecordNewMultiXact); the peer's pageserver walredo apply_neon module.
  */
 import { dataViewOf } from "../kit/bytes.ts";
 import { StrataError } from "../kit/errors.ts";
@@ -13,6 +13,7 @@ import { type Lsn, lsnHigh, lsnLow, lsnToString } from "../kit/lsn.ts";
 import { type Key, keyToHex } from "../keyspace/key.ts";
 import { isVmBlockKey, keyToSlruBlock } from "../keyspace/mapping.ts";
 import { PAGE_SIZE, SLRU_SEGMENT_BLOCKS, type SlruKind } from "../keyspace/relation.ts";
+import { commitTsPageOf, setCommitTs } from "../postgres/slru/commit-ts.ts";
 import type { NeonRecord } from "./value.ts";
 
 /** Size of a clog page that carries a commit timestamp. */
@@ -71,6 +72,12 @@ export function applyNeonRecord(key: Key, record: NeonRecord, page: Uint8Array, 
       return page;
     case "multixact-members-create":
       setMembers({ key, record, page, lsn });
+      return page;
+    case "commit-ts-set":
+      for (const xid of record.xids) {
+        checkSlruPage({ key, record, page, lsn }, "commit-ts", commitTsPageOf(xid));
+        setCommitTs(page, xid, record);
+      }
       return page;
     case "aux-file":
       throw mismatch({ key, record, lsn }, "version 1 of aux files is not supported");

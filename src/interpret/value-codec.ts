@@ -12,8 +12,9 @@
  * | multixact members | u32 1 · u32 5 · u32 offset · u64 n · n × (u32 xid · u32 status) |
  * | aux file (v1) | u32 1 · u32 6 · u64 length · path · option (u64 length · content) |
  * | truncate visibility map | u32 1 · u32 7 · u64 byte · u64 bit offset |
+ * | set commit timestamps | u32 1 · u32 1024 · u64 n · n × u32 xid · i64 timestamp · u16 origin |
  *
- * An option is u8 0, or u8 1 and the value. Source: the peer's pageserver_api value and record modules.
+ * The last is ours, with a number far from those the peer may give out. An option is u8 0, or u8 1 and the value. Source: the peer's pageserver_api value and record modules.
  */
 import { ByteReader, ByteWriter, utf8, utf8ToString } from "../kit/bytes.ts";
 import { copyBytes } from "../kit/copy.ts";
@@ -32,6 +33,7 @@ const RECORD_TYPES = [
   "aux-file",
   "truncate-visibility-map",
 ] as const;
+const COMMIT_TS_SET_NUMBER = 1024;
 
 /** A new array, owned by the caller. */
 export function encodeValue(value: Value): Uint8Array {
@@ -43,7 +45,7 @@ export function encodeValue(value: Value): Uint8Array {
     return bytes;
   }
   const writer = new ByteWriter(64);
-  writer.u32be(1).u32be(RECORD_TYPES.indexOf(value.record.type));
+  writer.u32be(1).u32be(value.record.type === "commit-ts-set" ? COMMIT_TS_SET_NUMBER : RECORD_TYPES.indexOf(value.record.type));
   writeNeonRecord(writer, value.record);
   return writer.finish();
 }
@@ -94,6 +96,10 @@ function writeNeonRecord(w: ByteWriter, record: NeonRecord): void {
       return;
     case "truncate-visibility-map":
       w.u64be(BigInt(record.truncByte)).u64be(BigInt(record.truncOffset));
+      return;
+    case "commit-ts-set":
+      writeXids(w, record.xids);
+      w.i64be(record.timestamp).u16be(record.originId);
   }
 }
 
@@ -124,7 +130,7 @@ function readValue(r: ByteReader): Value {
   if (kind === 0) return { kind: "image", bytes: r.bytes(readLength(r, 1)) };
   if (kind !== 1) throw bad(`unknown kind ${kind}`);
   const number = r.u32be();
-  const type = RECORD_TYPES[number];
+  const type = number === COMMIT_TS_SET_NUMBER ? "commit-ts-set" : RECORD_TYPES[number];
   if (type === undefined) throw bad(`unknown record type ${number}`);
   if (type !== "postgres") return { kind: "neon", record: readNeonRecord(r, type) };
   const willInit = readFlag(r);
@@ -152,6 +158,8 @@ function readNeonRecord(r: ByteReader, type: NeonRecord["type"]): NeonRecord {
     }
     case "truncate-visibility-map":
       return { type, truncByte: Number(r.u64be()), truncOffset: Number(r.u64be()) };
+    case "commit-ts-set":
+      return { type, xids: readXids(r), timestamp: r.i64be(), originId: r.u16be() };
   }
 }
 

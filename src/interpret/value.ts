@@ -9,7 +9,7 @@ export type Value =
   | { readonly kind: "image"; readonly bytes: Uint8Array }
   /** A PostgreSQL WAL record, whole, as it was in the log. */
   | { readonly kind: "postgres"; readonly willInit: boolean; readonly record: Uint8Array }
-  /** One of the peer's own records for pages that PostgreSQL changes by rule, not by record. */
+  /** A record of the peer's own, or ours, for pages that PostgreSQL changes by rule, not by record. */
   | { readonly kind: "neon"; readonly record: NeonRecord };
 
 export type NeonRecord =
@@ -19,7 +19,9 @@ export type NeonRecord =
   | { readonly type: "multixact-offset-create"; readonly multiXid: number; readonly memberOffset: number }
   | { readonly type: "multixact-members-create"; readonly memberOffset: number; readonly members: readonly { readonly xid: number; readonly status: number }[] }
   | { readonly type: "aux-file"; readonly path: string; readonly content: Uint8Array | null }
-  | { readonly type: "truncate-visibility-map"; readonly truncByte: number; readonly truncOffset: number };
+  | { readonly type: "truncate-visibility-map"; readonly truncByte: number; readonly truncOffset: number }
+  /** Ours: the peer keeps no commit timestamps. */
+  | { readonly type: "commit-ts-set"; readonly xids: readonly number[]; readonly timestamp: bigint; readonly originId: number };
 
 export interface KeyValue {
   readonly key: Key;

@@ -17,15 +17,17 @@
  * | 62 | see aux-file.ts | | | | | auxiliary file (sparse, not inherited by branches) |
  * | 63 | 0 | 0 | 0 | 0 | origin id | replication origin progress, u64 big-endian (sparse, not inherited) |
  *
+ * SLRU kinds: 0 pg_xact, 1 pg_multixact/members, 2 pg_multixact/offsets, and beyond the peer's three 3 pg_commit_ts, which
+ * the peer does not keep. Its directory key may be missing: then there are no segments.
+ *
  * Source: the peer's pageserver_api key module.
  */
 import { StrataError } from "../kit/errors.ts";
 import { type Key, type KeyRange, keyToHex } from "./key.ts";
-import { FSM_FORK, INIT_FORK, type RelTag, type SlruKind, VM_FORK } from "./relation.ts";
+import { FSM_FORK, INIT_FORK, type RelTag, SLRU_KINDS, type SlruKind, VM_FORK } from "./relation.ts";
 
 const SIZE_BLOCK = 0xffffffff;
-const SLRU_NUMBERS: Readonly<Record<SlruKind, number>> = { clog: 0, "multixact-members": 1, "multixact-offsets": 2 };
-const SLRU_BY_NUMBER: readonly SlruKind[] = ["clog", "multixact-members", "multixact-offsets"];
+const SLRU_NUMBERS: Readonly<Record<SlruKind, number>> = { clog: 0, "multixact-members": 1, "multixact-offsets": 2, "commit-ts": 3 };
 
 export const METADATA_KEY_BEGIN = 0x60;
 export const METADATA_KEY_END = 0x7f;
@@ -133,7 +135,7 @@ export function isSlruKey(k: Key): boolean {
 
 /** @throws StrataError corrupt `unexpected-key` when it is no SLRU page's key */
 export function keyToSlruBlock(k: Key): { kind: SlruKind; segment: number; block: number } {
-  const kind = SLRU_BY_NUMBER[k.field2];
+  const kind = SLRU_KINDS[k.field2];
   if (!isSlruBlockKey(k) || kind === undefined) throw unexpected(k, "an SLRU page");
   return { kind, segment: k.field4, block: k.field6 };
 }

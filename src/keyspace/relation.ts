@@ -23,14 +23,16 @@ export interface RelTag {
   readonly fork: number;
 }
 
-export type SlruKind = "clog" | "multixact-members" | "multixact-offsets";
+export type SlruKind = "clog" | "multixact-members" | "multixact-offsets" | "commit-ts";
 
-export const SLRU_KINDS: readonly SlruKind[] = ["clog", "multixact-members", "multixact-offsets"];
+/** In the order of their numbers in keys and page requests. */
+export const SLRU_KINDS: readonly SlruKind[] = ["clog", "multixact-members", "multixact-offsets", "commit-ts"];
 
 const SLRU_DIRECTORIES: Readonly<Record<SlruKind, string>> = {
   clog: "pg_xact",
   "multixact-members": "pg_multixact/members",
   "multixact-offsets": "pg_multixact/offsets",
+  "commit-ts": "pg_commit_ts",
 };
 
 export function slruDirectory(kind: SlruKind): string {

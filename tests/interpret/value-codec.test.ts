@@ -16,6 +16,7 @@ const neon: fc.Arbitrary<NeonRecord> = fc.oneof(
   fc.record({ type: fc.constant("multixact-offset-create" as const), multiXid: u32, memberOffset: u32 }),
   fc.record({ type: fc.constant("multixact-members-create" as const), memberOffset: u32, members: fc.array(fc.record({ xid: u32, status: u32 }), { maxLength: 9 }) }),
   fc.record({ type: fc.constant("aux-file" as const), path: fc.string(), content: fc.option(bytes) }),
+  fc.record({ type: fc.constant("commit-ts-set" as const), xids, timestamp: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }), originId: fc.nat(0xffff) }),
   fc.record({ type: fc.constant("truncate-visibility-map" as const), truncByte: fc.nat(8191), truncOffset: fc.nat(7) }),
 );
 const value: fc.Arbitrary<Value> = fc.oneof(
@@ -30,6 +31,9 @@ describe("value codec", () => {
     expect(encodeValue({ kind: "postgres", willInit: true, record: utf8("foobar") }).toHex()).toBe("0000000100000000010000000000000006666f6f626172");
     expect(encodeValue({ kind: "neon", record: { type: "clear-visibility-map-flags", newHeapBlock: 0x11, oldHeapBlock: null, flags: 3 } }).toHex()).toBe(
       "000000010000000101000000110003",
+    );
+    expect(encodeValue({ kind: "neon", record: { type: "commit-ts-set", xids: [9], timestamp: 2n, originId: 3 } }).toHex()).toBe(
+      "00000001000004000000000000000001000000090000000000000002" + "0003",
     );
   });
 
@@ -76,6 +80,15 @@ describe("neon records", () => {
 
   test("a record for another page is refused", () => {
     expect(() => applyNeonRecord(clogKey, { type: "clog-set-aborted", xids: [40000] }, new Uint8Array(8192), 64)).toThrow("belongs to page 1 of clog");
+  });
+
+  test("commit timestamps", () => {
+    const key = slruBlockKey("commit-ts", 1, 0);
+    const first = 32 * 819;
+    const page = applyNeonRecord(key, { type: "commit-ts-set", xids: [first, first + 818], timestamp: 0x0102n, originId: 7 }, new Uint8Array(8192), 64);
+    expect([...page.subarray(0, 12)]).toEqual([2, 1, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0]);
+    expect([...page.subarray(8180, 8192)]).toEqual([2, 1, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0]);
+    expect(() => applyNeonRecord(key, { type: "commit-ts-set", xids: [first + 819], timestamp: 1n, originId: 0 }, page, 64)).toThrow("belongs to page 33 of commit-ts");
   });
 
   test("visibility-map bits", () => {

@@ -21,6 +21,8 @@ describe("mapping", () => {
   test("SLRU and two-phase keys", () => {
     expect(keyToHex(slruBlockKey("multixact-offsets", 3, 4))).toBe("010000000200000001000000030000000004");
     expect(keyToSlruBlock(slruBlockKey("clog", 1, 2))).toEqual({ kind: "clog", segment: 1, block: 2 });
+    expect(keyToHex(slruBlockKey("commit-ts", 3, 4))).toBe("010000000300000001000000030000000004");
+    expect(keyToSlruBlock(slruBlockKey("commit-ts", 3, 4))).toEqual({ kind: "commit-ts", segment: 3, block: 4 });
     expect(keyToHex(twoPhaseFileKey(0x0102030405060708n))).toBe("020000000000000000000102030405060708");
   });
 

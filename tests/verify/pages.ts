@@ -36,6 +36,16 @@ async function pageserverPut(cluster: Cluster, rest: string): Promise<void> {
   if (!reply.ok) throw new Error(`${rest}: ${reply.status} ${await reply.text()}`);
 }
 
+/** A pageserver that lost its disk learns of its tenants from the controller. */
+async function waitAttached(cluster: Cluster): Promise<void> {
+  const url = `http://127.0.0.1:${cluster.ports.pageserver.http}/v1/tenant/${cluster.tenantId}/timeline/${cluster.branches[0]?.timelineId}`;
+  for (let attempt = 0; attempt < 300; attempt++) {
+    if (await fetch(url).then((reply) => reply.ok, () => false)) return;
+    await Bun.sleep(100);
+  }
+  throw new Error("the pageserver did not attach its tenant within 30 s");
+}
+
 async function opened(directory: string): Promise<Cluster> {
   const cluster = await loadCluster(platform.files, directory);
   if (cluster === null) throw new Error("the cluster left no cluster file");
@@ -48,7 +58,9 @@ async function fingerprint(port: number): Promise<string> {
   const rows = await sql`
     SELECT (SELECT count(*) || ':' || sum(a) || ':' || md5(string_agg(b, '' ORDER BY id)) FROM plain) AS plain, (SELECT md5(string_agg(body, '' ORDER BY id)) FROM wide) AS wide,
       (SELECT count(*) FROM nested) AS nested, (SELECT sum(v) FROM shared_rows) AS shared_rows, (SELECT count(*) FROM prepared_rows) AS prepared,
-      (SELECT sum(balance) FROM accounts) AS accounts, (SELECT count(*) FROM parted) AS parted, (SELECT count(*) FROM pg_prepared_xacts) AS open_prepared`;
+      (SELECT sum(balance) FROM accounts) AS accounts, (SELECT count(*) FROM parted) AS parted, (SELECT count(*) FROM pg_prepared_xacts) AS open_prepared,
+      (SELECT count(*) || ' ' || md5(string_agg(stamp::text, ' ' ORDER BY id)) FROM (SELECT id, pg_xact_commit_timestamp(xmin) AS stamp FROM accounts) AS stamped WHERE stamp IS NOT NULL) AS stamps,
+      (SELECT string_agg(id || ':' || COALESCE(pg_xact_commit_timestamp(xmin)::text, 'none'), ' ' ORDER BY id) FROM nested) AS nested_stamps`;
   await sql.end();
   return JSON.stringify(rows[0]);
 }
@@ -83,6 +95,7 @@ async function verify(directory: string, options: PagesOptions): Promise<Directo
     const { cluster, port, seen, managers, walLogged, lsn, saved } = await prepare(dev, options);
     options.print(`comparing at ${lsnToString(lsn)}, compute deleted, pageserver rebuilt from the bucket`);
     await dev.run("start");
+    await waitAttached(cluster);
     const fetched = join(directory, "fetched");
     await platform.files.makeDirectory(fetched);
     const timelineId = cluster.branches[0]?.timelineId ?? "";

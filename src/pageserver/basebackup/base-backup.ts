@@ -22,9 +22,10 @@ import {
   type RelTag, SLRU_KINDS, slruDirectory, slruSegmentName,
 } from "../../keyspace/relation.ts";
 import { type ControlFile, decodeControlFile } from "../../postgres/control-file/control-file.ts";
-import { decodeCheckPoint } from "../../postgres/control-file/checkpoint.ts";
+import { type CheckPoint, decodeCheckPoint } from "../../postgres/control-file/checkpoint.ts";
 import { setPageChecksum } from "../../postgres/page/checksum.ts";
 import { walSegmentName } from "../../postgres/wal/segment-name.ts";
+import { newestCommitTsXid } from "../datadir/commit-ts-limits.ts";
 import type { DatadirReader } from "../datadir/datadir-reader.ts";
 import type { DatabaseEntry } from "../datadir/directory-codec.ts";
 import {
@@ -186,9 +187,16 @@ class BaseBackup {
     const signal = signalFile(prevLsn, isBranchPoint);
     yield this.#file("zenith.signal", signal);
     yield this.#file("neon.signal", signal);
-    const checkpoint = decodeCheckPoint(await this.#reader.checkpoint(), this.#version);
+    const checkpoint = await this.#checkpoint(control);
     yield this.#file("global/pg_control", shutDownControlFile(control, checkpoint, { lsn, forPeer: form !== "stock" }));
     if (form !== "stock") yield* this.#walSegment(control);
+  }
+
+  /** Commit timestamps of a time when they were not kept everywhere must not be asked for. */
+  async #checkpoint(control: ControlFile): Promise<CheckPoint> {
+    const checkpoint = decodeCheckPoint(await this.#reader.checkpoint(), this.#version);
+    if (!control.trackCommitTimestamp || checkpoint.oldestCommitTsXid === 0) return { ...checkpoint, oldestCommitTsXid: 0, newestCommitTsXid: 0 };
+    return { ...checkpoint, newestCommitTsXid: await newestCommitTsXid(this.#reader, checkpoint) };
   }
 
   *#walSegment(control: ControlFile): Generator<Uint8Array> {

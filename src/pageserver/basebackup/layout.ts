@@ -52,7 +52,7 @@ export function tablespaceVersionDirectory(control: ControlFile): string {
 }
 
 /**
- * pg_control of a server that was shut down at `lsn`. Commit timestamps are not kept, so it says there are none.
+ * pg_control of a server that was shut down at `lsn`.
  * @param at.forPeer as a patched server wants it: no checkpoint record, redo behind a page header; else redo is `lsn` itself
  */
 export function shutDownControlFile(control: ControlFile, checkpoint: CheckPoint, at: { readonly lsn: Lsn; readonly forPeer: boolean }): Uint8Array {
@@ -61,7 +61,7 @@ export function shutDownControlFile(control: ControlFile, checkpoint: CheckPoint
     ...control,
     state: "shut-down",
     checkpointLsn: at.forPeer ? 0 : redo,
-    checkpoint: { ...checkpoint, redo, oldestCommitTsXid: 0, newestCommitTsXid: 0 },
+    checkpoint: { ...checkpoint, redo },
     minRecoveryPoint: 0,
     minRecoveryPointTimelineId: 0,
     backupStartPoint: 0,

@@ -9,13 +9,14 @@ import { type AuxFile, decodeAuxFiles } from "../../keyspace/aux-file.ts";
 import type { Key, KeyRange } from "../../keyspace/key.ts";
 import {
   AUX_FILE_RANGE, CHECKPOINT_KEY, CONTROL_FILE_KEY, DB_DIRECTORY_KEY, relBlockKey, relDirectoryKey, relmapFileKey, relSizeKey,
-  REPL_ORIGIN_RANGE, slruBlockKey, slruDirectoryKey, slruSegmentSizeKey, TWO_PHASE_DIRECTORY_KEY, twoPhaseFileKey,
+  REPL_ORIGIN_RANGE, slruBlockKey, slruSegmentSizeKey, TWO_PHASE_DIRECTORY_KEY, twoPhaseFileKey,
 } from "../../keyspace/mapping.ts";
 import { FSM_FORK, PAGE_SIZE, type RelTag, relTagToString, type SlruKind, VM_FORK } from "../../keyspace/relation.ts";
 import {
-  databaseId, type DbDirectory, decodeBlockCount, decodeDbDirectory, decodeRelDirectory, decodeSegmentDirectory, decodeTwoPhaseDirectory,
+  databaseId, type DbDirectory, decodeBlockCount, decodeDbDirectory, decodeRelDirectory, decodeTwoPhaseDirectory,
 } from "./directory-codec.ts";
 import { NO_RELATION, type RelationSizeCache } from "./relation-size-cache.ts";
+import { loadSegmentDirectory } from "./segment-directory.ts";
 
 /** Where a reader gets its bytes: a timeline at an LSN, or a modification not committed yet. */
 export interface DatadirView {
@@ -146,11 +147,16 @@ export class DatadirReader {
 
   /** Segment numbers in rising order. */
   async listSlruSegments(kind: SlruKind): Promise<number[]> {
-    return [...decodeSegmentDirectory(await this.view.get(slruDirectoryKey(kind)))].sort((a, b) => a - b);
+    return [...((await this.slruDirectory(kind)) ?? [])].sort((a, b) => a - b);
   }
 
   async slruSegmentExists(kind: SlruKind, segment: number): Promise<boolean> {
-    return decodeSegmentDirectory(await this.view.get(slruDirectoryKey(kind))).has(segment);
+    return (await this.slruDirectory(kind))?.has(segment) === true;
+  }
+
+  /** Segment numbers; null where there is not even a directory (see `loadSegmentDirectory`). */
+  slruDirectory(kind: SlruKind): Promise<Set<number> | null> {
+    return loadSegmentDirectory((key) => this.view.get(key), kind);
   }
 
   async slruSegmentBlocks(kind: SlruKind, segment: number): Promise<number> {

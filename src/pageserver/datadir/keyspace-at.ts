@@ -39,8 +39,10 @@ async function addDatabases(builder: KeySpaceBuilder, reader: DatadirReader): Pr
 async function addSlrus(builder: KeySpaceBuilder, reader: DatadirReader): Promise<void> {
   // In the order of their key numbers.
   for (const kind of SLRU_KINDS) {
+    const segments = await reader.slruDirectory(kind);
+    if (segments === null) continue;
     builder.addKey(slruDirectoryKey(kind));
-    for (const segment of await reader.listSlruSegments(kind)) {
+    for (const segment of [...segments].sort((a, b) => a - b)) {
       const blocks = await reader.slruSegmentBlocks(kind, segment);
       builder.addRange({ start: slruBlockKey(kind, segment, 0), end: slruBlockKey(kind, segment, blocks) });
       builder.addKey(slruSegmentSizeKey(kind, segment));

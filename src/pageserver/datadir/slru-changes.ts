@@ -6,8 +6,9 @@ import type { NeonRecord } from "../../interpret/value.ts";
 import { slruBlockKey, slruDirectoryKey, slruSegmentSizeKey } from "../../keyspace/mapping.ts";
 import { PAGE_SIZE, SLRU_KINDS, SLRU_SEGMENT_BLOCKS, type SlruKind } from "../../keyspace/relation.ts";
 import type { ModificationWriter } from "./datadir-modification.ts";
-import { decodeBlockCount, decodeSegmentDirectory, encodeBlockCount, encodeSegmentDirectory } from "./directory-codec.ts";
+import { decodeBlockCount, encodeBlockCount, encodeSegmentDirectory } from "./directory-codec.ts";
 import { ZERO_PAGE } from "./relation-changes.ts";
+import { loadSegmentDirectory } from "./segment-directory.ts";
 
 export interface SlruPage {
   readonly kind: SlruKind;
@@ -47,7 +48,7 @@ export class SlruChanges {
   async #load(kind: SlruKind): Promise<Set<number>> {
     let segments = this.#segments.get(kind);
     if (segments === undefined) {
-      segments = decodeSegmentDirectory(await this.#to.get(slruDirectoryKey(kind)));
+      segments = (await loadSegmentDirectory((key) => this.#to.get(key), kind)) ?? new Set();
       this.#segments.set(kind, segments);
     }
     return segments;

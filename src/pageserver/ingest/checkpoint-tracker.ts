@@ -42,6 +42,11 @@ export class CheckpointTracker {
     return encodeCheckPoint(this.#current, this.#version);
   }
 
+  /** The next transaction id, without its epoch. */
+  get nextXid(): number {
+    return Number(this.#current.nextFullXid & 0xffffffffn);
+  }
+
   #set(change: Partial<CheckPoint>): void {
     this.#current = { ...this.#current, ...change };
     this.#changed = true;
@@ -52,7 +57,7 @@ export class CheckpointTracker {
     if (xid < FIRST_NORMAL_XID) return;
     const rounded = (Math.ceil((xid + 1) / XID_ROUNDING) * XID_ROUNDING) % U32;
     const next = Math.max(rounded, FIRST_NORMAL_XID);
-    const oldXid = Number(this.#current.nextFullXid & 0xffffffffn);
+    const oldXid = this.nextXid;
     if (!precedes(oldXid, next)) return;
     const epoch = (this.#current.nextFullXid >> 32n) + (next < oldXid ? 1n : 0n);
     this.#set({ nextFullXid: (epoch << 32n) | BigInt(next) });
@@ -78,9 +83,24 @@ export class CheckpointTracker {
     if (this.#current.oldestActiveXid !== oldestActiveXid) this.#set({ oldestActiveXid });
   }
 
+  /** Commit timestamps are kept from now on. */
+  startCommitTs(): void {
+    this.#set({ oldestCommitTsXid: this.nextXid, newestCommitTsXid: this.nextXid });
+  }
+
+  stopCommitTs(): void {
+    this.#set({ oldestCommitTsXid: 0, newestCommitTsXid: 0 });
+  }
+
+  /** Commit timestamps before `xid` are gone (AdvanceOldestCommitTsXid). */
+  oldestCommitTs(xid: number): void {
+    const now = this.#current.oldestCommitTsXid;
+    if (now !== 0 && precedes(now, xid)) this.#set({ oldestCommitTsXid: xid });
+  }
+
   /** A 32-bit id of a running transaction with its epoch (AdjustToFullTransactionId). */
   toFullXid(xid: number): bigint {
-    const nextXid = Number(this.#current.nextFullXid & 0xffffffffn);
+    const { nextXid } = this;
     const epoch = this.#current.nextFullXid >> 32n;
     const ofEpoch = xid > nextXid && epoch > 0n ? epoch - 1n : epoch;
     return (ofEpoch << 32n) | BigInt(xid);
@@ -133,7 +153,7 @@ export class CheckpointTracker {
 
   /** After a shutdown only prepared transactions run. */
   #oldestPrepared(preparedXids: readonly bigint[]): number {
-    let oldest = Number(this.#current.nextFullXid & 0xffffffffn);
+    let oldest = this.nextXid;
     for (const xid of preparedXids) {
       const narrow = Number(xid & 0xffffffffn);
       if (precedes(narrow, oldest)) oldest = narrow;

@@ -24,24 +24,29 @@ function precedes(a: number, b: number): boolean {
 
 /** Commit or abort of a transaction and its subtransactions: two bits each, and on commits the page's timestamp. */
 export async function ingestXactFinish(slrus: SlruChanges, effect: XactFinish): Promise<void> {
-  const byPage = new Map<number, number[]>();
-  for (const xid of [effect.xid, ...effect.subxids]) {
-    if (xid < FIRST_NORMAL_XID) continue;
-    const page = Math.floor(xid / CLOG_XACTS_PER_PAGE);
-    const xids = byPage.get(page);
-    if (xids === undefined) byPage.set(page, [xid]);
-    else xids.push(xid);
-  }
-  for (const [page, xids] of byPage) {
+  for (const [page, xids] of xidsByPage([effect.xid, ...effect.subxids], CLOG_XACTS_PER_PAGE)) {
     const record: NeonRecord = effect.kind === "xact-commit" ? { type: "clog-set-committed", xids, timestamp: effect.time } : { type: "clog-set-aborted", xids };
     await slrus.putRecords(slruPage("clog", page), [record]);
   }
 }
 
+/** Ids of normal transactions by the page they have their entries on. */
+export function xidsByPage(xids: readonly number[], xactsPerPage: number): Map<number, number[]> {
+  const byPage = new Map<number, number[]>();
+  for (const xid of xids) {
+    if (xid < FIRST_NORMAL_XID) continue;
+    const page = Math.floor(xid / xactsPerPage);
+    const onPage = byPage.get(page);
+    if (onPage === undefined) byPage.set(page, [xid]);
+    else onPage.push(xid);
+  }
+  return byPage;
+}
+
 type Truncation = { readonly cutoffPage: number; readonly precedes: (page1: number, page2: number) => boolean };
 
 /** SimpleLruTruncate: segments all of whose pages precede the cutoff go. */
-async function truncateSlru(slrus: SlruChanges, kind: SlruKind, truncation: Truncation): Promise<void> {
+export async function truncateSlru(slrus: SlruChanges, kind: SlruKind, truncation: Truncation): Promise<void> {
   for (const segment of await slrus.segments(kind)) {
     const firstPage = segment * SLRU_SEGMENT_BLOCKS;
     const lastPage = firstPage + SLRU_SEGMENT_BLOCKS - 1;

@@ -11,13 +11,17 @@
  * Sources: PostgreSQL's redo functions of the managers named; the peer's pageserver walingest module.
  */
 import type { RelationRef } from "../../postgres/effects/reading.ts";
+import { type ControlFile, decodeControlFile, encodeControlFile } from "../../postgres/control-file/control-file.ts";
 import type { WalEffect } from "../../postgres/effects/effect.ts";
+import type { ParameterChange } from "../../postgres/effects/xlog.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { type InterpretedBlock, type InterpretedRecord, needsCommittedPages } from "../../interpret/interpret-record.ts";
+import { CONTROL_FILE_KEY } from "../../keyspace/mapping.ts";
 import { INIT_FORK, MAIN_FORK, type RelTag } from "../../keyspace/relation.ts";
 import { DatadirModification, MAX_PENDING_BYTES } from "../datadir/datadir-modification.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { CheckpointTracker } from "./checkpoint-tracker.ts";
+import { CommitTimestamps, DO_NOT_REPLICATE_ORIGIN } from "./commit-timestamps.ts";
 import { copyDatabase } from "./copy-database.ts";
 import { ingestClogTruncate, ingestMultiXactCreate, ingestMultiXactTruncate, ingestXactFinish, PreInitializedPage } from "./slru-effects.ts";
 import { clearVisibilityMap, truncateRelation } from "./truncate-and-visibility.ts";
@@ -29,22 +33,23 @@ export class WalIngest {
   readonly #datadir: TimelineDatadir;
   readonly #modification: DatadirModification;
   readonly #checkpoint: CheckpointTracker;
+  readonly #commitTs: CommitTimestamps;
   readonly #preInitialized = new PreInitializedPage();
   #records = 0;
 
-  private constructor(datadir: TimelineDatadir, modification: DatadirModification, checkpoint: CheckpointTracker) {
+  private constructor(datadir: TimelineDatadir, state: { readonly checkpoint: Uint8Array; readonly control: ControlFile }) {
     this.#datadir = datadir;
-    this.#modification = modification;
-    this.#checkpoint = checkpoint;
+    this.#modification = new DatadirModification(datadir);
+    this.#checkpoint = new CheckpointTracker(state.checkpoint, datadir.version);
+    this.#commitTs = new CommitTimestamps({ slrus: this.#modification.slrus, checkpoint: this.#checkpoint, active: state.control.trackCommitTimestamp });
   }
 
   /** Takes up where the timeline's last record ends. @throws StrataError not-found `missing-key` on a timeline without data */
   static async start(datadir: TimelineDatadir): Promise<WalIngest> {
     // An instance before this one may have ended inside a record.
     datadir.sizes.reset(datadir.store.lastRecordLsn);
-    const modification = new DatadirModification(datadir);
     const reader = datadir.at(datadir.store.lastRecordLsn, { task: "ingest" });
-    return new WalIngest(datadir, modification, new CheckpointTracker(await reader.checkpoint(), datadir.version));
+    return new WalIngest(datadir, { checkpoint: await reader.checkpoint(), control: decodeControlFile(await reader.controlFile()) });
   }
 
   /** End of the last record taken, committed or not. */
@@ -127,6 +132,11 @@ export class WalIngest {
       case "multixact-zero-offsets-page":
       case "multixact-zero-members-page":
         return this.#preInitialized.zeroPage(slrus, effect);
+      case "commit-ts-zero-page":
+      case "commit-ts-truncate":
+        return this.#commitTs.apply(effect);
+      case "parameter-change":
+        return this.#changeParameters(effect);
       case "clog-truncate":
         this.#checkpoint.oldestXid(effect.oldestXid, effect.oldestXidDb);
         return ingestClogTruncate(slrus, effect, this.#checkpoint.current);
@@ -151,10 +161,21 @@ export class WalIngest {
   async #finishTransaction(effect: Extract<WalEffect, { kind: "xact-commit" | "xact-abort" }>): Promise<void> {
     const modification = this.#modification;
     await ingestXactFinish(modification.slrus, effect);
+    if (effect.kind === "xact-commit") await this.#commitTs.commit(effect);
     for (const xid of [effect.xid, ...effect.subxids]) this.#checkpoint.seenXid(xid);
     for (const [spcOid, dbOid, forks] of forksByDatabase(effect.droppedRelations)) await modification.relations.drop(spcOid, dbOid, forks);
-    if (effect.origin !== null && effect.origin.originId !== 0) modification.setReplOrigin(effect.origin.originId, effect.origin.originLsn);
+    const originId = effect.origin?.originId ?? 0;
+    if (effect.origin !== null && originId !== 0 && originId !== DO_NOT_REPLICATE_ORIGIN) modification.setReplOrigin(originId, effect.origin.originLsn);
     if (effect.prepared) await modification.twoPhase.drop(this.#stateFileXid(effect.xid));
+  }
+
+  /** The server runs with other settings than the last one: pg_control keeps them (XLogReportParameters). */
+  async #changeParameters(effect: ParameterChange): Promise<void> {
+    const control = decodeControlFile(await this.#modification.get(CONTROL_FILE_KEY));
+    const { kind: _, ...settings } = effect;
+    this.#modification.putControlFile(encodeControlFile({ ...control, ...settings }));
+    this.#checkpoint.apply(effect, []);
+    await this.#commitTs.setActive(effect.trackCommitTimestamp);
   }
 
   /** PostgreSQL 17 names state files by the full transaction id. */

@@ -6,8 +6,8 @@
 import { dataViewOf } from "../../kit/bytes.ts";
 import { SLRU_PAGE_SIZE } from "./segments.ts";
 
-const ENTRY_SIZE = 10;
-export const COMMIT_TS_XACTS_PER_PAGE = Math.floor(SLRU_PAGE_SIZE / ENTRY_SIZE);
+export const COMMIT_TS_ENTRY_SIZE = 10;
+export const COMMIT_TS_XACTS_PER_PAGE = Math.floor(SLRU_PAGE_SIZE / COMMIT_TS_ENTRY_SIZE);
 
 export interface CommitTs {
   /** Microseconds since 2000; 0 when not recorded. */
@@ -21,13 +21,13 @@ export function commitTsPageOf(xid: number): number {
 
 export function commitTs(page: Uint8Array, xid: number): CommitTs {
   const view = dataViewOf(page);
-  const at = (xid % COMMIT_TS_XACTS_PER_PAGE) * ENTRY_SIZE;
+  const at = (xid % COMMIT_TS_XACTS_PER_PAGE) * COMMIT_TS_ENTRY_SIZE;
   return { timestamp: view.getBigInt64(at, true), originId: view.getUint16(at + 8, true) };
 }
 
 export function setCommitTs(page: Uint8Array, xid: number, entry: CommitTs): void {
   const view = dataViewOf(page);
-  const at = (xid % COMMIT_TS_XACTS_PER_PAGE) * ENTRY_SIZE;
+  const at = (xid % COMMIT_TS_XACTS_PER_PAGE) * COMMIT_TS_ENTRY_SIZE;
   view.setBigInt64(at, entry.timestamp, true);
   view.setUint16(at + 8, entry.originId, true);
 }

@@ -22,6 +22,9 @@ afterAll(async () => {
 
 const options: BaseBackupOptions = { form: "stock", replica: false, prevLsn: 0, isBranchPoint: false, wallMs: 1_700_000_000_000 };
 
+/** Commit timestamps of the first and the last transaction that wrote to `t`. */
+const STAMPS = "select min(pg_xact_commit_timestamp(xmin))::text as first, max(pg_xact_commit_timestamp(xmin))::text as last from t";
+
 async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const all: Uint8Array[] = [];
   for await (const piece of pieces) all.push(piece);
@@ -44,8 +47,8 @@ async function unpacked(reader: DatadirReader): Promise<string> {
 
 for (const major of [14, 17] as const) {
   describe(`base backup of PostgreSQL ${major}`, () => {
-    test("an unmodified server starts from it, at the LSN, with the right rows and checksums", async () => {
-      const server = await StockPostgres.create({ major, initdbArgs: ["--data-checksums"], conf: ["full_page_writes = off", "autovacuum = off", "wal_keep_size = 1GB"] });
+    test("an unmodified server starts from it, at the LSN, with the right rows, checksums and commit timestamps", async () => {
+      const server = await StockPostgres.create({ major, initdbArgs: ["--data-checksums"], conf: ["full_page_writes = off", "autovacuum = off", "wal_keep_size = 1GB", "track_commit_timestamp = on"] });
       cleanups.push(() => server.remove());
       const timeline = await importStopped(server.dataDirectory);
       await server.start();
@@ -53,16 +56,21 @@ for (const major of [14, 17] as const) {
       await sql.unsafe("create table t as select i, repeat('x', 100) b from generate_series(1, 5000) i");
       await sql.unsafe("create unlogged table u (x int primary key); insert into u values (1)");
       await sql.unsafe("create index on t (i)");
+      await sql.unsafe("do $$ begin for i in 1..900 loop insert into u values (1000 + i); commit; end loop; end $$");
+      await sql.unsafe("insert into t values (-1, 'last')");
+      const [stamps] = await sql.unsafe(STAMPS);
       await server.stop();
       await ingestWal(timeline, server.dataDirectory);
       const directory = await unpacked(timeline.datadir.at(timeline.store.lastRecordLsn, { task: "test" }));
 
       const socketDirectory = join(directory, "..");
       const binaries = await findPostgresBinaries({ major });
-      const started = await startPostgres({ binaries, user: await resolvePostgresUser(), dataDirectory: directory, listenAddresses: "", port: 5432, socketDirectory, settings: { fsync: "off" } });
+      const started = await startPostgres({ binaries, user: await resolvePostgresUser(), dataDirectory: directory, listenAddresses: "", port: 5432, socketDirectory, settings: { fsync: "off", track_commit_timestamp: "on" } });
       try {
         const client = postgres({ host: socketDirectory, username: "postgres", database: "postgres", max: 1, onnotice: () => {} });
-        expect<unknown>((await client.unsafe("select count(*)::int n, sum(length(b))::int s from t"))[0]).toEqual({ n: 5000, s: 500000 });
+        expect<unknown>((await client.unsafe("select count(*)::int n, sum(length(b))::int s from t"))[0]).toEqual({ n: 5001, s: 500004 });
+        expect(stamps?.last).not.toBeNull();
+        expect<unknown>((await client.unsafe(STAMPS))[0]).toEqual(stamps);
         expect<unknown>((await client.unsafe("select count(*)::int n from u"))[0]).toEqual({ n: 0 });
         await client.unsafe("insert into u values (2); insert into t values (0, 'new'); checkpoint");
         expect<unknown>((await client.unsafe("show data_checksums"))[0]).toEqual({ data_checksums: "on" });

@@ -61,7 +61,7 @@ async function workload(server: StockPostgres, major: StockMajor): Promise<void>
 for (const major of [14, 15, 16, 17] as const) {
   describe(`ingest of PostgreSQL ${major}`, () => {
     test("the directory after a mixed workload equals PostgreSQL's own", async () => {
-      const conf = ["full_page_writes = off", "max_prepared_transactions = 5", "autovacuum = off", "wal_keep_size = 1GB"];
+      const conf = ["full_page_writes = off", "max_prepared_transactions = 5", "autovacuum = off", "wal_keep_size = 1GB", "track_commit_timestamp = on"];
       const server = await StockPostgres.create({ major, conf });
       cleanups.push(() => server.remove());
       const initial = copyOfDirectory(server.dataDirectory);
