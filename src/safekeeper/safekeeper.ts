@@ -112,10 +112,12 @@ async function settleNodeId(config: SafekeeperConfig, platform: Platform): Promi
     return saved;
   }
   if (config.nodeId === null) throw new StrataError("fix-input", "node-id-missing", `${path} does not exist: give the node id with --id`);
-  const file = await files.open(path, "create");
+  const file = await files.open(`${path}.partial`, "truncate");
   await file.write(utf8(`${config.nodeId}\n`), 0);
   if (!config.noSync) await file.sync();
   await file.close();
+  // Whole or not at all: an id cut short by a crash would keep this node from ever starting again.
+  await files.rename(`${path}.partial`, path);
   if (!config.noSync) await files.syncDirectory(config.dataDirectory);
   return config.nodeId;
 }

@@ -34,10 +34,13 @@ export class Timelines {
   async load(): Promise<void> {
     const { files, log } = this.#context;
     await files.removeTree(`${this.#dataDirectory}/${TEMPORARY_DIRECTORY}`);
+    await this.#settleNames(this.#dataDirectory);
     for (const tenant of await this.#listIds(this.#dataDirectory, parseTenantId)) {
+      await this.#settleNames(`${this.#dataDirectory}/${tenant}`);
       for (const timeline of await this.#listIds(`${this.#dataDirectory}/${tenant}`, parseTimelineId)) {
         const id = { tenantId: tenant, timelineId: timeline };
         try {
+          await this.#settleNames(this.#directoryOf(id));
           await this.#openExisting(id);
         } catch (error) {
           log.error("timeline cannot be opened", { ...id, error });
@@ -45,6 +48,14 @@ export class Timelines {
       }
     }
     log.info("timelines loaded", { count: this.#timelines.size });
+  }
+
+  /**
+   * A process that was killed between a rename and the sync of its directory leaves a name that only the page cache has. It
+   * is relied on from here on (a term, a whole timeline), so it is made durable first.
+   */
+  async #settleNames(directory: string): Promise<void> {
+    if (this.#context.sync) await this.#context.files.syncDirectory(directory);
   }
 
   async #listIds(directory: string, parse: (text: string) => string): Promise<string[]> {
