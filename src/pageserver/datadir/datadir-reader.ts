@@ -11,7 +11,7 @@ import {
   AUX_FILE_RANGE, CHECKPOINT_KEY, CONTROL_FILE_KEY, DB_DIRECTORY_KEY, relBlockKey, relDirectoryKey, relmapFileKey, relSizeKey,
   REPL_ORIGIN_RANGE, slruBlockKey, slruSegmentSizeKey, TWO_PHASE_DIRECTORY_KEY, twoPhaseFileKey,
 } from "../../keyspace/mapping.ts";
-import { FSM_FORK, PAGE_SIZE, type RelTag, relTagToString, type SlruKind, VM_FORK } from "../../keyspace/relation.ts";
+import { FSM_FORK, INIT_FORK, PAGE_SIZE, type RelTag, relTagToString, type SlruKind, VM_FORK } from "../../keyspace/relation.ts";
 import {
   databaseId, type DbDirectory, decodeBlockCount, decodeDbDirectory, decodeRelDirectory, decodeTwoPhaseDirectory,
 } from "./directory-codec.ts";
@@ -85,6 +85,8 @@ export class DatadirReader {
   }
 
   async #inDirectory(rel: RelTag): Promise<boolean> {
+    // The number comes from a client; the directory's mask of forks has no place for another.
+    if (rel.fork > INIT_FORK) return false;
     if (!(await this.listDatabases()).has(databaseId(rel.spcOid, rel.dbOid))) return false;
     const directory = decodeRelDirectory(await this.view.get(relDirectoryKey(rel.spcOid, rel.dbOid)));
     return ((directory.get(rel.relNumber) ?? 0) & (1 << rel.fork)) !== 0;

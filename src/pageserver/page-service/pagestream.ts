@@ -39,18 +39,36 @@ type Prepared = { readonly request: PagestreamRequest } & ({ readonly timeline: 
 
 export async function servePagestream(copy: CopyStream, target: PagestreamTarget, options: PagestreamOptions): Promise<void> {
   const stream = new Pagestream(copy, target, options);
-  let more = true;
-  while (more) {
-    const batch: PagestreamRequest[] = [];
-    do {
-      const message = await copy.read();
-      if (message === null) more = false;
-      else batch.push(decodeRequest(message, target.version));
-    } while (more && copy.pending > 0 && batch.length < MAX_BATCH_REQUESTS);
+  for (;;) {
+    const { batch, end } = await readBatch(copy, target.version);
     if (batch.length > 0) await stream.answer(batch);
     await copy.drained();
+    if (end === null) continue;
+    if ("error" in end) throw end.error;
+    break;
   }
   copy.done();
+}
+
+interface Batch {
+  readonly batch: readonly PagestreamRequest[];
+  /** Null: more may come. What came before an unreadable message is answered all the same. */
+  readonly end: { readonly done: true } | { readonly error: unknown } | null;
+}
+
+/** Waits for a request, and takes with it what has already arrived. */
+async function readBatch(copy: CopyStream, version: PagestreamVersion): Promise<Batch> {
+  const batch: PagestreamRequest[] = [];
+  try {
+    do {
+      const message = await copy.read();
+      if (message === null) return { batch, end: { done: true } };
+      batch.push(decodeRequest(message, version));
+    } while (copy.pending > 0 && batch.length < MAX_BATCH_REQUESTS);
+    return { batch, end: null };
+  } catch (error) {
+    return { batch, end: { error } };
+  }
 }
 
 class Pagestream {

@@ -48,6 +48,7 @@ export function badTokens(claims: Claims): Readonly<Record<string, string>> {
     "for another audience": signToken(claims, KEYS.privateKeyPem, { audience: "somebody else" }),
     "unsigned": `${encode({ alg: "none" })}.${payload}.`,
     "its key taken for a shared secret": `${hmacText}.${createHmac("sha256", KEYS.publicKeyPem).update(hmacText).digest("base64url")}`,
+    "of another algorithm, it says": signed({ alg: "HS256", typ: "JWT" }, raw),
     "its claims changed": `${header}.${encode({ ...raw, scope: "admin", exp: null })}.${signature}`,
     "of an unknown scope": signed(eddsa, { ...raw, scope: "everything" }),
     "without a scope": signed(eddsa, { tenant_id: TENANT }),
