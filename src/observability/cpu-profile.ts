@@ -1,17 +1,9 @@
 /**
- * Stack samples as the pprof tool reads them, and as a flame graph.
- *
- * pprof, github.com/google/pprof proto/profile.proto (uncompressed):
- *
- * | message | fields used |
- * | --- | --- |
- * | Profile | 1 sample_type, 2 sample, 4 location, 5 function, 6 string_table, 9 time_nanos, 10 duration_nanos, 11 period_type, 12 period |
- * | ValueType | 1 type, 2 unit (both in the string table) |
- * | Sample | 1 location_id (innermost first), 2 value |
- * | Location | 1 id, 4 line; Line: 1 function_id, 2 line |
- * | Function | 1 id, 2 name, 3 system_name, 4 filename |
+ * Stack samples as the pprof tool reads them (gzipped github.com/google/pprof proto/profile.proto, through the pprof
+ * package's own message types), and as a flame graph.
  */
-import { ProtoWriter } from "../kit/protobuf.ts";
+import { encodeSync } from "pprof/out/src/profile-encoder.js";
+import { perftools } from "pprof/proto/profile.js";
 
 export interface ProfileFrame {
   readonly name: string;
@@ -47,6 +39,7 @@ class Numbering<T> {
   }
 }
 
+/** Ids of functions and locations begin at 1; strings are numbers into the table, whose first entry is empty. */
 export function encodePprof(samples: ProfileSamples): Uint8Array {
   const strings = new Numbering<string>(0);
   const text = (value: string): number => strings.of(value, value);
@@ -54,30 +47,26 @@ export function encodePprof(samples: ProfileSamples): Uint8Array {
   const functions = new Numbering<ProfileFrame>(1);
   const locations = new Numbering<{ readonly functionId: number; readonly line: number }>(1);
   const periodNanos = Math.round(samples.intervalMs * 1e6);
-  const profile = new ProtoWriter(1 << 16);
-  profile.bytes(1, valueType(text("samples"), text("count"))).bytes(1, valueType(text("cpu"), text("nanoseconds")));
-  for (const stack of samples.stacks) {
-    const sample = new ProtoWriter();
-    for (const frame of stack) {
+  const cpu = { type: text("cpu"), unit: text("nanoseconds") };
+  const sample = samples.stacks.map((stack) => ({
+    locationId: stack.map((frame) => {
       const functionId = functions.of(`${frame.name}\0${frame.file}`, frame);
-      sample.u64(1, locations.of(`${functionId}:${frame.line}`, { functionId, line: frame.line }));
-    }
-    profile.bytes(2, sample.u64(2, 1).u64(2, periodNanos).finish(), true);
-  }
-  locations.values.forEach(({ functionId, line }, index) => {
-    profile.bytes(4, new ProtoWriter().u64(1, index + 1).bytes(4, new ProtoWriter().u64(1, functionId).u64(2, line).finish()).finish());
-  });
-  functions.values.forEach(({ name, file }, index) => {
-    profile.bytes(5, new ProtoWriter().u64(1, index + 1).u64(2, text(name)).u64(3, text(name)).u64(4, text(file)).finish());
-  });
-  const periodType = valueType(text("cpu"), text("nanoseconds"));
-  for (const value of strings.values) profile.string(6, value, true);
-  profile.u64(9, Math.round(samples.startedMs) * 1e6).u64(10, Math.round(samples.durationMs * 1e6)).bytes(11, periodType).u64(12, periodNanos);
-  return profile.finish();
-}
-
-function valueType(type: number, unit: number): Uint8Array {
-  return new ProtoWriter().u64(1, type).u64(2, unit).finish();
+      return locations.of(`${functionId}:${frame.line}`, { functionId, line: frame.line });
+    }),
+    value: [1, periodNanos],
+  }));
+  const profile = {
+    sampleType: [{ type: text("samples"), unit: text("count") }, cpu],
+    sample,
+    location: locations.values.map(({ functionId, line }, index) => ({ id: index + 1, line: [{ functionId, line }] })),
+    function: functions.values.map(({ name, file }, index) => ({ id: index + 1, name: text(name), systemName: text(name), filename: text(file) })),
+    stringTable: strings.values,
+    timeNanos: Math.round(samples.startedMs) * 1e6,
+    durationNanos: Math.round(samples.durationMs * 1e6),
+    periodType: cpu,
+    period: periodNanos,
+  };
+  return encodeSync(perftools.profiles.Profile.create(profile));
 }
 
 interface FlameNode {

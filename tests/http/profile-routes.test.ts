@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { gunzipSync } from "node:zlib";
 import { perftools } from "pprof/proto/profile";
 import { createHttpApp, type HttpApp } from "../../src/http/app.ts";
 import { encodePprof, renderFlameGraph } from "../../src/observability/cpu-profile.ts";
@@ -39,7 +40,7 @@ async function busyUntil<T>(work: Promise<T>): Promise<T> {
 test("a profile taken over HTTP names the busy function and its file, and pprof's own decoder reads it", async () => {
   const reply = await busyUntil(get(makeApp(), "?seconds=1&frequency=200"));
   expect(reply.status).toBe(200);
-  const profile = Profile.decode(await reply.bytes());
+  const profile = Profile.decode(gunzipSync(await reply.bytes()));
   const strings = profile.stringTable;
   const names = profile.function.map((entry) => strings[Number(entry.name)]);
   const files = profile.function.map((entry) => strings[Number(entry.filename)]);
@@ -71,7 +72,7 @@ test("stacks are encoded innermost first, with shared functions and lines apart"
   const main = { name: "main", file: "/a/main.ts", line: 1 };
   const hot = (line: number) => ({ name: "hot", file: "/a/hot.ts", line });
   const samples = { stacks: [[hot(7), main], [hot(9), main], []], intervalMs: 10, durationMs: 30, startedMs: 1_700_000_000_000 };
-  const profile = Profile.decode(encodePprof(samples));
+  const profile = Profile.decode(gunzipSync(encodePprof(samples)));
   const functionOf = (location: unknown) => profile.function.find((entry) => Number(entry.id) === Number(profile.location.find((l) => Number(l.id) === Number(location))?.line?.[0]?.functionId));
   const stacks = profile.sample.map((sample) => (sample.locationId ?? []).map((location) => profile.stringTable[Number(functionOf(location)?.name)]));
   expect(stacks).toEqual([["hot", "main"], ["hot", "main"], []]);
