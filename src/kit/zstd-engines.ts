@@ -7,7 +7,7 @@
  */
 import * as zlib from "node:zlib";
 import { StrataError } from "./errors.ts";
-import { zstdContentSize } from "./zstd-frame.ts";
+import { areWholeZstdFrames, zstdContentSize } from "./zstd-frame.ts";
 
 export interface ZstdEngine {
   readonly name: "native" | "zstd-codec";
@@ -27,11 +27,11 @@ export function nativeEngine(): ZstdEngine | null {
     name: "native",
     compress: (bytes, level) => zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level } }),
     decompress(bytes, maxBytes) {
-      // node:zlib takes no bytes for no frames.
-      if (bytes.length === 0) throw new StrataError("corrupt", "bad-zstd", "no frame at all");
       const size = zstdContentSize(bytes);
       // Eight times quicker than node:zlib for a page, but it allocates what the frame claims: so only when that is in bounds.
       if (typeof Bun !== "undefined" && size >= 0 && size <= maxBytes) return Bun.zstdDecompressSync(bytes as Uint8Array<ArrayBuffer>);
+      // node:zlib gives what it has of a frame that is cut short, without a word.
+      if (!areWholeZstdFrames(bytes)) throw new StrataError("corrupt", "bad-zstd", "not whole frames");
       return zstdDecompressSync(bytes, { maxOutputLength: maxBytes });
     },
   };

@@ -17,23 +17,47 @@ const MAGIC = 0xfd2fb528;
 const BLOCK_REPEATED_BYTE = 1;
 const BLOCK_RESERVED = 3;
 
+interface FrameShape {
+  /** -1 when the frame does not say. */
+  readonly contentSize: number;
+  /** Offset behind the frame; beyond the input when it is cut short or damaged. */
+  readonly end: number;
+}
+
+/** Null when no frame without a dictionary begins at `start`. */
+function frameShape(bytes: Uint8Array, start: number): FrameShape | null {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length - start < 6 || view.getUint32(start, true) !== MAGIC) return null;
+  const descriptor = bytes[start + 4];
+  const singleSegment = (descriptor & 0x20) !== 0;
+  if ((descriptor & 3) !== 0) return null;
+  let at = start + (singleSegment ? 5 : 6);
+  const sizeCode = descriptor >>> 6;
+  const sizeBytes = sizeCode === 0 ? (singleSegment ? 1 : 0) : 1 << sizeCode;
+  if (bytes.length - at < sizeBytes) return null;
+  const contentSize = readContentSize(view, at, sizeBytes);
+  at += sizeBytes;
+  return { contentSize, end: blocksEnd(bytes, at) + ((descriptor & 4) !== 0 ? 4 : 0) };
+}
+
 /**
  * The content size `frame` states, when it is exactly one whole zstd frame without a dictionary and says so; -1 for anything
  * else (several frames, streamed frames without a size, damage).
  */
 export function zstdContentSize(frame: Uint8Array): number {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-  if (frame.length < 6 || view.getUint32(0, true) !== MAGIC) return -1;
-  const descriptor = frame[4];
-  const singleSegment = (descriptor & 0x20) !== 0;
-  if ((descriptor & 3) !== 0) return -1;
-  let at = singleSegment ? 5 : 6;
-  const sizeCode = descriptor >>> 6;
-  const sizeBytes = sizeCode === 0 ? (singleSegment ? 1 : 0) : 1 << sizeCode;
-  if (frame.length - at < sizeBytes) return -1;
-  const size = readContentSize(view, at, sizeBytes);
-  at += sizeBytes;
-  return blocksEnd(frame, at) + ((descriptor & 4) !== 0 ? 4 : 0) === frame.length ? size : -1;
+  const shape = frameShape(frame, 0);
+  return shape !== null && shape.end === frame.length ? shape.contentSize : -1;
+}
+
+/** Whether `bytes` are one or more whole frames and nothing else, by their block headers. */
+export function areWholeZstdFrames(bytes: Uint8Array): boolean {
+  let at = 0;
+  while (at < bytes.length) {
+    const shape = frameShape(bytes, at);
+    if (shape === null || shape.end > bytes.length) return false;
+    at = shape.end;
+  }
+  return bytes.length > 0;
 }
 
 /** -1 when the frame does not say. */

@@ -50,3 +50,11 @@ test("zstd-codec is not given more than it can take", () => {
   const codec = engines[1];
   expect(() => codec?.compress(new Uint8Array(CODEC_MAX_BYTES + 1), 1)).toThrow(expect.objectContaining({ code: "zstd-too-large" }));
 });
+
+test("several frames in a row, and frames that do not state their size, are read natively", () => {
+  const [a, b] = [new Uint8Array(5000).fill(1), new Uint8Array(300).fill(2)];
+  const two = Buffer.concat([native.compress(a, 1), native.compress(b, 1)]);
+  expect(Buffer.compare(native.decompress(two, 5300), Buffer.concat([a, b]))).toBe(0);
+  expect(() => native.decompress(two, 5299)).toThrow();
+  expect(() => native.decompress(two.subarray(0, two.length - 1), 5300)).toThrow();
+});
