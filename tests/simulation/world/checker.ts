@@ -193,7 +193,8 @@ export class Checker {
     this.acknowledgements++;
     this.acknowledgedLsn = Math.max(this.acknowledgedLsn, lsn);
     this.#acknowledged.set(term, Math.max(lsn, this.#acknowledged.get(term) ?? 0));
-    const holders = this.safekeepers.filter((safekeeper) => (safekeeper.seen?.flushLsn ?? 0) >= lsn);
+    // One whose timeline is being deleted may have answered once more.
+    const holders = this.safekeepers.filter((safekeeper) => safekeeper.gone || (safekeeper.seen?.flushLsn ?? 0) >= lsn);
     if (2 * holders.length <= this.safekeepers.length) throw new Violation(`${who} acknowledged a commit at ${lsnToString(lsn)}, which is durable on ${holders.map(({ name }) => name).join(", ") || "nobody"} only`);
     this.committed ??= new KnownLog("the committed log", ack.fromLsn);
     this.committed.merge(ack.fromLsn, ack.bytes, who);

@@ -90,6 +90,7 @@ export class Faults {
     return [a, this.pick(others)];
   }
 
+  /** Also of one that is starting. */
   powerBack(safekeeper: SimSafekeeper, maxMs: number): void {
     this.later(maxMs, () => {
       if (!safekeeper.isUp && !safekeeper.gone) safekeeper.start();
@@ -212,7 +213,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   },
   "power-loss": onSafekeeper(powerLoss),
   "power-loss-everywhere": (faults) => {
-    const up = faults.stage.safekeepers.filter((safekeeper) => safekeeper.isUp && !safekeeper.gone);
+    const up = faults.stage.safekeepers.filter((safekeeper) => !safekeeper.gone);
     return up.map((safekeeper) => powerLoss(faults, safekeeper)).join(", ");
   },
   "torn-write": onSafekeeper((faults, safekeeper) => faults.crashDuring(safekeeper, faults.pick(["write", "sync", "truncate"]))),

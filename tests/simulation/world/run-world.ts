@@ -41,27 +41,28 @@ interface Scenario {
   readonly peerRecovery: boolean;
   readonly controlFileSaveIntervalMs: number;
   readonly pageserver: boolean;
+  readonly startsBadly: boolean;
 }
 
 const RECOVERY_LIMIT_MS = 90_000;
-const RECORD_BOUND = 30_000;
 
 function scenarioOf(random: SeededRandom): Scenario {
   const kinds = FAULT_KINDS.filter(() => random.chance(0.35));
-  // Near the end of a segment as often as not: crossings are where the files change.
-  const offset = random.chance(0.5) ? SEGMENT_SIZE - 8192 * (1 + random.below(6)) + 4096 : 0x28 + 8 * random.below(1000);
+  // Often near the end of a segment: crossings are where the files change.
+  const offset = random.chance(0.35) ? SEGMENT_SIZE - 8192 * (1 + random.below(6)) + 4096 : 0x28 + 8 * random.below(1000);
   return {
     safekeepers: random.chance(0.8) ? 3 : 5,
     computes: 1 + random.below(3),
-    durationMs: 3000 + random.below(6000),
+    durationMs: 2000 + random.below(4000),
     faultKinds: kinds.length === 0 ? ["power-loss"] : kinds,
-    faultIntervalMs: 100 + random.below(900),
+    faultIntervalMs: 60 + random.below(500),
     initialLsn: SEGMENT_SIZE * (1 + random.below(5)) + offset,
-    recordMaxBytes: random.chance(0.2) ? 300_000 : random.chance(0.5) ? RECORD_BOUND : 3000,
-    workIntervalMs: 20 + random.below(200),
+    recordMaxBytes: random.chance(0.05) ? 300_000 : random.chance(0.3) ? 30_000 : 3000,
+    workIntervalMs: 30 + random.below(250),
     peerRecovery: random.chance(0.5),
     controlFileSaveIntervalMs: random.chance(0.5) ? 500 : 300_000,
     pageserver: random.chance(0.5),
+    startsBadly: random.chance(0.2),
   };
 }
 
@@ -121,6 +122,8 @@ class Cluster {
     for (const safekeeper of this.#safekeepers) safekeeper.start();
     this.reader.start();
     this.#computes[0].start();
+    // The very first start is a time like any other.
+    if (this.#scenario.startsBadly) clock.after(this.#random.float() * 10, () => this.faults.happen("power-loss-everywhere"));
     const endMs = clock.monotonicMs() + this.#scenario.durationMs;
     while (clock.monotonicMs() < endMs) {
       await clock.sleep(this.#random.float() * 2 * this.#scenario.faultIntervalMs);

@@ -111,7 +111,7 @@ export class SimCompute {
     const server: VirtualPostgres = new VirtualPostgres({
       platform, random, host: this.name, startLsn, recordMaxBytes, log: this.#logger(),
       previousLsn: checker.committed === null || startLsn === checker.committed.startLsn ? startLsn - 100 : lastRecordBefore(checker.committed, startLsn),
-      onAcknowledged: (lsn) => this.#acknowledged(server, proposer, lsn),
+      onAcknowledged: (fromLsn, lsn) => this.#acknowledged(server, proposer, { fromLsn, lsn }),
     });
     await server.start();
     const network = withLocalServer(platform.network, this.name);
@@ -138,12 +138,13 @@ export class SimCompute {
     }
   }
 
-  #acknowledged(server: VirtualPostgres, proposer: Proposer, lsn: Lsn): void {
+  #acknowledged(server: VirtualPostgres, proposer: Proposer, range: { fromLsn: Lsn; lsn: Lsn }): void {
+    const { fromLsn, lsn } = range;
     const { checker, trace } = this.#environment;
     const { term } = proposer.status();
     trace.add(this.name, `acknowledged ${lsn} in term ${term}`);
     try {
-      checker.acknowledge({ who: this.name, term, fromLsn: server.startLsn, lsn, bytes: server.bytes(server.startLsn, lsn) });
+      checker.acknowledge({ who: this.name, term, fromLsn, lsn, bytes: server.bytes(fromLsn, lsn) });
     } catch (violation) {
       checker.report(violation);
     }

@@ -33,13 +33,14 @@ export interface VirtualPostgresOptions {
   readonly previousLsn: Lsn;
   /** A record's size, at most. */
   readonly recordMaxBytes: number;
-  readonly onAcknowledged: (lsn: Lsn) => void;
+  /** The commits in between have been acknowledged. */
+  readonly onAcknowledged: (fromLsn: Lsn, lsn: Lsn) => void;
 }
 
 /** Records that no other server would write: what is in them comes from `random`. */
 function randomRecords(random: SeededRandom, recordMaxBytes: number): RecordGenerator {
   return (): RecordSpec => {
-    const sizeBytes = random.chance(0.9) ? 16 + random.below(400) : 16 + random.below(recordMaxBytes);
+    const sizeBytes = random.chance(0.95) ? 16 + random.below(200) : 16 + random.below(recordMaxBytes);
     const mainData = new Uint8Array(sizeBytes).fill(random.below(256));
     mainData.set(random.bytes(12), 4);
     return { version: VERSION, rmid: RMGR.LOGICALMSG, info: 0, mainData };
@@ -100,7 +101,7 @@ export class VirtualPostgres {
   work(): void {
     const { random } = this.#options;
     for (let count = 1 + random.below(4); count > 0; count--) this.#writer.append(encodeRecord(this.#records(0)));
-    if (random.chance(0.01)) {
+    if (random.chance(0.002)) {
       this.#writer.append(encodeRecord({ version: VERSION, rmid: RMGR.XLOG, info: XLOG_SWITCH, mainData: new Uint8Array(0) }));
       this.#writer.fillSegment();
     }
@@ -156,8 +157,9 @@ export class VirtualPostgres {
     for (let bytes = await copy.read(); bytes !== null; bytes = await copy.read()) {
       const reply = decodeReceiverMessage(bytes);
       if (reply.kind !== "standby-status" || reply.flushLsn <= this.#acknowledgedLsn) continue;
+      const before = this.#acknowledgedLsn;
       this.#acknowledgedLsn = reply.flushLsn;
-      this.#options.onAcknowledged(reply.flushLsn);
+      this.#options.onAcknowledged(before, reply.flushLsn);
     }
   }
 }

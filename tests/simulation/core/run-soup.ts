@@ -1,0 +1,217 @@
+/** One seed of the fast layer: random actions on a soup; at the end all breakages stop, and a compute must get its commits through. */
+import { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
+import { Violation } from "../violation.ts";
+import { Soup, type Wire } from "./soup.ts";
+
+export interface SoupResult {
+  readonly violation: Violation | null;
+  readonly steps: number;
+  readonly tail: readonly string[];
+  readonly fingerprint: string;
+  readonly faults: ReadonlySet<string>;
+}
+
+interface Weights {
+  readonly [action: string]: number;
+}
+
+const BASE: Weights = { deliver: 60, flush: 12, append: 16, write: 6, connect: 12, heartbeat: 4, publish: 2, gossip: 3, save: 1 };
+/** What breaks, and how likely among all actions when the seed has chosen it. */
+const BREAKAGE: Weights = {
+  "connection-drop": 2, "duplicate-connection": 2, "power-loss": 1, "crash-between-effects": 2, "unsynced-tail-kept": 1, "compute-crash": 0.7, "term-bump": 0.3, "node-stays-down": 0.6,
+};
+
+export const SOUP_FAULT_KINDS: readonly string[] = Object.keys(BREAKAGE);
+const TAIL = 40;
+const RECOVERY_STEPS = 6000;
+
+export function runSoup(seed: number, options: { steps?: number; print?: (line: string) => void } = {}): SoupResult {
+  const run = new SoupRun(new SeededRandom(seed), options.print ?? null);
+  let violation: Violation | null = null;
+  try {
+    run.chaos(options.steps ?? 350);
+    run.recover();
+  } catch (error) {
+    violation = error instanceof Violation ? error : new Violation(`the run failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  }
+  return { violation, steps: run.steps, tail: run.tail.slice(-TAIL), fingerprint: run.fingerprint, faults: run.faults };
+}
+
+class SoupRun {
+  readonly #random: SeededRandom;
+  readonly #print: ((line: string) => void) | null;
+  readonly #soup: Soup;
+  readonly #weights: [string, number][];
+  readonly #total: number;
+  steps = 0;
+  tail: string[] = [];
+  #hash = 0;
+  readonly faults = new Set<string>();
+
+  constructor(random: SeededRandom, print: ((line: string) => void) | null) {
+    this.#random = random;
+    this.#print = print;
+    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 5, computes: 1 + random.below(3), settleAtMajority: random.chance(0.5) });
+    const breakage = Object.entries(BREAKAGE).filter(() => random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * 4 * random.float()]);
+    this.#weights = [...Object.entries(BASE), ...breakage];
+    this.#total = this.#weights.reduce((sum, [, weight]) => sum + weight, 0);
+  }
+
+  get fingerprint(): string {
+    return `${(this.#hash >>> 0).toString(16).padStart(8, "0")}-${this.steps}`;
+  }
+
+  chaos(steps: number): void {
+    for (let step = 0; step < steps; step++) this.#act(this.#draw());
+  }
+
+  #draw(): string {
+    let point = this.#random.float() * this.#total;
+    for (const [action, weight] of this.#weights) if ((point -= weight) < 0) return action;
+    return "deliver";
+  }
+
+  #note(line: string): void {
+    this.#hash = Bun.hash.xxHash32(line, this.#hash);
+    this.tail.push(line);
+    if (this.tail.length > 4 * TAIL) this.tail = this.tail.slice(-TAIL);
+    this.#print?.(line);
+  }
+
+  #act(action: string): void {
+    this.steps++;
+    const what = ACTIONS[action](this.#soup, this.#random);
+    if (what === null) return;
+    if (action in BREAKAGE) this.faults.add(action);
+    const { checker, nodes } = this.#soup;
+    this.#note(`${this.steps} ${action} ${what} | ${nodes.map(({ acceptor, log }) => (acceptor === null ? "down" : `${acceptor.persisted.term}:${log.flushed}/${log.writeLsn}c${acceptor.volatile.commitLsn}`)).join(" ")} | ack ${checker.acknowledgedLsn}`);
+  }
+
+  /** No more breakage: everyone is up, one compute runs. */
+  recover(): void {
+    const soup = this.#soup;
+    for (const node of soup.nodes) if (node.acceptor === null) soup.restart(node.id);
+    for (const compute of soup.computes) {
+      for (const wire of [...soup.wires]) if (wire.compute === compute.index) soup.closeAtCompute(wire, true);
+    }
+    soup.computes.length = 1;
+    soup.restartCompute(0);
+    const before = soup.checker.acknowledgedLsn;
+    this.#note("recovery");
+    for (let step = 0; step < RECOVERY_STEPS; step++) {
+      const choice = this.#random.below(10);
+      this.#act(choice < 5 ? "deliver" : choice < 6 ? "flush" : choice < 7 ? "append" : choice < 8 ? "connect" : choice < 9 ? "heartbeat" : "write");
+      if (step % 16 !== 0) continue;
+      const { acknowledgedLsn } = soup.checker;
+      if (acknowledgedLsn > before && soup.nodes.every(({ log }) => log.flushed >= before)) return;
+    }
+    throw new Violation(`no progress in ${RECOVERY_STEPS} steps after everything healed: acknowledged ${soup.checker.acknowledgedLsn}, before ${before}`);
+  }
+}
+
+type Action = (soup: Soup, random: SeededRandom) => string | null;
+
+function choose<T>(items: readonly T[], random: SeededRandom): T | undefined {
+  return items[random.below(items.length)];
+}
+
+function onWire(select: (soup: Soup, wire: Wire) => boolean, act: (soup: Soup, wire: Wire, random: SeededRandom) => void): Action {
+  return (soup, random) => {
+    const wire = choose(soup.wires.filter((candidate) => select(soup, candidate)), random);
+    if (wire === undefined) return null;
+    const name = `${wire.compute}>${wire.node}`;
+    act(soup, wire, random);
+    return name;
+  };
+}
+
+function onNode(up: boolean, act: (soup: Soup, id: number, random: SeededRandom) => void): Action {
+  return (soup, random) => {
+    const node = choose(soup.nodes.filter(({ acceptor }) => (acceptor !== null) === up), random);
+    if (node === undefined) return null;
+    act(soup, node.id, random);
+    return `node ${node.id}`;
+  };
+}
+
+/** Half of the connections notice at once; the others keep waiting until they are closed by a later action. */
+function crashed(soup: Soup, id: number, aftermath: { random: SeededRandom; stays: boolean }): void {
+  const { random, stays } = aftermath;
+  for (const wire of [...soup.wires]) if (wire.node === id && random.chance(0.5)) soup.closeAtCompute(wire, true);
+  if (!stays) soup.restart(id);
+}
+
+const ACTIONS: Readonly<Record<string, Action>> = {
+  deliver: (soup, random) => {
+    const wire = choose(soup.wires.filter(({ toNode, toCompute }) => toNode.length + toCompute.length > 0), random);
+    if (wire === undefined) return null;
+    const toNode = wire.toNode.length > 0 && (wire.toCompute.length === 0 || random.chance(0.5));
+    const message = toNode ? wire.toNode[0] : wire.toCompute[0];
+    if (toNode) soup.deliverToNode(wire);
+    else soup.deliverToCompute(wire);
+    return `${wire.compute}${toNode ? ">" : "<"}${wire.node} ${message.kind}`;
+  },
+  flush: onWire((_, { dirty }) => dirty, (soup, wire) => soup.flush(wire)),
+  append: onWire((soup, wire) => soup.hasAppend(wire), (soup, wire, random) => soup.sendAppend(wire, 1 + random.below(4))),
+  write: (soup, random) => {
+    const compute = choose(soup.computes.filter(({ mode, endLsn, acknowledgedLsn }) => mode === "run" && endLsn - acknowledgedLsn < 12), random);
+    compute?.write(1 + random.below(3));
+    return compute === undefined ? null : `by ${compute.index}`;
+  },
+  connect: (soup, random) => {
+    const [compute, node] = [random.below(soup.computes.length), random.below(soup.nodes.length)];
+    if (soup.nodes[node].acceptor === null) return null;
+    const old = soup.wireOf(compute, node);
+    // A half-open one is given up in time.
+    if (old !== undefined && old.nodeEnd === "closed") soup.closeAtCompute(old, true);
+    if (soup.wireOf(compute, node) !== undefined) return null;
+    soup.connect(compute, node);
+    return `${compute}>${node}`;
+  },
+  heartbeat: (soup, random) => {
+    choose(soup.computes, random)?.core.heartbeat();
+    return "";
+  },
+  publish: onNode(true, (soup, id) => soup.publish(id)),
+  gossip: onNode(true, (soup, id, random) => {
+    const gossip = choose(soup.gossip, random);
+    if (gossip !== undefined) soup.hearGossip(id, gossip);
+  }),
+  save: onNode(true, (soup, id) => soup.saveControlFile(id)),
+  "connection-drop": onWire((_, { computeEnd }) => computeEnd === "open", (soup, wire) => soup.closeAtCompute(wire, true)),
+  "duplicate-connection": onWire((_, { computeEnd }) => computeEnd === "open", (soup, wire) => soup.closeAtCompute(wire, false)),
+  "power-loss": onNode(true, (soup, id, random) => {
+    soup.crash(id, 0);
+    crashed(soup, id, { random, stays: false });
+  }),
+  "unsynced-tail-kept": onNode(true, (soup, id, random) => {
+    soup.crash(id, 1 + random.below(4));
+    crashed(soup, id, { random, stays: false });
+  }),
+  "node-stays-down": (soup, random) => {
+    const down = soup.nodes.filter(({ acceptor }) => acceptor === null);
+    if (down.length > 0 && random.chance(0.7)) {
+      soup.restart(down[0].id);
+      return `node ${down[0].id} is back`;
+    }
+    return onNode(true, (inside, id) => {
+      inside.crash(id, 0);
+      crashed(inside, id, { random, stays: true });
+    })(soup, random);
+  },
+  "crash-between-effects": (soup, random) => {
+    const wire = choose(soup.wires.filter(({ toNode, nodeEnd }) => toNode.length > 0 && nodeEnd === "open"), random);
+    if (wire === undefined) return null;
+    const message = wire.toNode[0];
+    const { node } = wire;
+    soup.deliverToNode(wire, random.below(4));
+    if (soup.nodes[node].acceptor === null) crashed(soup, node, { random, stays: false });
+    return `${wire.compute}>${node} ${message.kind}`;
+  },
+  "compute-crash": (soup, random) => {
+    const index = random.below(soup.computes.length);
+    soup.restartCompute(index);
+    return `${index}`;
+  },
+  "term-bump": onNode(true, (soup, id) => soup.bumpTerm(id)),
+};
