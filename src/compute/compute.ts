@@ -11,19 +11,20 @@ import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { freePort } from "../platform/free-port.ts";
 import type { Platform } from "../platform/platform.ts";
-import { type PostgresBinaries, type PostgresUser, canReach, findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
+import { type PostgresBinaries, type PostgresUser, findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
 import { type PostgresProcess, startPostgres, stopStalePostgres } from "../platform/postgres-process.ts";
-import { platformTemporaryDirectory } from "../platform/temporary-directory.ts";
 import { fetchBaseBackup } from "./base-backup/fetch.ts";
 import { type Start, writeStarter } from "./base-backup/starter.ts";
 import { type ComputeConfig, DEFAULT_SHUTDOWN_TIMEOUT_MS, DEFAULT_SUPERUSER } from "./config.ts";
 import { type ComputeHttp, serveComputeHttp } from "./http/server.ts";
+import { choosePgData, type PgData } from "./pgdata.ts";
 import { forcedSettings, writeConfiguration } from "./postgres-process/settings.ts";
 import { PostgresLog } from "./postgres-process/postgres-log.ts";
 import { type SocketDirectory, makeSocketDirectory } from "../platform/socket-directory.ts";
 import type { ProposerIdentity } from "./proposer/core-types.ts";
 import { Proposer } from "./proposer/proposer.ts";
 import { settleLog } from "./proposer/settle-log.ts";
+import { startReplica } from "./replica/replica.ts";
 import { ComputeState } from "./state.ts";
 
 export interface ComputeOptions {
@@ -74,8 +75,9 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
   let http: ComputeHttp | null = null;
   try {
     http = serveComputeHttp({ config, state, metrics, platform, log, version: options.version ?? "unknown" });
-    const starter = new ComputeStarter({ config, platform, log, binaries, user, state, signal: options.signal ?? new AbortController().signal });
-    const running = await starter.startUntilElected();
+    const context = { config, platform, log, binaries, user, state, signal: options.signal ?? new AbortController().signal };
+    if (config.mode === "replica") return await startReplica({ ...context, http, lock });
+    const running = await new ComputeStarter(context).startUntilElected();
     return new RunningCompute({ config, platform, log, state, running, http, lock });
   } catch (error) {
     state.failed(error);
@@ -85,7 +87,8 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
   }
 }
 
-interface StartContext {
+/** What starting needs. */
+export interface StartContext {
   readonly config: ComputeConfig;
   readonly platform: Platform;
   readonly log: Logger;
@@ -102,24 +105,6 @@ interface Running {
   readonly start: Start;
   readonly directory: PgData;
   readonly fetchedBytes: number;
-}
-
-interface PgData {
-  readonly path: string;
-  /** Not below our own directory: to be removed when the compute ends. */
-  readonly temporary: boolean;
-}
-
-/**
- * `pgdata` below our directory; or, when the account PostgreSQL runs as cannot get there (we are root, and it lies below
- * a home directory), a place of the same compute among the temporary files. The directory is disposable either way.
- */
-async function chooseDirectory({ config, user, log }: StartContext): Promise<PgData> {
-  const beside = `${config.dataDirectory}/pgdata`;
-  if (await canReach(user, beside)) return { path: beside, temporary: false };
-  const elsewhere = `${platformTemporaryDirectory()}/strata-compute-${Bun.hash(config.dataDirectory).toString(16)}`;
-  log.info("PostgreSQL's account cannot reach the data directory: using a temporary one", { dataDirectory: config.dataDirectory, used: elsewhere });
-  return { path: elsewhere, temporary: true };
 }
 
 class ComputeStarter {
@@ -145,7 +130,7 @@ class ComputeStarter {
 
   async #attempt(): Promise<Running> {
     const { config, platform, log, state } = this.#context;
-    const pgdata = await chooseDirectory(this.#context);
+    const pgdata = await choosePgData(config.dataDirectory, this.#context.user, log);
     const directory = pgdata.path;
     await stopStalePostgres(directory);
     const settledLsn = await state.step("settle_log", () => this.#settle());

@@ -22,7 +22,8 @@ export interface ComputeConfig {
   readonly httpHost?: string;
   /** 0: any free port. */
   readonly httpPort: number;
-  readonly mode: "primary";
+  /** A replica is a standby that follows the timeline and serves reads. */
+  readonly mode: "primary" | "replica";
   /** Into postgresql.conf; a few are forced regardless (postgres-process/settings.ts). */
   readonly settings?: Readonly<Record<string, string>>;
   /** JWT for safekeepers and pageserver. */

@@ -55,7 +55,8 @@ export class ComputeState {
     }
   }
 
-  running(proposer: () => ProposerStatus): void {
+  /** @param proposer null for a replica, which has none */
+  running(proposer: (() => ProposerStatus) | null): void {
     this.#proposer = proposer;
     this.#enter("running");
   }

@@ -19,7 +19,7 @@ export const COMPUTE_OPTIONS = {
   pgBinDir: option({ flag: "--pg-bin-dir <path>", help: "PostgreSQL's binaries, if not those of the npm package", parse: optionalPath, default: null }),
   pgUser: option({ flag: "--pg-user <name>", help: "user PostgreSQL runs as when we are root", parse: text, default: null }),
   superuser: option({ flag: "--superuser <role>", help: "the cluster's bootstrap superuser", parse: text, default: "cloud_admin" }),
-  mode: option({ flag: "--mode <mode>", help: "primary", parse: oneOf("primary"), default: "primary" as const }),
+  mode: option({ flag: "--mode <mode>", help: "primary, or replica: a standby that follows the timeline", parse: oneOf("primary", "replica"), default: "primary" as const }),
   setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of postgresql.conf; may be given several times", parse: setting }),
   authToken: option({ flag: "--auth-token <token>", help: "JWT shown to safekeepers and pageserver", parse: text, default: null }),
   shutdownTimeout: option({ flag: "--shutdown-timeout <duration>", help: "how long stopping waits for the quorum", parse: parseDuration, default: null }),

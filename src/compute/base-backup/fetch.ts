@@ -18,6 +18,8 @@ export interface FetchOptions {
   /** 0: wherever the timeline ends. */
   readonly lsn: Lsn;
   readonly directory: string;
+  /** For a standby: without replication slots. */
+  readonly replica?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -41,7 +43,7 @@ export async function fetchBaseBackup(options: FetchOptions): Promise<FetchedBac
   options.signal?.addEventListener("abort", abort, { once: true });
   try {
     const at = lsn === 0 ? "" : ` ${lsnToString(lsn)}`;
-    const stream = await client.copyOut(`fullbasebackup ${tenantId} ${timelineId}${at} --gzip`);
+    const stream = await client.copyOut(`fullbasebackup ${tenantId} ${timelineId}${at} --gzip${options.replica === true ? " --replica" : ""}`);
     const unpacker = new BackupUnpacker(platform.files, directory);
     const fetchedBytes = await unzip(stream, (chunk) => unpacker.push(chunk));
     return { ...(await unpacker.finish()), fetchedBytes };
