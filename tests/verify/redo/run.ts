@@ -147,6 +147,8 @@ export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckRes
   const server = await StockPostgres.create({ major: options.major, conf: CONF });
   const socket = server.directory;
   const replay = new Replay();
+  const interrupted = (): void => void server.remove().finally(() => process.exit(130));
+  process.once("SIGTERM", interrupted).once("SIGINT", interrupted);
   try {
     await server.start();
     const sessions = new Sessions(socket);
@@ -156,6 +158,7 @@ export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckRes
     await runSoak(running);
     await sessions.close();
   } finally {
+    process.off("SIGTERM", interrupted).off("SIGINT", interrupted);
     await server.remove();
   }
   return summarize(options.major, replay);
