@@ -62,6 +62,8 @@ async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVer
     if (isTheSame(existing, body)) return existing;
     throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already, with another origin`);
   }
+  // Told before an initdb is run for it.
+  if (tenant.manager.brokenTimelines.has(timelineId)) throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already, and cannot be used`);
   if (body.ancestor_timeline_id != null) {
     const lsn = body.ancestor_start_lsn == null ? undefined : parseLsn(body.ancestor_start_lsn);
     return await tenant.branchTimeline({ timelineId, ancestorTimelineId: parseTimelineId(body.ancestor_timeline_id), ...(lsn === undefined ? {} : { lsn }) });
