@@ -58,7 +58,7 @@ async function fingerprint(port: number): Promise<string> {
   const rows = await sql`
     SELECT (SELECT count(*) || ':' || sum(a) || ':' || md5(string_agg(b, '' ORDER BY id)) FROM plain) AS plain, (SELECT md5(string_agg(body, '' ORDER BY id)) FROM wide) AS wide,
       (SELECT count(*) FROM nested) AS nested, (SELECT sum(v) FROM shared_rows) AS shared_rows, (SELECT count(*) FROM prepared_rows) AS prepared,
-      (SELECT sum(balance) FROM accounts) AS accounts, (SELECT count(*) FROM parted) AS parted, (SELECT count(*) FROM pg_prepared_xacts) AS open_prepared,
+      (SELECT sum(balance) FROM accounts) AS accounts, (SELECT count(*) FROM parted) AS parted, (SELECT count(*) || md5(string_agg(v, '' ORDER BY id)) FROM in_space) AS in_space, (SELECT count(*) FROM pg_prepared_xacts) AS open_prepared,
       (SELECT count(*) || ' ' || md5(string_agg(stamp::text, ' ' ORDER BY id)) FROM (SELECT id, pg_xact_commit_timestamp(xmin) AS stamp FROM accounts) AS stamped WHERE stamp IS NOT NULL) AS stamps,
       (SELECT string_agg(id || ':' || COALESCE(pg_xact_commit_timestamp(xmin)::text, 'none'), ' ' ORDER BY id) FROM nested) AS nested_stamps`;
   await sql.end();
@@ -108,6 +108,9 @@ async function verify(directory: string, options: PagesOptions): Promise<Directo
     const sql = connect(port);
     const [unlogged] = await sql`SELECT count(*)::int AS n FROM forgotten`;
     if (unlogged?.n !== 0) result.differences.push(`the unlogged table came back with ${unlogged?.n} rows`);
+    await sql`CREATE TABLE late TABLESPACE space_empty AS SELECT 1 AS id`;
+    await sql`DROP TABLE late`;
+    await sql`DROP TABLESPACE space_empty`;
     await sql.end();
     await dev.run("stop");
     return result;

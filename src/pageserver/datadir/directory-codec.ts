@@ -10,6 +10,8 @@
  * | prepared transactions, to 16 | u64 n · n × u32 xid |
  * | prepared transactions, from 17 | u64 n · n × u64 full xid |
  *
+ * A tablespace itself is an entry of the database 0, which has no relations; the peer passes over such entries.
+ *
  * Source: the peer's pageserver pgdatadir_mapping module.
  */
 import { ByteReader, ByteWriter } from "../../kit/bytes.ts";

@@ -18,6 +18,9 @@ const MAX_GAP_BLOCKS = 8 * 1024 * 1024;
 /** Databases whose decoded relation directories are kept between records. */
 const MAX_CACHED_DIRECTORIES = 64;
 
+/** There is no such database outside the global tablespace: an entry for it says that the tablespace exists. */
+export const TABLESPACE_MARK_DB_OID = 0;
+
 export const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
 
 export class RelationChanges {
@@ -179,7 +182,12 @@ export class RelationChanges {
     this.#putDatabases(databases);
   }
 
-  /** Drops what is left of a tablespace: directories of databases that had relations in it. */
+  /** Remembers a tablespace that holds nothing yet, as a directory of the database 0. */
+  async createTablespace(spcOid: number): Promise<void> {
+    await this.ensureDatabase(spcOid, TABLESPACE_MARK_DB_OID, false);
+  }
+
+  /** Drops what is left of a tablespace: its mark, and directories of databases that had relations in it. */
   async dropTablespace(spcOid: number): Promise<void> {
     const inTablespace = [...(await this.#loadDatabases()).values()].filter((database) => database.spcOid === spcOid);
     for (const { dbOid } of inTablespace) await this.dropDatabase(spcOid, dbOid);

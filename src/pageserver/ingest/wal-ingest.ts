@@ -119,6 +119,8 @@ export class WalIngest {
       case "dbase-drop":
         for (const spcOid of effect.spcOids) await relations.dropDatabase(spcOid, effect.dbOid);
         return;
+      case "tablespace-create":
+        return relations.createTablespace(effect.spcOid);
       case "tablespace-drop":
         return relations.dropTablespace(effect.spcOid);
       case "relmap-update":

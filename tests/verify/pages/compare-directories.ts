@@ -3,7 +3,7 @@
  * page of the main, vm and init forks of permanent relations, relation sizes, SLRU segments, relation maps, two-phase files.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { pageIsNew } from "../../../src/postgres/page/page-layout.ts";
 import { verifyPageChecksum } from "../../../src/postgres/page/checksum.ts";
 import { maskPage } from "../../../src/postgres/redo/masking/masking.ts";
@@ -130,9 +130,22 @@ export class DirectoryComparer {
     const [ours, theirs] = [this.#ours, this.#theirs].map((root) => readdirSync(join(root, "base")).filter((name) => /^\d+$/.test(name)).sort());
     this.#same("databases", ours?.join(), theirs?.join());
     for (const name of theirs ?? []) if (ours?.includes(name) === true) this.#compareDatabase(join("base", name), Number(name));
+    this.#compareTablespaces();
     for (const slru of ["pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts"]) this.#compareFiles(slru, /^[0-9A-F]+$/);
     this.#compareFiles("pg_twophase", /^[0-9A-F]+$/);
     return this.result;
+  }
+
+  #compareTablespaces(): void {
+    const directories = (root: string): string[] => readdirSync(join(root, "pg_tblspc"), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isDirectory()).map((entry) => relative(root, join(entry.parentPath, entry.name))).sort();
+    const [ours, theirs] = [directories(this.#ours), directories(this.#theirs)];
+    const notEmpty = (root: string, paths: string[]): string => paths.filter((path) => path.split("/").length < 4 || readdirSync(join(root, path)).length > 0).join();
+    this.#same("tablespaces", notEmpty(this.#ours, ours), notEmpty(this.#theirs, theirs));
+    for (const path of theirs) {
+      const database = /^pg_tblspc\/\d+\/[^/]+\/(\d+)$/.exec(path)?.[1];
+      if (database !== undefined && ours.includes(path)) this.#compareDatabase(path, Number(database));
+    }
   }
 
   #same(what: string, ours: unknown, theirs: unknown): void {

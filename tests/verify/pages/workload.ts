@@ -1,6 +1,6 @@
 /**
  * A mixed workload on an endpoint: every index manager, vacuum and freeze, multixacts, subtransactions, two-phase commit,
- * databases made both ways, drops, truncations, sequences, large rows, unlogged and temporary tables.
+ * databases made both ways, tablespaces, drops, truncations, sequences, large rows, unlogged and temporary tables.
  */
 import postgres from "postgres";
 
@@ -142,6 +142,26 @@ async function databases(sql: postgres.Sql, target: WorkloadTarget): Promise<voi
   }
 }
 
+/** Relations and a database in a tablespace, one that is empty, one that is gone. */
+async function tablespaces(sql: postgres.Sql, target: WorkloadTarget): Promise<void> {
+  await run(sql, [
+    "SET allow_in_place_tablespaces = on",
+    ...["used", "empty", "gone"].map((name) => `CREATE TABLESPACE space_${name} LOCATION ''`),
+    "CREATE TABLE in_space (id int PRIMARY KEY USING INDEX TABLESPACE space_used, v text) TABLESPACE space_used",
+    "INSERT INTO in_space SELECT i, md5(i::text) FROM generate_series(1, 3000) i",
+    "CREATE TABLE brief (id int) TABLESPACE space_gone",
+    "DROP TABLE brief",
+    "DROP TABLESPACE space_gone",
+    "ALTER TABLE parted_1 SET TABLESPACE space_used",
+    "UPDATE in_space SET v = v || 'x' WHERE id % 3 = 0",
+    "VACUUM in_space",
+    `CREATE DATABASE spaced TEMPLATE template0 TABLESPACE space_used${target.major >= 15 ? " STRATEGY file_copy" : ""}`,
+  ]);
+  const other = connect(target.port, "spaced");
+  await run(other, ["CREATE TABLE t AS SELECT i AS id, md5(i::text) AS v FROM generate_series(1, 1000) i"]);
+  await other.end();
+}
+
 /** Concurrent small transactions, as an application makes them. */
 async function clients(port: number): Promise<void> {
   const sql = connect(port, "postgres", 4);
@@ -163,6 +183,7 @@ export async function runWorkload(target: WorkloadTarget): Promise<void> {
   await run(sql, CHANGES);
   await twoPhase(sql);
   await databases(sql, target);
+  await tablespaces(sql, target);
   await clients(target.port);
   await run(sql, ["DELETE FROM accounts WHERE id % 2 = 0", "VACUUM accounts"]);
   await sql.end();
