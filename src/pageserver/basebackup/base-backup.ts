@@ -8,6 +8,9 @@
  * - `stock`: for an unmodified server whose compute makes the first WAL segment itself: with relations, with the signal
  *   files (for the link back to the record before), without WAL.
  *
+ * Tablespaces are directories below pg_tblspc, where a server finds them as well as behind a symbolic link: the place that
+ * CREATE TABLESPACE named may be another machine's, or another branch's.
+ *
  * Relations: main, visibility-map and init forks. Of an unlogged relation the main fork is a copy of its init fork.
  * Free-space maps are left out: they are hints, and a compute makes them from the pages. With data checksums every page
  * gets the right one.
@@ -18,12 +21,11 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import { StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import {
-  databaseDirectory, DEFAULT_TABLESPACE_OID, FSM_FORK, GLOBAL_TABLESPACE_OID, INIT_FORK, MAIN_FORK, PAGE_SIZE, RELATION_SEGMENT_BLOCKS, relationFileName,
-  type RelTag, SLRU_KINDS, slruDirectory, slruSegmentName,
+  databaseDirectory, DEFAULT_TABLESPACE_OID, FSM_FORK, GLOBAL_TABLESPACE_OID, INIT_FORK, MAIN_FORK, type RelTag,
+  SLRU_KINDS, slruDirectory, slruSegmentName,
 } from "../../keyspace/relation.ts";
 import { type ControlFile, decodeControlFile } from "../../postgres/control-file/control-file.ts";
 import { type CheckPoint, decodeCheckPoint } from "../../postgres/control-file/checkpoint.ts";
-import { setPageChecksum } from "../../postgres/page/checksum.ts";
 import { walSegmentName } from "../../postgres/wal/segment-name.ts";
 import { newestCommitTsXid } from "../datadir/commit-ts-limits.ts";
 import type { DatadirReader } from "../datadir/datadir-reader.ts";
@@ -32,9 +34,8 @@ import {
   CONFIGURATION_FILES, dataDirectories, headersOnlyWal, replicationOriginFile, shutDownControlFile, signalFile, slotRestartLsn,
   tablespaceVersionDirectory, twoPhaseFile, twoPhaseFileName, versionFile,
 } from "./layout.ts";
+import { type RelationFork, relationPieces } from "./relation-files.ts";
 import { tarEnd, tarFile, tarHeader, tarPadding } from "./tar.ts";
-
-const PAGES_PER_READ = 64;
 
 export interface BaseBackupOptions {
   readonly form: "neon" | "full" | "stock";
@@ -73,6 +74,9 @@ class BaseBackup {
     for (const [name, content] of CONFIGURATION_FILES) yield this.#file(name, content);
     yield* this.#slrus();
     const databases = [...(await this.#reader.listDatabases()).values()].sort((a, b) => a.spcOid - b.spcOid || a.dbOid - b.dbOid);
+    for (const spcOid of new Set(databases.map((database) => database.spcOid))) {
+      if (isUserTablespace(spcOid)) yield* this.#tablespaceDirectories(spcOid, control);
+    }
     for (const database of databases) yield* this.#database(database, control);
     yield* this.#auxFiles();
     for (const xid of await this.#reader.listTwoPhaseXids()) {
@@ -104,16 +108,12 @@ class BaseBackup {
     const { spcOid, dbOid, hasRelmap } = database;
     const rels = await this.#reader.listRels(spcOid, dbOid);
     const isGlobal = spcOid === GLOBAL_TABLESPACE_OID;
-    const isDefault = spcOid === DEFAULT_TABLESPACE_OID;
-    // What is left of a dropped tablespace.
-    if (!isGlobal && !isDefault && !hasRelmap && rels.length === 0) return;
+    // The mark of a tablespace, or a database that has nothing in it any more.
+    if (isUserTablespace(spcOid) && !hasRelmap && rels.length === 0) return;
     const directory = databaseDirectory(spcOid, dbOid, tablespaceVersionDirectory(control));
-    if (!isGlobal) {
-      if (!isDefault) yield* this.#tablespaceDirectories(spcOid, control);
-      yield this.#directory(directory);
-    }
     if (isGlobal) yield this.#file("PG_VERSION", versionFile(this.#version));
-    if (!isGlobal && (isDefault || hasRelmap)) yield this.#file(`${directory}/PG_VERSION`, versionFile(this.#version));
+    else yield this.#directory(directory);
+    if (!isGlobal && (!isUserTablespace(spcOid) || hasRelmap)) yield this.#file(`${directory}/PG_VERSION`, versionFile(this.#version));
     if (hasRelmap) yield this.#file(`${directory}/pg_filenode.map`, await this.#reader.relmapFile(spcOid, dbOid));
     yield* this.#relations(rels, { directory, checksums: control.dataChecksumVersion !== 0 });
   }
@@ -125,40 +125,15 @@ class BaseBackup {
 
   async *#relations(rels: readonly RelTag[], place: Place): AsyncGenerator<Uint8Array> {
     const unlogged = new Set(rels.filter((rel) => rel.fork === INIT_FORK).map((rel) => rel.relNumber));
-    for (const rel of rels) {
-      if (rel.fork === INIT_FORK) {
-        yield* this.#relation(rel, INIT_FORK, place);
-        yield* this.#relation(rel, MAIN_FORK, place);
-      } else if (this.#options.form !== "neon" && rel.fork !== FSM_FORK && !unlogged.has(rel.relNumber)) {
-        yield* this.#relation(rel, rel.fork, place);
-      }
-    }
-  }
-
-  /** The pages of `rel` as the files of its fork `asFork`. */
-  async *#relation(rel: RelTag, asFork: number, place: Place): AsyncGenerator<Uint8Array> {
-    const blocks = await this.#reader.relSize(rel);
-    for (let first = 0, segment = 0; first < blocks || segment === 0; first += RELATION_SEGMENT_BLOCKS, segment++) {
-      const count = Math.min(RELATION_SEGMENT_BLOCKS, blocks - first);
-      const name = `${place.directory}/${relationFileName(rel.relNumber, asFork, segment)}`;
-      yield tarHeader({ name, kind: "file", sizeBytes: count * PAGE_SIZE, modifiedSeconds: this.#modifiedSeconds });
-      for (let done = 0; done < count; done += PAGES_PER_READ) {
-        yield await this.#pages(rel, { first: first + done, count: Math.min(PAGES_PER_READ, count - done) }, place.checksums);
-      }
-    }
-  }
-
-  async #pages(rel: RelTag, range: { first: number; count: number }, checksums: boolean): Promise<Uint8Array> {
-    const pages = await this.#reader.relPages(Array.from({ length: range.count }, (_, index) => ({ rel, block: range.first + index })));
-    const bytes = new Uint8Array(range.count * PAGE_SIZE);
-    pages.forEach((page, index) => {
-      if (page instanceof Error) throw page;
-      const target = bytes.subarray(index * PAGE_SIZE, (index + 1) * PAGE_SIZE);
-      target.set(page);
-      // A new page (pd_upper 0) carries no checksum.
-      if (target[14] !== 0 || target[15] !== 0) setPageChecksum(target, range.first + index, checksums);
+    const whole = this.#options.form !== "neon";
+    const wanted = rels.filter((rel) => rel.fork === INIT_FORK || (whole && rel.fork !== FSM_FORK && !unlogged.has(rel.relNumber)));
+    const files: RelationFork[] = [];
+    const sizes = await this.#reader.relSizes(wanted);
+    wanted.forEach((rel, index) => {
+      files.push({ rel, asFork: rel.fork, blocks: sizes[index] });
+      if (rel.fork === INIT_FORK) files.push({ rel, asFork: MAIN_FORK, blocks: sizes[index] });
     });
-    return bytes;
+    yield* relationPieces(files, { reader: this.#reader, ...place, modifiedSeconds: this.#modifiedSeconds });
   }
 
   async *#auxFiles(): AsyncGenerator<Uint8Array> {
@@ -209,6 +184,10 @@ class BaseBackup {
     yield bytes;
     yield tarPadding(segmentSize);
   }
+}
+
+function isUserTablespace(spcOid: number): boolean {
+  return spcOid !== GLOBAL_TABLESPACE_OID && spcOid !== DEFAULT_TABLESPACE_OID;
 }
 
 interface Place {

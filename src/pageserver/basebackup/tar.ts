@@ -22,6 +22,7 @@ const BLOCK_SIZE = 512;
 const NAME_SIZE = 100;
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
+const ZERO_DIGIT = 0x30;
 /** Eleven octal digits. */
 const SIZE_MAX = 8 ** 11 - 1;
 
@@ -37,8 +38,12 @@ export function tarHeader(entry: TarEntry): Uint8Array {
   const header = new Uint8Array(BLOCK_SIZE);
   const name = utf8(entry.kind === "directory" ? `${entry.name}/` : entry.name);
   if (name.length > NAME_SIZE || entry.sizeBytes > SIZE_MAX) throw new InvariantError(`${entry.name} of ${entry.sizeBytes} bytes does not fit a ustar header`);
-  const put = (offset: number, text: string): void => header.set(utf8(text), offset);
-  const octal = (offset: number, digits: number, value: number): void => put(offset, value.toString(8).padStart(digits, "0"));
+  const put = (offset: number, text: string): void => {
+    for (let at = 0; at < text.length; at++) header[offset + at] = text.charCodeAt(at);
+  };
+  const octal = (offset: number, digits: number, value: number): void => {
+    for (let at = offset + digits - 1, rest = value; at >= offset; at--, rest = Math.floor(rest / 8)) header[at] = ZERO_DIGIT + (rest % 8);
+  };
   header.set(name, 0);
   octal(100, 7, entry.kind === "directory" ? DIRECTORY_MODE : FILE_MODE);
   octal(108, 7, 0);
@@ -48,7 +53,8 @@ export function tarHeader(entry: TarEntry): Uint8Array {
   put(148, "        ");
   put(156, entry.kind === "directory" ? "5" : "0");
   put(257, "ustar\u000000");
-  const checksum = header.reduce((sum, byte) => sum + byte, 0);
+  let checksum = 0;
+  for (let at = 0; at < BLOCK_SIZE; at++) checksum += header[at];
   octal(148, 6, checksum);
   header[154] = 0;
   return header;

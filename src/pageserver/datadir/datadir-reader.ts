@@ -122,7 +122,9 @@ export class DatadirReader {
     for (let index = 0; index < requests.length; index++) {
       const { rel, block } = requests[index];
       try {
-        if (block >= (await this.relSize(rel))) {
+        const known = this.view.sizes.get(rel, this.lsn);
+        const blocks = known === undefined || known === NO_RELATION ? await this.relSize(rel) : known;
+        if (block >= blocks) {
           results[index] = new Uint8Array(PAGE_SIZE);
           continue;
         }
@@ -138,6 +140,14 @@ export class DatadirReader {
       results[position] = values[at];
     });
     return results;
+  }
+
+  /** Pages of blocks known to exist, in one vectored read. @throws the error that the first failing one met */
+  async existingPages(keys: readonly Key[]): Promise<Uint8Array[]> {
+    return (await this.view.getVectored(keys)).map((page) => {
+      if (page instanceof Error) throw page;
+      return page;
+    });
   }
 
   /** The database's pg_filenode.map. */

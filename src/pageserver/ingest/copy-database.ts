@@ -22,8 +22,11 @@ export async function copyDatabase(modification: DatadirModification, effect: Ex
   } else {
     await modification.relations.ensureDatabase(spcOid, dbOid, false);
   }
-  for (const rel of await reader.listRels(sourceSpcOid, sourceDbOid)) {
-    const blocks = await reader.relSize(rel);
+  const rels = await reader.listRels(sourceSpcOid, sourceDbOid);
+  const sizes = await reader.relSizes(rels);
+  for (let index = 0; index < rels.length; index++) {
+    const rel = rels[index];
+    const blocks = sizes[index];
     await modification.relations.create({ ...rel, spcOid, dbOid }, blocks);
     await copyPages(modification, { from: rel, to: { ...rel, spcOid, dbOid }, blocks });
   }
