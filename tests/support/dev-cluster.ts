@@ -162,6 +162,14 @@ export class TestCluster {
     return { flushLsn: parseLsn(flush_lsn), commitLsn: parseLsn(commit_lsn) };
   }
 
+  /** Everything the pageserver has, to layers and to the bucket. */
+  async pageserverCheckpoint(): Promise<void> {
+    const { cluster } = this;
+    const url = `http://${HOST}:${cluster.ports.pageserver.http}/v1/tenant/${cluster.tenantId}/timeline/${cluster.branches[0].timelineId}/checkpoint`;
+    const reply = await fetch(url, { method: "PUT", signal: AbortSignal.timeout(60_000) });
+    if (!reply.ok) throw new Error(`checkpoint of the pageserver: ${reply.status} ${await reply.text()}`);
+  }
+
   get pgPort(): number {
     return this.cluster.endpoints[0].pgPort;
   }

@@ -27,6 +27,7 @@ const CONNECTIONS = 4;
 const KILLS_MAX = 3;
 /** Rows to be committed before the first kill of a round. */
 const WARM_UP_ROWS = 40;
+const SEGMENT_ROUNDS = 2;
 const PROGRESS_TIMEOUT_MS = 60_000;
 const PAUSE_MAX_MS = 400;
 const CATCH_UP_TIMEOUT_MS = 60_000;
@@ -50,6 +51,7 @@ export class Rounds {
     const loses = round % 2 === 0;
     writers.start(CONNECTIONS);
     await this.#mustProgress(WARM_UP_ROWS);
+    if (round % SEGMENT_ROUNDS === 0) await this.#moveOn();
     await this.#kills(loses);
     await this.#destruction(round, loses);
     await writers.stop();
@@ -58,6 +60,14 @@ export class Rounds {
     await this.#caughtUp();
     const rows = `${writers.acknowledged.size - before} rows acknowledged, ${missing.length} missing${missing.length === 0 ? "" : ` (${missing.slice(0, 10).join(", ")})`}`;
     print(`round ${round}${loses ? " (power)" : ""}: ${this.#events.join("; ")}; ${rows}`);
+  }
+
+  /** A new WAL segment, and everything in the bucket: the safekeepers may remove what is below. */
+  async #moveOn(): Promise<void> {
+    const { writers, cluster } = this.#options;
+    await writers.query("select pg_switch_wal()");
+    await cluster.pageserverCheckpoint();
+    this.#events.push("checkpoint of the pageserver");
   }
 
   async #mustProgress(rows: number): Promise<void> {

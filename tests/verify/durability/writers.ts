@@ -32,10 +32,17 @@ export class Writers {
     this.#port = port;
   }
 
-  async createTable(): Promise<void> {
+  createTable(): Promise<void> {
+    return this.query("create table ledger (id int primary key, filler text)");
+  }
+
+  async query(sql: string): Promise<void> {
     const client = await connect(this.#port);
-    await client.query("create table ledger (id int primary key, filler text)");
-    await client.close();
+    try {
+      await client.query(sql);
+    } finally {
+      client.destroy();
+    }
   }
 
   start(count: number): void {
