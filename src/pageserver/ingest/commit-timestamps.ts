@@ -1,6 +1,7 @@
 /**
  * pg_commit_ts as PostgreSQL keeps it: only while the cluster tracks commit timestamps, which pg_control says, and records of
- * changed settings. Turned off, everything is forgotten; turned on, the page of the next transaction appears unlogged.
+ * changed settings. Turned off, everything is forgotten. Turned on, PostgreSQL makes the page of the next transaction; here
+ * pages come with their first entry, and a server that starts makes the one it needs itself.
  *
  * A transaction's timestamp is the one that the server itself answers with: that of the origin it was replayed from, if the
  * origin had one, else the time of the commit.
@@ -11,7 +12,7 @@
 import { PAGE_SIZE } from "../../keyspace/relation.ts";
 import type { CommitTsEffect } from "../../postgres/effects/commit-ts.ts";
 import type { XactFinish } from "../../postgres/effects/xact.ts";
-import { COMMIT_TS_XACTS_PER_PAGE, commitTsPageOf } from "../../postgres/slru/commit-ts.ts";
+import { COMMIT_TS_XACTS_PER_PAGE } from "../../postgres/slru/commit-ts.ts";
 import { slruPagePrecedes } from "../../postgres/slru/segments.ts";
 import { type SlruChanges, slruPage } from "../datadir/slru-changes.ts";
 import type { CheckpointTracker } from "./checkpoint-tracker.ts";
@@ -35,15 +36,9 @@ export class CommitTimestamps {
 
   /** The setting was logged as `active`. */
   async setActive(active: boolean): Promise<void> {
-    if (active && !this.#active) await this.#activate();
+    if (active && !this.#active) this.#checkpoint.startCommitTs();
     if (!active && this.#active) await this.#deactivate();
     this.#active = active;
-  }
-
-  async #activate(): Promise<void> {
-    this.#checkpoint.startCommitTs();
-    const page = slruPage("commit-ts", commitTsPageOf(this.#checkpoint.nextXid));
-    if (!(await this.#slrus.pageExists(page))) await this.#slrus.putPage(page, new Uint8Array(PAGE_SIZE));
   }
 
   async #deactivate(): Promise<void> {

@@ -153,6 +153,7 @@ describe("commit timestamps", () => {
     expect(await datadir.at(ingest.lsn, context).listSlruSegments("commit-ts")).toEqual([]);
     await ingest.ingest(record({ effect: SETTINGS }));
     const origin = (originId: number, timestamp: bigint) => ({ originId, originLsn: 0x50, timestamp });
+    await ingest.ingest(record({ effect: { kind: "commit-ts-zero-page", page: 1 } }));
     await ingest.ingest(record({ xid: 1024, effect: { ...COMMIT, xid: 1024, subxids: [1025, 1638] } }));
     await ingest.ingest(record({ xid: 1639, effect: { ...COMMIT, xid: 1639, origin: origin(3, 77n) } }));
     await ingest.ingest(record({ xid: 1640, effect: { ...COMMIT, xid: 1640, origin: origin(4, 0n) } }));
