@@ -9,10 +9,20 @@ export const EPHEMERAL_PREFIX = "ephemeral-";
 const BUFFER_BYTES = 256 * 1024;
 /** Full buffers that may wait for the disk before appenders have to. */
 const PENDING_MAX = 2;
+/** Copying this much from the page cache costs no more than another system call. */
+const GAP_MAX_BYTES = 16 * 1024;
+const RUN_MAX_BYTES = 256 * 1024;
+/** Synchronous reads in a row before one that lets others have the event loop. */
+const SYNC_RUNS = 64;
 
 interface Pending {
   readonly offset: number;
   readonly bytes: Uint8Array;
+}
+
+export interface EphemeralPlace {
+  readonly offset: number;
+  readonly length: number;
 }
 
 export class EphemeralFile {
@@ -90,14 +100,73 @@ export class EphemeralFile {
     return result;
   }
 
+  /**
+   * Many values, in the order of `places`; each may be a view of memory shared with others, not to be written. What is in
+   * memory is not copied, what is in the file (and so in the page cache, mostly) is read in runs, without a promise a value.
+   */
+  async readMany(places: readonly EphemeralPlace[]): Promise<Uint8Array[]> {
+    const values = new Array<Uint8Array>(places.length);
+    const inFile: number[] = [];
+    for (let i = 0; i < places.length; i++) {
+      const view = this.#viewInMemory(places[i]);
+      if (view !== null) values[i] = view;
+      else if (places[i].offset + places[i].length <= this.#fileEnd) inFile.push(i);
+      else values[i] = await this.read(places[i].offset, places[i].length);
+    }
+    inFile.sort((a, b) => places[a].offset - places[b].offset);
+    for (let first = 0, run = 1; first < inFile.length; run++) {
+      const start = places[inFile[first]].offset;
+      let end = start + places[inFile[first]].length;
+      let next = first + 1;
+      for (; next < inFile.length; next++) {
+        const place = places[inFile[next]];
+        if (place.offset - end > GAP_MAX_BYTES || place.offset + place.length - start > RUN_MAX_BYTES) break;
+        end = Math.max(end, place.offset + place.length);
+      }
+      const bytes = new Uint8Array(end - start);
+      const wait = this.#readRun(bytes, start, run % SYNC_RUNS === 0);
+      if (wait !== undefined) await wait;
+      for (; first < next; first++) {
+        const { offset, length } = places[inFile[first]];
+        values[inFile[first]] = bytes.subarray(offset - start, offset - start + length);
+      }
+    }
+    return values;
+  }
+
+  /** Everything below is in the file. */
+  get #fileEnd(): number {
+    return this.#pending.length > 0 ? this.#pending[0].offset : this.#tailOffset;
+  }
+
+  /** A view of what lies whole in one buffer: buffers are filled once and never used again. */
+  #viewInMemory({ offset, length }: EphemeralPlace): Uint8Array | null {
+    if (offset >= this.#tailOffset) return this.#tail.subarray(offset - this.#tailOffset, offset - this.#tailOffset + length);
+    for (const { offset: start, bytes } of this.#pending) {
+      if (offset >= start && offset + length <= start + bytes.length) return bytes.subarray(offset - start, offset - start + length);
+    }
+    return null;
+  }
+
+  /** Of the file alone. Undefined when it was read at once. */
+  #readRun(into: Uint8Array, offset: number, yielding: boolean): Promise<void> | undefined {
+    const file = this.#file as FileHandle;
+    if (yielding) return file.read(into, offset).then((got) => this.#checkRead({ got, wanted: into.length, offset }));
+    this.#checkRead({ got: file.readSync(into, offset), wanted: into.length, offset });
+    return undefined;
+  }
+
+  #checkRead({ got, wanted, offset }: { got: number; wanted: number; offset: number }): void {
+    if (got < wanted) throw new StrataError("corrupt", "ephemeral-file-short", `${this.#path}: ${got} of ${wanted} bytes at ${offset}`);
+  }
+
   async readInto(into: Uint8Array, offset: number): Promise<void> {
-    const inMemoryFrom = this.#pending.length > 0 ? this.#pending[0].offset : this.#tailOffset;
-    const fromFile = Math.max(0, Math.min(into.length, inMemoryFrom - offset));
+    const fromFile = Math.max(0, Math.min(into.length, this.#fileEnd - offset));
     // What is in memory now may be on its way to the file when a read has waited: copy it first.
     if (fromFile < into.length) this.#copyFromMemory(into, offset, fromFile);
     if (fromFile === 0) return;
     const got = await (this.#file as FileHandle).read(into.subarray(0, fromFile), offset);
-    if (got < fromFile) throw new StrataError("corrupt", "ephemeral-file-short", `${this.#path}: ${got} of ${fromFile} bytes at ${offset}`);
+    this.#checkRead({ got, wanted: fromFile, offset });
   }
 
   #copyFromMemory(into: Uint8Array, offset: number, from: number): void {

@@ -7,7 +7,7 @@ import type { Lsn } from "../../kit/lsn.ts";
 import { type Key, KEY_MAX, KEY_MIN, type KeyRange, rangeContains } from "../../keyspace/key.ts";
 import { isSparseKey } from "../../keyspace/mapping.ts";
 import type { KeyQuery, StoredValue } from "./delta-layer.ts";
-import type { EphemeralFile } from "./ephemeral-file.ts";
+import type { EphemeralFile, EphemeralPlace } from "./ephemeral-file.ts";
 import { KeyIndex } from "./key-index.ts";
 import { DeltaLayerWriter, type LayerTarget, type WrittenLayer } from "./layer-writer.ts";
 import type { Pacer } from "./pacer.ts";
@@ -103,17 +103,21 @@ export class InMemoryLayer {
 
   async #read(queries: readonly KeyQuery[]): Promise<StoredValue[][]> {
     const index = this.#index;
-    const results: StoredValue[][] = [];
-    for (const query of queries) {
-      const found: StoredValue[] = [];
-      for (let at = index.head(query.key); at >= 0 && index.lsns[at] >= query.lsnFloor; at = index.older[at]) {
-        if (index.lsns[at] >= query.lsnEnd) continue;
+    const places: (EphemeralPlace & { readonly query: number; readonly lsn: Lsn; readonly willInit: boolean })[] = [];
+    for (let query = 0; query < queries.length; query++) {
+      const { key, lsnFloor, lsnEnd } = queries[query];
+      for (let at = index.head(key); at >= 0 && index.lsns[at] >= lsnFloor; at = index.older[at]) {
+        if (index.lsns[at] >= lsnEnd) continue;
         const willInit = index.willInit[at] === 1;
-        const lsn = index.lsns[at];
-        found.push({ lsn, willInit, bytes: await this.#file.read(index.offsets[at], index.lengths[at]) });
+        places.push({ query, lsn: index.lsns[at], willInit, offset: index.offsets[at], length: index.lengths[at] });
         if (willInit) break;
       }
-      results.push(found);
+    }
+    const values = await this.#file.readMany(places);
+    const results: StoredValue[][] = queries.map(() => []);
+    for (let i = 0; i < places.length; i++) {
+      const { query, lsn, willInit } = places[i];
+      results[query].push({ lsn, willInit, bytes: values[i] });
     }
     return results;
   }
