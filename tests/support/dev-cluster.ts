@@ -18,7 +18,7 @@ import { ROOTS_VARIABLE, SHADOW_VARIABLE } from "../../src/platform/power-loss/f
 import { signalProcess } from "../../src/platform/processes.ts";
 import type { Random } from "../../src/platform/random.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
-import { RoleProcess } from "./role-process.ts";
+import { RoleProcess, type RoleProcessOptions } from "./role-process.ts";
 
 export interface TestClusterOptions {
   readonly pgVersion: Cluster["pgVersion"];
@@ -57,13 +57,13 @@ export class TestCluster {
     this.directory = directory;
     this.cluster = newCluster(options);
     const { ports } = this.cluster;
-    this.broker = this.#role(brokerArgs(this.cluster), ports.broker, "/status");
-    this.safekeepers = safekeeperArgs(this.cluster, directory).map((args, index) => this.#role(args, ports.safekeepers[index].http, "/v1/status"));
-    this.controller = this.#role(controllerArgs(this.cluster, directory), ports.controller, "/ready");
-    this.pageserver = this.#role(pageserverArgs(directory), ports.pageserver.http, "/v1/status");
+    this.broker = this.#role(brokerArgs(this.cluster), ports.broker, { path: "/status" });
+    this.safekeepers = safekeeperArgs(this.cluster, directory).map((args, index) => this.#role(args, ports.safekeepers[index].http, { path: "/v1/status" }));
+    this.controller = this.#role(controllerArgs(this.cluster, directory), ports.controller, { path: "/ready" });
+    this.pageserver = this.#role(pageserverArgs(directory), ports.pageserver.http, { path: "/v1/status" });
     const [endpoint] = this.cluster.endpoints;
     const [branch] = this.cluster.branches;
-    this.compute = this.#role(computeArgs(this.cluster, directory, { endpoint, branch }), endpoint.httpPort, "/v1/compute/status", isRunning);
+    this.compute = this.#role(computeArgs(this.cluster, directory, { endpoint, branch }), endpoint.httpPort, { path: "/v1/compute/status", accept: isRunning });
   }
 
   /** Starts all roles, makes tenant and branch `main`, starts its compute. Call `destroy` in the end, also when this throws no cluster back. */
@@ -162,6 +162,15 @@ export class TestCluster {
     return { flushLsn: parseLsn(flush_lsn), commitLsn: parseLsn(commit_lsn) };
   }
 
+  /** What an operator does for a safekeeper whose disk was replaced: has it copy the timeline from the others. */
+  async pullTimeline(index: number): Promise<void> {
+    const { ports, tenantId, branches } = this.cluster;
+    const urls = ports.safekeepers.map(({ http }) => `http://${HOST}:${http}`);
+    const body = JSON.stringify({ tenant_id: tenantId, timeline_id: branches[0].timelineId, http_hosts: urls.filter((_, other) => other !== index) });
+    const reply = await fetch(`${urls[index]}/v1/pull_timeline`, { method: "POST", body, headers: { "content-type": "application/json" }, signal: AbortSignal.timeout(60_000) });
+    if (!reply.ok) throw new Error(`pull_timeline: ${reply.status} ${await reply.text()}`);
+  }
+
   /** Everything the pageserver has, to layers and to the bucket. */
   async pageserverCheckpoint(): Promise<void> {
     const { cluster } = this;
@@ -192,15 +201,15 @@ export class TestCluster {
     return join(this.directory, "shadow");
   }
 
-  #role(args: RoleArgs, port: number, readyPath: string, accept?: (reply: Response) => Promise<boolean>): RoleProcess {
+  #role(args: RoleArgs, port: number, ready: Pick<RoleProcessOptions, "accept"> & { readonly path: string }): RoleProcess {
     const shadow = { [SHADOW_VARIABLE]: this.#shadowDirectory, [ROOTS_VARIABLE]: this.roots.join(":") };
     return new RoleProcess({
       name: args.name,
       command: [...(this.#options.program ?? [process.execPath, MAIN]), ...args.args],
       environment: this.#options.powerLoss === true ? shadow : {},
       logPath: join(this.directory, `${args.name}.log`),
-      readyUrl: `http://${HOST}:${port}${readyPath}`,
-      ...(accept === undefined ? {} : { accept }),
+      readyUrl: `http://${HOST}:${port}${ready.path}`,
+      ...(ready.accept === undefined ? {} : { accept: ready.accept }),
     });
   }
 }

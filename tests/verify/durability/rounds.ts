@@ -45,7 +45,7 @@ export class Rounds {
 
   /** @throws Error when the cluster does not get going again */
   async run(round: number): Promise<void> {
-    const { writers, print } = this.#options;
+    const { writers, print, cluster } = this.#options;
     this.#events = [];
     const before = writers.acknowledged.size;
     const loses = round % 2 === 0;
@@ -58,8 +58,9 @@ export class Rounds {
     const missing = await writers.missing();
     this.lostRows += missing.length;
     await this.#caughtUp();
+    const removed = cluster.safekeepers.map((role) => role.log().split("old WAL segments removed").length - 1).join("/");
     const rows = `${writers.acknowledged.size - before} rows acknowledged, ${missing.length} missing${missing.length === 0 ? "" : ` (${missing.slice(0, 10).join(", ")})`}`;
-    print(`round ${round}${loses ? " (power)" : ""}: ${this.#events.join("; ")}; ${rows}`);
+    print(`round ${round}${loses ? " (power)" : ""}: ${this.#events.join("; ")}; ${rows}; WAL removed ${removed} times`);
   }
 
   /** A new WAL segment, and everything in the bucket: the safekeepers may remove what is below. */
@@ -119,7 +120,8 @@ export class Rounds {
     rmSync(cluster.computeDirectory, { recursive: true, force: true });
     if (doomedSafekeeper !== null) await this.#destroy(cluster.safekeepers[doomedSafekeeper], cluster.safekeeperDirectories[doomedSafekeeper]);
     if (doomedPageserver) await this.#destroy(cluster.pageserver, cluster.pageserverDirectory);
-    await this.#restart();
+    // Both ways must do: the compute brings the empty one up, or an operator has it copy the timeline first.
+    await this.#restart(doomedSafekeeper !== null && random.below(2) === 0 ? doomedSafekeeper : null);
   }
 
   async #destroy(role: RoleProcess, directory: string): Promise<void> {
@@ -128,12 +130,16 @@ export class Rounds {
     this.#events.push(`destroyed ${role.name}`);
   }
 
-  /** Starts what is down. A storage role that ended by itself is a failure; a compute may, when it was fenced. */
-  async #restart(): Promise<void> {
+  /** Starts what is down. A storage role that ended by itself is a failure; a compute may, when it was fenced. @param pulling a safekeeper to be filled from the others */
+  async #restart(pulling: number | null = null): Promise<void> {
     const { cluster } = this.#options;
     const ended = cluster.roles.filter((role) => role !== cluster.compute && role.endedByItself);
     if (ended.length > 0) throw new Error(ended.map((role) => `${role.name} ended by itself:\n${role.tail()}`).join("\n"));
     await cluster.startStorage();
+    if (pulling !== null) {
+      await cluster.pullTimeline(pulling);
+      this.#events.push("pulled its timeline");
+    }
     if (cluster.compute.endedByItself) this.#events.push("the compute ended by itself");
     if (!cluster.compute.running) await cluster.startCompute();
   }
