@@ -89,7 +89,8 @@ function blockIdOf(record: WalRecord, key: Key): number {
 function located(error: unknown, key: Key, lsn: Lsn): unknown {
   if (!(error instanceof StrataError)) return error;
   return new StrataError(error.kind, error.code, `key ${keyToHex(key)}, record ending at ${lsnToString(lsn)}: ${error.message}`, {
-    cause: error,
+    // Its words are in ours already.
+    cause: error.cause,
     details: { ...error.details, key: keyToHex(key), lsn: lsnToString(lsn) },
   });
 }

@@ -4,6 +4,7 @@
  */
 import { StrataError } from "../../kit/errors.ts";
 import { lsnToString } from "../../kit/lsn.ts";
+import { RMGR_MIN_CUSTOM } from "../wal/constants.ts";
 import type { BlockRef, WalRecord } from "../wal/record.ts";
 
 /**
@@ -30,12 +31,28 @@ export function corruptRecord(message: string): never {
   throw new StrataError("corrupt", "corrupt-record", message);
 }
 
+/** PostgreSQL's names of its own managers, by id. Source: PostgreSQL access/rmgrlist.h. */
+const MANAGER_NAMES: readonly string[] = [
+  "XLOG", "Transaction", "Storage", "CLOG", "Database", "Tablespace", "MultiXact", "RelMap", "Standby", "Heap2", "Heap", "Btree", "Hash", "Gin", "Gist",
+  "Sequence", "SPGist", "BRIN", "CommitTs", "ReplicationOrigin", "Generic", "LogicalMessage",
+];
+
+/** As PostgreSQL calls it; of an extension's manager only the number is in the log, and pg_waldump writes it so. */
+function managerName(rmid: number): string {
+  return MANAGER_NAMES[rmid] ?? (rmid >= RMGR_MIN_CUSTOM ? `custom${rmid}` : `unknown${rmid}`);
+}
+
+/** Where the record lies in the log. Of one that was stored, only its end is known. */
+export function recordPlace(record: WalRecord): string {
+  return record.lsn === 0 ? `ending at ${lsnToString(record.endLsn)}` : `at ${lsnToString(record.lsn)}`;
+}
+
 /** @returns never; StrataError fix-input `unsupported-redo` naming manager, info, LSN and block */
 export function unsupportedRedo(record: WalRecord, blockId: number): never {
   const info = `0x${record.info.toString(16).padStart(2, "0")}`;
   const lsn = lsnToString(record.lsn);
-  throw new StrataError("fix-input", "unsupported-redo", `no redo for resource manager ${record.rmid}, info ${info}, at ${lsn}, block ${blockId}`, {
-    details: { rmid: record.rmid, info, lsn, blockId },
+  throw new StrataError("fix-input", "unsupported-redo", `no redo for resource manager ${managerName(record.rmid)} (${record.rmid}), info ${info}, ${recordPlace(record)}, block ${blockId}`, {
+    details: { rmid: record.rmid, manager: managerName(record.rmid), info, lsn, blockId },
   });
 }
 

@@ -19,7 +19,7 @@ import { heapManager, peerHeapManager } from "./heap/heap.ts";
 import { genericManager } from "./generic.ts";
 import { ginManager } from "./gin/gin.ts";
 import { gistManager } from "./gist.ts";
-import { type RedoManager, RMGR_INFO_MASK, blockRef, corruptRecord, unsupportedRedo } from "./handler.ts";
+import { type RedoManager, RMGR_INFO_MASK, blockRef, corruptRecord, recordPlace, unsupportedRedo } from "./handler.ts";
 import { hashManager } from "./hash/hash.ts";
 import { sequenceManager } from "./sequence.ts";
 import { spgistManager } from "./spgist/spgist.ts";
@@ -84,8 +84,9 @@ function located(error: unknown, record: WalRecord, blockId: number): unknown {
   if (!isRange && !(error instanceof StrataError && error.code !== "unsupported-redo")) return error;
   const code = error instanceof StrataError ? error.code : "corrupt-record";
   const lsn = lsnToString(record.lsn);
-  return new StrataError("corrupt", code, `redo of ${redoManagerName(record.rmid)} info 0x${record.info.toString(16)} at ${lsn}, block ${blockId}: ${error.message}`, {
-    cause: error,
+  return new StrataError("corrupt", code, `redo of ${redoManagerName(record.rmid)} info 0x${record.info.toString(16)} ${recordPlace(record)}, block ${blockId}: ${error.message}`, {
+    // Its words are in ours already.
+    cause: error instanceof StrataError ? error.cause : error,
     details: { rmid: record.rmid, info: record.info, lsn, blockId },
   });
 }
