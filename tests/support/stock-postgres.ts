@@ -67,10 +67,10 @@ export class StockPostgres {
     return server;
   }
 
-  /** A copy of a stopped server's directory. */
-  copy(): StockPostgres {
+  /** A copy of a stopped server's directory, with the files whose path `filter` accepts. */
+  copy(filter: (path: string) => boolean = () => true): StockPostgres {
     const directory = makeDirectory(this.major);
-    cpSync(this.dataDirectory, join(directory, "data"), { recursive: true });
+    cpSync(this.dataDirectory, join(directory, "data"), { recursive: true, filter });
     const copy = new StockPostgres({ major: this.major, binaries: this.#binaries }, directory);
     copy.configure([`unix_socket_directories = '${directory}'`]);
     if (asRoot) chownTree(directory);
