@@ -1,16 +1,20 @@
 /**
- * Crashes at every point: `bun run verify crash --role safekeeper [--points N] [--seed S]`.
+ * Crashes at every point: `bun run verify crash --role safekeeper|pageserver [--points N] [--seed S]`.
  *
  * On the virtual disk, one run for each operation that changes it (write, fsync, rename, truncate, …) and each fault: kill -9,
  * loss of power, torn write, EIO, ENOSPC. With more points than one life has, further seeds make further lives. Exit code 1 when an
- * acknowledged byte is lost, or the timeline does not open again.
+ * acknowledged (a pageserver: remote-consistent) byte is lost, or the timeline does not open again.
  */
 import { parseArgs } from "node:util";
 import { describeError } from "../../src/kit/errors.ts";
-import { applies, FAULTS, operationsOf, type Point, runPoint } from "./crash/safekeeper.ts";
+import * as pageserver from "./crash/pageserver.ts";
+import { applies, FAULTS, type Point } from "./crash/safekeeper.ts";
+import * as safekeeper from "./crash/safekeeper.ts";
 
 const { values } = parseArgs({ options: { role: { type: "string", default: "safekeeper" }, points: { type: "string", default: "1000" }, seed: { type: "string", default: "1" } } });
-if (values.role !== "safekeeper") throw new Error(`--role ${values.role}: only safekeeper so far`);
+const role = values.role === "safekeeper" ? safekeeper : values.role === "pageserver" ? pageserver : null;
+if (role === null) throw new Error(`--role ${values.role}: safekeeper or pageserver`);
+const { operationsOf, runPoint } = role;
 const wanted = Number(values.points);
 
 function* points(firstSeed: number): Generator<Point> {
