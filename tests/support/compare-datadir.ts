@@ -43,6 +43,18 @@ function equalMasked(ours: Uint8Array, theirs: Uint8Array, place: { fork: number
   return (isSequence(ours) && isSequence(theirs)) || (isSpgistMeta(ours) && isSpgistMeta(theirs));
 }
 
+/** Unmasked: the places of the first differing runs, ours and theirs. */
+function describeDifference(ours: Uint8Array, theirs: Uint8Array): string {
+  const runs: string[] = [];
+  for (let at = 0; at < PAGE_SIZE && runs.length < 6; at++) {
+    if (ours[at] === theirs[at]) continue;
+    const end = Math.min(at + 8, PAGE_SIZE);
+    runs.push(`${at}: ${Buffer.from(ours.subarray(at, end)).toString("hex")} ${Buffer.from(theirs.subarray(at, end)).toString("hex")}`);
+    at = end;
+  }
+  return runs.join(", ");
+}
+
 function isSequence(page: Uint8Array): boolean {
   const view = new DataView(page.buffer, page.byteOffset, page.length);
   return view.getUint16(16, true) === PAGE_SIZE - 8 && view.getUint32(PAGE_SIZE - 8, true) === 0x1717;
@@ -74,7 +86,7 @@ async function compareFork(result: Comparison, reader: DatadirReader, fork: { re
     const expected = theirs.subarray(block * PAGE_SIZE, (block + 1) * PAGE_SIZE);
     if (page instanceof Error) result.differences.push(`${relTagToString(rel)} block ${block}: ${page.message}`);
     else if (block >= ourBlocks && !neverLogged(expected, rel.fork)) result.differences.push(`${relTagToString(rel)} block ${block} is past our end of ${ourBlocks}`);
-    else if (block < ourBlocks && !equalMasked(page, expected, { fork: rel.fork, blockNumber: block })) result.differences.push(`${relTagToString(rel)} block ${block} differs`);
+    else if (block < ourBlocks && !equalMasked(page, expected, { fork: rel.fork, blockNumber: block })) result.differences.push(`${relTagToString(rel)} block ${block} differs: ${describeDifference(page, expected)}`);
   });
 }
 
