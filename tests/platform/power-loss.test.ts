@@ -160,9 +160,7 @@ test("what others wrote below a root counts as unsynced, what was there at first
   writeFileSync(join(machine.root, "foreign"), "f");
   await machine.files.syncDirectory(machine.root);
   expect(machine.list()).toBe("before+foreign+synced");
-  const lists = new Set<string>();
   machine.crash(3);
-  lists.add(machine.list());
   expect(machine.read("before")).toBe("there");
   expect(machine.read("synced")).toBe("s");
   rmSync(machine.root, { recursive: true });
@@ -171,6 +169,11 @@ test("what others wrote below a root counts as unsynced, what was there at first
   await machine.files.syncDirectory(machine.root);
   machine.crash(4);
   expect(machine.list()).toBe("deep");
+}));
+
+test("without a shadow there is nothing to lose, which is an error", () => onMachine(async (machine) => {
+  machine.crash(1);
+  expect(() => machine.crash(1)).toThrow("there is no shadow");
 }));
 
 test("the environment turns it on, and wants absolute paths", () => {

@@ -5,6 +5,7 @@
  */
 import * as fs from "node:fs";
 import { join } from "node:path";
+import { InvariantError } from "../../kit/errors.ts";
 import type { Random } from "../random.ts";
 import type { Key, Names } from "./durable-tree.ts";
 import { shadowOf } from "./power-loss-files.ts";
@@ -19,7 +20,10 @@ export interface PowerLoss {
   readonly keptSectors: number;
 }
 
-/** Puts in `root`'s place what survived, all of it durable from now on. A missing root stays missing. */
+/**
+ * Puts in `root`'s place what survived, all of it durable from now on. A missing root stays missing.
+ * @throws InvariantError when no process kept a shadow of it since the last time: nothing would be lost, and nothing shown
+ */
 export function losePower(options: { readonly root: string; readonly shadowDirectory: string; readonly random: Random }): PowerLoss {
   const { root, shadowDirectory, random } = options;
   const directory = shadowOf(shadowDirectory, root);
@@ -28,6 +32,7 @@ export function losePower(options: { readonly root: string; readonly shadowDirec
     fs.rmSync(directory, { recursive: true, force: true });
     return { lostNameChanges: 0, lostSectors: 0, keptSectors: 0 };
   }
+  if (!fs.existsSync(directory)) throw new InvariantError(`there is no shadow of ${root}`);
   const shadow = new Shadow(root, directory);
   const { names, lostChanges } = shadow.tree.survivor(random);
   const restored = `${root}.restored`;

@@ -105,9 +105,9 @@ export class PowerLossFiles implements FileSystem {
     for (let at = normalize(path).replace(/\/$/, ""); keyOf(at) === null && at !== "/" && at !== "."; at = dirname(at)) missing.unshift(at);
     await this.#inner.makeDirectory(path);
     for (const made of missing) {
+      const root = this.#rootOf(made);
       // A root is taken as it is when it is first seen: with no names yet.
       if (this.#options.roots.includes(made)) continue;
-      const root = this.#rootOf(made);
       const key = keyOf(made);
       if (root !== null && key !== null) this.#change(root, [[made, key]]);
     }
