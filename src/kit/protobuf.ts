@@ -61,6 +61,14 @@ export class ProtoWriter {
     return this;
   }
 
+  /** A u64 of which all bits count, as its halves. */
+  u64Halves(field: number, high: number, low: number): this {
+    if (high === 0 && low === 0) return this;
+    this.#tag(field, WIRE_VARINT);
+    this.#varint(high >>> 0, low >>> 0);
+    return this;
+  }
+
   bool(field: number, value: boolean): this {
     return this.u64(field, value ? 1 : 0);
   }
@@ -143,6 +151,13 @@ export class ProtoReader {
     if (this.wireType !== WIRE_VARINT) this.#fail(`field ${this.field} is not a varint`);
     this.#varint();
     return this.#high === 0 ? this.#low : lsnFromHalves(this.#high, this.#low);
+  }
+
+  /** A u64 of which all bits count, as its halves. */
+  u64Halves(): readonly [high: number, low: number] {
+    if (this.wireType !== WIRE_VARINT) this.#fail(`field ${this.field} is not a varint`);
+    this.#varint();
+    return [this.#high, this.#low];
   }
 
   u32(): number {

@@ -15,6 +15,7 @@ import { isStrataError, StrataError } from "../kit/errors.ts";
 import { parseDuration } from "../kit/humantime.ts";
 import type { FileSystem } from "../platform/files.ts";
 import type { InitdbSettings } from "./tenant/bootstrap.ts";
+import { walProtocolSchema } from "../safekeeper/api/wal-protocol.ts";
 import { type TenantSettings, tenantSettings } from "./tenant/tenant-config.ts";
 
 export interface Address {
@@ -86,6 +87,7 @@ const tomlSchema = z.object({
   page_cache_size: z.number().int().positive().default(8192),
   max_file_descriptors: z.number().int().positive().default(100),
   wait_lsn_timeout: DURATION.default(300_000),
+  wal_receiver_protocol: walProtocolSchema.default({ type: "vanilla" }),
   image_compression: z.string().default("zstd(1)"),
   tenant_config: z.record(z.string(), z.unknown()).default({}),
 });
@@ -120,7 +122,10 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
       pgDistribDirectory: toml.pg_distrib_dir ?? null, temporaryDirectory: toml.initdb_directory, superuser: toml.superuser,
       dataChecksums: toml.initdb_data_checksums, locale: toml.locale,
     },
-    tenantDefaults: { ...defaults, timeline: { ...defaults.timeline, waitLsnTimeoutMs: toml.wait_lsn_timeout, imageCompressionLevel: compression } },
+    tenantDefaults: {
+      walReceiver: { ...defaults.walReceiver, protocol: toml.wal_receiver_protocol },
+      timeline: { ...defaults.timeline, waitLsnTimeoutMs: toml.wait_lsn_timeout, imageCompressionLevel: compression },
+    },
     pageCacheBytes: toml.page_cache_size * BLOCK_SIZE,
     maxOpenFiles: toml.max_file_descriptors,
     pgAuth: toml.pg_auth_type === "NeonJWT",

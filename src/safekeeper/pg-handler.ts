@@ -9,9 +9,11 @@ import type { Clock } from "../platform/clock.ts";
 import type { PgColumn, PgHandler, PgSession } from "../wire/pg-session.ts";
 import { startupOptions } from "../wire/startup-options.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
+import { makeShardIdentity, UNSHARDED_IDENTITY } from "../keyspace/shard.ts";
+import { parseWalProtocol } from "./api/wal-protocol.ts";
 import { parseCommand, type PgCommand } from "./pg-commands.ts";
 import { startWalPush } from "./receive-wal/start-wal-push.ts";
-import { startReplication } from "./send-wal/start-replication.ts";
+import { startReplication, type StartReplicationOptions } from "./send-wal/start-replication.ts";
 import type { Timelines } from "./timeline/timelines.ts";
 import { POSTGRES_TIMELINE } from "./wal-store/segments.ts";
 
@@ -35,6 +37,7 @@ export class SafekeeperPgHandler implements PgHandler {
   readonly #options: PgHandlerOptions;
   #id: TenantTimelineId | null = null;
   #applicationName: string | null = null;
+  #interpreted: StartReplicationOptions["interpreted"] = null;
   #log: Logger;
 
   constructor(options: PgHandlerOptions) {
@@ -56,8 +59,7 @@ export class SafekeeperPgHandler implements PgHandler {
     const tenant = options.get("tenant_id") ?? options.get("ztenantid");
     const timeline = options.get("timeline_id") ?? options.get("ztimelineid");
     this.#applicationName = session.parameters.get("application_name") ?? null;
-    const protocol = options.get("protocol");
-    if (protocol !== undefined && !isVanilla(protocol)) throw new StrataError("fix-input", "not-supported", `WAL protocol ${protocol} is not supported`);
+    this.#interpreted = interpretedOptions(options);
     if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
     this.#log = this.#options.log.child({ ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName });
     this.#authorize(session);
@@ -96,7 +98,7 @@ export class SafekeeperPgHandler implements PgHandler {
       case "start-wal-push":
         return startWalPush(session, { ...command, ...shared, timelines, id: this.#timelineId() });
       case "start-replication":
-        return startReplication(session, { ...command, ...shared, timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName });
+        return startReplication(session, { ...command, ...shared, ...(this.#interpreted === null ? {} : { term: null }), timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName, interpreted: this.#interpreted });
       case "identify-system":
         return this.#identifySystem(session);
       case "timeline-status":
@@ -142,12 +144,11 @@ export class SafekeeperPgHandler implements PgHandler {
   }
 }
 
-/** `{"type":"vanilla"}`, as pageservers write it. */
-function isVanilla(protocol: string): boolean {
-  try {
-    const parsed: unknown = JSON.parse(protocol);
-    return typeof parsed === "object" && parsed !== null && "type" in parsed && parsed.type === "vanilla";
-  } catch {
-    return false;
-  }
+/** @throws StrataError fix-input `bad-wal-protocol`, `bad-shard` */
+function interpretedOptions(options: ReadonlyMap<string, string>): StartReplicationOptions["interpreted"] {
+  const protocol = parseWalProtocol(options.get("protocol") ?? `{"type":"vanilla"}`);
+  if (protocol.type === "vanilla") return null;
+  const number = options.get("shard_number");
+  const shard = number === undefined ? UNSHARDED_IDENTITY : makeShardIdentity({ number: Number(number), count: Number(options.get("shard_count")) }, Number(options.get("shard_stripe_size")));
+  return { shard, zstdLevel: protocol.zstdLevel, extended: options.get("strata") === "1" };
 }

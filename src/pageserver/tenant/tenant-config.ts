@@ -7,6 +7,7 @@ import { z } from "zod";
 import { StrataError } from "../../kit/errors.ts";
 import { parseDuration } from "../../kit/humantime.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../timeline/timeline-config.ts";
+import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
 import { WAL_RECEIVER_DEFAULTS } from "../wal-receiver/wal-receiver.ts";
 
 const count = z.number().int().nonnegative();
@@ -41,7 +42,7 @@ export type TenantConf = Readonly<Record<string, unknown>>;
 
 export interface TenantSettings {
   readonly timeline: TimelineConfig;
-  readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number };
+  readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number; readonly protocol: WalProtocol };
 }
 
 const DEFAULTS: TenantSettings = { timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
@@ -72,6 +73,7 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
       connectTimeoutMs: c.walreceiver_connect_timeout ?? walReceiver.connectTimeoutMs,
       laggingWalTimeoutMs: c.lagging_wal_timeout ?? walReceiver.laggingWalTimeoutMs,
       maxLsnWalLagBytes: c.max_lsn_wal_lag ?? walReceiver.maxLsnWalLagBytes,
+      protocol: walReceiver.protocol,
     },
   };
 }

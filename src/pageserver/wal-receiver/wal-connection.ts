@@ -1,5 +1,6 @@
 /**
- * One stream of WAL from one safekeeper: received, decoded, interpreted, ingested, and answered with how far we are.
+ * One stream of WAL from one safekeeper: received, decoded and interpreted (unless the safekeeper did), ingested, and answered
+ * with how far we are.
  *
  * Invariants: streaming begins at the end of the last record ingested; a record is ingested whole or not at all; feedback
  * is sent after each message that was ingested and at least once a second, so that the safekeeper may drop WAL only when
@@ -7,12 +8,16 @@
  */
 import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
+import { zstdDecompress } from "../../kit/zstd.ts";
 import { interpretRecord } from "../../interpret/interpret-record.ts";
+import { decodeInterpretedBatch } from "../../interpret/wire-format.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
+import { skipPageHeader } from "../../postgres/wal/page-header.ts";
 import { WalRecord } from "../../postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
 import { encodePageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
+import { decodeInterpretedMessage, isInterpretedMessage, type WalProtocol, walProtocolToJson } from "../../safekeeper/api/wal-protocol.ts";
 import { PgClient } from "../../wire/client.ts";
 import type { CopyStream } from "../../wire/pg-session.ts";
 import { decodeSenderMessage, postgresTimestamp } from "../../wire/replication-messages.ts";
@@ -24,6 +29,8 @@ const FEEDBACK_INTERVAL_MS = 1000;
 const FEEDBACK_TAG = 0x7a; // z
 /** Records ingested before the loop is given a chance to do other things. */
 const YIELD_RECORDS = 512;
+/** Of one message, decompressed: several times the largest WAL record, whose pages each carry it. */
+const BATCH_MAX_BYTES = 1024 * 1024 * 1024;
 /** The words with which a safekeeper ends a stream that has nothing more to give. */
 const STREAM_END_WORDS = "ending streaming";
 
@@ -35,6 +42,7 @@ export interface WalConnectionOptions {
   readonly log: Logger;
   readonly connectTimeoutMs: number;
   readonly authToken: string | null;
+  readonly protocol: WalProtocol;
   readonly signal: AbortSignal;
   readonly metrics: { readonly receivedBytes: { inc(by?: number): void }; readonly receivedRecords: { inc(by?: number): void } };
 }
@@ -62,7 +70,7 @@ export class WalConnection {
     const { tenantShardId, timelineId } = datadir.store;
     const client = await PgClient.connect(platform.network, {
       address: this.#options.address,
-      parameters: { user: "pageserver", replication: "true", application_name: "pageserver", options: `-c timeline_id=${timelineId} tenant_id=${tenantShardId.tenantId}` },
+      parameters: { user: "pageserver", replication: "true", application_name: "pageserver", options: `-c timeline_id=${timelineId} tenant_id=${tenantShardId.tenantId}${this.#protocolOptions()}` },
       timeoutMs: this.#options.connectTimeoutMs,
       signal,
       clock: platform.clock,
@@ -92,10 +100,15 @@ export class WalConnection {
     const ingest = await WalIngest.start(datadir);
     let feedbackMs = Number.NEGATIVE_INFINITY;
     for (let bytes = await copy.read(); bytes !== null; bytes = await copy.read()) {
-      const message = decodeSenderMessage(bytes);
       this.heardMs = platform.clock.monotonicMs();
       let wanted = false;
-      if (message.kind === "wal-data") {
+      const message = isInterpretedMessage(bytes) ? ({ kind: "interpreted", ...decodeInterpretedMessage(bytes) } as const) : decodeSenderMessage(bytes);
+      if (message.kind === "interpreted") {
+        this.receivedLsn = Math.max(this.receivedLsn, message.streamingLsn);
+        this.progressMs = this.heardMs;
+        this.#options.metrics.receivedBytes.inc(message.data.length);
+        await this.#ingestInterpreted(ingest, message.data);
+      } else if (message.kind === "wal-data") {
         this.receivedLsn = Math.max(this.receivedLsn, message.startLsn + message.data.length);
         this.progressMs = this.heardMs;
         this.#options.metrics.receivedBytes.inc(message.data.length);
@@ -125,6 +138,36 @@ export class WalConnection {
       }
     }
     metrics.receivedRecords.inc(records);
+    await ingest.commit();
+  }
+
+  #protocolOptions(): string {
+    const { protocol, datadir } = this.#options;
+    if (protocol.type === "vanilla") return "";
+    const { number, count, stripeBlocks } = datadir.shard;
+    const shard = count === 0 ? "" : ` shard_count=${count} shard_number=${number} shard_stripe_size=${stripeBlocks}`;
+    return ` protocol=${walProtocolToJson(protocol)} strata=1${shard}`;
+  }
+
+  async #ingestInterpreted(ingest: WalIngest, data: Uint8Array): Promise<void> {
+    const { datadir, platform, metrics, signal, protocol, segmentSizeBytes } = this.#options;
+    const compressed = protocol.type === "interpreted" && protocol.zstdLevel !== null;
+    // A copy where nothing is decompressed: values outlive the message.
+    const batch = decodeInterpretedBatch(compressed ? zstdDecompress(data, BATCH_MAX_BYTES) : data.slice(), { version: datadir.version, shard: datadir.shard });
+    let records = 0;
+    for (const record of batch.records) {
+      if (record.endLsn <= ingest.lsn) continue;
+      await ingest.ingest({ ...record, startLsn: skipPageHeader(ingest.lsn, segmentSizeBytes) });
+      if (++records % YIELD_RECORDS === 0) {
+        await platform.clock.sleep(0);
+        if (signal.aborted) throw new Cancelled();
+      }
+    }
+    metrics.receivedRecords.inc(records);
+    // Records without anything for this shard were left out, and yet it has got past them.
+    if (batch.nextRecordLsn > ingest.lsn) {
+      await ingest.ingest({ startLsn: skipPageHeader(ingest.lsn, segmentSizeBytes), endLsn: batch.nextRecordLsn, xid: 0, effect: null, blocks: [] });
+    }
     await ingest.commit();
   }
 

@@ -10,6 +10,7 @@ import { lsnToString } from "../../kit/lsn.ts";
 import { backoffMs } from "../../kit/retry.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
+import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { type Candidate, chooseSafekeeper, type Failures } from "./choose-safekeeper.ts";
 import { WalConnection, type WalConnectionOptions } from "./wal-connection.ts";
@@ -20,6 +21,8 @@ export interface WalReceiverConfig {
   readonly laggingWalTimeoutMs: number;
   readonly maxLsnWalLagBytes: number;
   readonly authToken: string | null;
+  /** `wal_receiver_protocol`: raw WAL, or records that the safekeeper has interpreted for our shard. */
+  readonly protocol: WalProtocol;
 }
 
 export const WAL_RECEIVER_DEFAULTS: WalReceiverConfig = {
@@ -28,6 +31,7 @@ export const WAL_RECEIVER_DEFAULTS: WalReceiverConfig = {
   laggingWalTimeoutMs: 10_000,
   maxLsnWalLagBytes: 1024 * 1024 * 1024,
   authToken: null,
+  protocol: { type: "vanilla" },
 };
 
 export interface WalReceiverOptions {
@@ -156,7 +160,7 @@ export class WalReceiver {
       return;
     }
     const abort = new AbortController();
-    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, signal: abort.signal, metrics });
+    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, protocol: config.protocol, signal: abort.signal, metrics });
     log.info("connecting for WAL", { reason, commitLsn: lsnToString(candidate.commitLsn) });
     const done = connection.run().then(
       () => this.#ended(candidate.safekeeperId, null, log),

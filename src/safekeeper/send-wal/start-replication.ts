@@ -1,6 +1,6 @@
 /**
- * A reader's connection: raw WAL from a position on, as PostgreSQL's walsender sends it, and what the reader says back.
- * Good for a stock standby, pg_receivewal and the pageserver.
+ * A reader's connection: WAL from a position on, and what the reader says back. Raw, as PostgreSQL's walsender sends it, it is
+ * good for a stock standby, pg_receivewal and the pageserver; interpreted for a shard, for the pageserver.
  *
  * Readers get what is committed. Only one that names the current term gets the whole log, committed or not: the proposer
  * of that term, or a peer that recovers, both of which know what to do with it.
@@ -11,23 +11,24 @@ import { Cancelled, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Clock } from "../../platform/clock.ts";
-import { WAL_PAGE_SIZE } from "../../postgres/wal/constants.ts";
 import type { CopyStream, PgSession } from "../../wire/pg-session.ts";
-import { encodeKeepalive, encodeWalDataHeader, postgresTimestamp } from "../../wire/replication-messages.ts";
-import { MAX_APPEND_BYTES } from "../api/proposer-protocol.ts";
+import { encodeKeepalive, postgresTimestamp } from "../../wire/replication-messages.ts";
 import type { Term } from "../api/term-history.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
-import type { WalReader } from "../wal-store/wal-reader.ts";
+import type { MemberOptions } from "./decode-groups.ts";
 import { decodeReaderMessage, hotStandbyFeedbackOf } from "./reader-messages.ts";
 import { WalSender } from "./wal-senders.ts";
+import { RawWalSource, type WalSource } from "./wal-source.ts";
 
 export interface StartReplicationOptions {
   readonly timeline: Timeline;
   readonly startLsn: Lsn;
   /** Null: committed WAL only. */
   readonly term: Term | null;
+  /** Records for a shard; null: raw WAL. */
+  readonly interpreted: Omit<MemberOptions, "startLsn"> | null;
   readonly connectionId: number;
   readonly applicationName: string | null;
   readonly clock: Clock;
@@ -58,19 +59,22 @@ class ReaderConnection {
   readonly #options: StartReplicationOptions;
   readonly #timeline: Timeline;
   readonly #sender: WalSender;
-  readonly #walReader: WalReader;
+  readonly #source: WalSource;
+  /** The source had nothing more to send below this. */
+  #askedLsn: Lsn = 0;
   #replyError: unknown = null;
   /** The reader said CopyDone or is gone. */
   #ended = false;
   #wake: (() => void) | null = null;
 
   constructor(session: PgSession, options: StartReplicationOptions) {
-    const { timeline, startLsn, connectionId, applicationName } = options;
+    const { timeline, startLsn, connectionId, applicationName, interpreted } = options;
     this.#session = session;
     this.#options = options;
     this.#timeline = timeline;
-    this.#walReader = timeline.reader(startLsn);
-    this.#sender = new WalSender({ connectionId, remote: session.remote, applicationName, shard: null }, startLsn);
+    this.#source = interpreted === null ? new RawWalSource(timeline.reader(startLsn), startLsn) : timeline.decodeGroups.open({ ...interpreted, startLsn });
+    const shard = interpreted === null ? null : { ...interpreted.shard, tenantId: timeline.id.tenantId };
+    this.#sender = new WalSender({ connectionId, remote: session.remote, applicationName, shard }, startLsn);
   }
 
   async serve(): Promise<void> {
@@ -89,7 +93,7 @@ class ReaderConnection {
       reading.catch(() => undefined);
       stop();
       unregister();
-      await this.#walReader.close();
+      await this.#source.close();
       log.info("WAL sent", { endLsn: lsnToString(this.#sender.positionLsn) });
     }
   }
@@ -104,24 +108,22 @@ class ReaderConnection {
 
   async #sendAll(copy: CopyStream): Promise<void> {
     while (!this.#over()) {
-      if (this.#available() > this.#sender.positionLsn) await this.#sendChunk(copy);
+      if (this.#available() > Math.max(this.#sender.positionLsn, this.#askedLsn)) await this.#sendNext(copy);
       else if (!(await this.#waitForMore())) this.#idle(copy);
     }
   }
 
-  /** As much as there is and fits; cut at a page, for a record must not be torn elsewhere unless it is the end. */
-  async #sendChunk(copy: CopyStream): Promise<void> {
-    const { clock } = this.#options;
-    const startLsn = this.#sender.positionLsn;
+  async #sendNext(copy: CopyStream): Promise<void> {
     const endLsn = this.#available();
-    const full = startLsn + MAX_APPEND_BYTES;
-    const chunkEnd = full >= endLsn ? endLsn : full - (full % WAL_PAGE_SIZE);
-    const buffer = new Uint8Array(chunkEnd - startLsn);
-    const length = await this.#walReader.read(startLsn, buffer);
+    const message = await this.#source.next(endLsn, postgresTimestamp(this.#options.clock.wallMs()));
     // Checked after the read: the log is only ever cut when the term has changed before.
     this.#checkTerm();
-    copy.write(encodeWalDataHeader({ startLsn, endLsn, timestamp: postgresTimestamp(clock.wallMs()) }), buffer.subarray(0, length));
-    this.#sender.positionLsn = startLsn + length;
+    if (message === null) {
+      this.#askedLsn = endLsn;
+      return;
+    }
+    copy.write(message.header, message.body);
+    this.#sender.positionLsn = message.positionLsn;
     await copy.drained();
   }
 

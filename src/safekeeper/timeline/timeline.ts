@@ -23,6 +23,7 @@ import { writeControlFile } from "../control-file/control-file.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
 import { WalReceivers } from "../receive-wal/wal-receivers.ts";
+import { DecodeGroups } from "../send-wal/decode-groups.ts";
 import { type WalSender, WalSenders } from "../send-wal/wal-senders.ts";
 import { WalReader } from "../wal-store/wal-reader.ts";
 import { WalStore } from "../wal-store/wal-store.ts";
@@ -56,6 +57,8 @@ export class Timeline {
   readonly log: Logger;
   readonly receivers = new WalReceivers();
   readonly senders = new WalSenders();
+  /** Of readers of interpreted WAL. */
+  readonly decodeGroups: DecodeGroups;
   readonly peers = new Peers();
   /** Connections and tasks that use the timeline; closed when it is deleted or the process stops. */
   readonly gate: Gate;
@@ -92,6 +95,7 @@ export class Timeline {
     this.commitLsn = new Watch(this.#acceptor.volatile.commitLsn);
     this.termFlush = new Watch({ term: state.term, flushLsn: this.#acceptor.flushLsn });
     this.lastPersistMs = context.clock.monotonicMs();
+    this.decodeGroups = new DecodeGroups(this);
   }
 
   /** @throws StrataError corrupt `wal-lost` and what reading the log may throw */

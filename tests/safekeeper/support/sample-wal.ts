@@ -1,10 +1,11 @@
-/** Valid WAL without a server: records of the logical-message manager, of chosen sizes. */
+/** Valid WAL without a server: records that mean nothing (XLOG_NOOP), of chosen sizes. */
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import { RMGR } from "../../../src/postgres/wal/constants.ts";
 import { encodeRecord } from "../../../src/postgres/wal/encode-record.ts";
 import type { WalGeometry } from "../../../src/postgres/wal/page-header.ts";
 import { WalWriter } from "../../../src/postgres/wal/wal-writer.ts";
 
+const NOOP = 0x20;
 export const MIB = 1024 * 1024;
 /** The smallest segments PostgreSQL allows: crossings come soon. */
 export const SMALL_SEGMENTS: WalGeometry = { version: 17, segmentSize: MIB };
@@ -49,7 +50,7 @@ export class SampleWal {
 
   #write(dataBytes: number): Lsn {
     const data = new Uint8Array(dataBytes).fill(this.#filler++ & 0xff);
-    const { lsn, endLsn } = this.#writer.append(encodeRecord({ version: 17, rmid: RMGR.LOGICALMSG, info: 0, mainData: data }));
+    const { lsn, endLsn } = this.#writer.append(encodeRecord({ version: 17, rmid: RMGR.XLOG, info: NOOP, mainData: data }));
     this.ends.push(endLsn);
     this.#starts.push(lsn);
     return endLsn;
