@@ -31,7 +31,8 @@ const MASKS = [RMGR.HEAP, RMGR.BTREE, RMGR.HASH, RMGR.GIN, RMGR.GIST, RMGR.SPGIS
 function equalMasked(ours: Uint8Array, theirs: Uint8Array, place: { fork: number; blockNumber: number }): boolean {
   if (Buffer.compare(ours, theirs) === 0) return true;
   for (const rmid of MASKS) {
-    const [a, b] = [ours.slice(), theirs.slice()];
+    // Copies: a Buffer's slice would be a view.
+    const [a, b] = [new Uint8Array(ours), new Uint8Array(theirs)];
     try {
       maskPage(a, rmid, place);
       maskPage(b, rmid, place);
