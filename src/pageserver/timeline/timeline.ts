@@ -395,8 +395,12 @@ export class Timeline implements TimelineStore, ReadSource {
     const { clock } = this.#deps.platform;
     const startMs = clock.monotonicMs();
     const statistics: ReadStatistics = { layers: 0, depth: 0 };
+    const cutoffBefore = this.#gcCutoffLsn;
     const results = await readVectored(this, { keys, lsn, context }, { reconstructor: this.#reconstructor, pacer: new Pacer(clock), statistics });
     this.#deps.metrics.read(context.task, { keys: keys.length, ...statistics, durationMs: clock.monotonicMs() - startMs });
+    // GC moved its cutoff over a read under way: layers it needed may have gone, and older ones been found instead.
+    const overtaken = lsn >= cutoffBefore && lsn < this.#gcCutoffLsn && !this.leases.has(lsn);
+    if (overtaken) return keys.map(() => new StrataError("fix-input", "lsn-garbage-collected", `LSN ${lsnToString(lsn)} was garbage collected while it was read: gc cutoff ${lsnToString(this.#gcCutoffLsn)}`));
     return results;
   }
 
