@@ -154,7 +154,10 @@ test("directories after a loss of power are what some prefix of their changes ma
 }, 30_000);
 
 test("what others wrote below a root counts as unsynced, what was there at first as durable, a new root as another one", () => onMachine(async (machine) => {
+  rmSync(machine.root, { recursive: true });
+  mkdirSync(machine.root);
   writeFileSync(join(machine.root, "before"), "there");
+  machine.boot();
   await machine.files.exists(machine.root);
   await machine.write("synced", utf8("s"), { sync: true });
   writeFileSync(join(machine.root, "foreign"), "f");
