@@ -98,12 +98,12 @@ export function errorParts(request: PagestreamRequest, message: string): Uint8Ar
 }
 
 export function encodeResult(request: PagestreamRequest, result: boolean | number | Uint8Array): Uint8Array[] {
+  if (request.kind === "getpage") return responseParts(request, result as Uint8Array);
   const writer = new ByteWriter(8);
   if (request.kind === "exists") return responseParts(request, writer.u8(result === true ? 1 : 0).finish());
   if (request.kind === "nblocks") return responseParts(request, writer.u32be(result as number).finish());
   if (request.kind === "dbsize") return responseParts(request, writer.i64be(BigInt(result as number)).finish());
   const bytes = result as Uint8Array;
-  if (request.kind === "getpage") return responseParts(request, bytes);
   return responseParts(request, writer.u32be(bytes.length / PAGE_SIZE).finish(), bytes);
 }
 
