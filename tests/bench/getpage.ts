@@ -99,7 +99,8 @@ class Client {
   }
 }
 
-async function http(port: number, method: string, path: string, body?: unknown): Promise<void> {
+async function http(port: number, what: `${string} ${string}`, body?: unknown): Promise<void> {
+  const [method, path] = what.split(" ");
   const reply = await fetch(`http://127.0.0.1:${port}${path}`, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
   if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${await reply.text()}`);
 }
@@ -125,9 +126,9 @@ async function startPageserver(): Promise<{ pgPort: number; httpPort: number }> 
 
 /** A cluster in image layers; requests for every page of its larger catalogs. */
 async function preparePages({ pgPort, httpPort }: { pgPort: number; httpPort: number }): Promise<Uint8Array[]> {
-  await http(httpPort, "PUT", `/v1/tenant/${TENANT}/location_config`, { mode: "AttachedSingle", generation: 1, tenant_conf: {} });
-  await http(httpPort, "POST", `/v1/tenant/${TENANT}/timeline`, { new_timeline_id: TIMELINE, pg_version: 17 });
-  await http(httpPort, "PUT", `/v1/tenant/${TENANT}/timeline/${TIMELINE}/checkpoint?force_image_layer_creation=true&wait_until_uploaded=true`);
+  await http(httpPort, `PUT /v1/tenant/${TENANT}/location_config`, { mode: "AttachedSingle", generation: 1, tenant_conf: {} });
+  await http(httpPort, `POST /v1/tenant/${TENANT}/timeline`, { new_timeline_id: TIMELINE, pg_version: 17 });
+  await http(httpPort, `PUT /v1/tenant/${TENANT}/timeline/${TIMELINE}/checkpoint?force_image_layer_creation=true&wait_until_uploaded=true`);
   const { raw } = await RawLibpq.session(pgPort, { user: "bench", database: "bench" });
   raw.query(`pagestream_v3 ${TENANT} ${TIMELINE}`);
   await raw.expect("W");
