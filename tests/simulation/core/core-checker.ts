@@ -74,7 +74,7 @@ export class CoreChecker {
   }
 
   /** Looks at a node to which something happened. */
-  look(node: CoreNode): void {
+  look(node: CoreNode, nodes: readonly CoreNode[]): void {
     const { acceptor, log } = node;
     if (acceptor === null) return;
     const state = acceptor.persisted;
@@ -87,18 +87,35 @@ export class CoreChecker {
       if (commitLsn < seen.commitLsn) throw new Violation(`node ${node.id}: commit_lsn went back from ${seen.commitLsn} to ${commitLsn}`);
     }
     if (seen?.flushLsn !== flushLsn || seen.term !== state.term || seen.commitLsn !== commitLsn) this.#checkLog(node, flushLsn);
+    if (seen !== null && flushLsn < seen.flushLsn) this.#checkHolders(nodes);
     if (commitLsn > (seen?.commitLsn ?? 0)) this.#merge(FIRST_LSN, log.entries.slice(0, commitLsn - FIRST_LSN), `node ${node.id}`);
     this.seen = this.seen.with(node.id, { term: state.term, commitLsn, persistedCommitLsn: state.commitLsn, flushLsn });
   }
 
   /** After a restart nothing that was durable may be gone. */
-  lookAfterRestart(node: CoreNode): void {
+  lookAfterRestart(node: CoreNode, nodes: readonly CoreNode[]): void {
     const seen = this.seen[node.id];
     if (seen === null || node.acceptor === null) return;
     if (node.log.flushed < seen.flushLsn) throw new Violation(`node ${node.id}: the log was durable up to ${seen.flushLsn}, after a restart it ends at ${node.log.flushed}`);
     // commit_lsn in memory may be ahead of the control file.
     this.seen = this.seen.with(node.id, { ...seen, commitLsn: seen.persistedCommitLsn });
-    this.look(node);
+    this.look(node, nodes);
+  }
+
+  /** Power failed inside a handler: it may have cut the log before. */
+  lookAtCut(node: CoreNode, nodes: readonly CoreNode[]): void {
+    const seen = this.seen[node.id];
+    if (seen === null || node.log.flushed >= seen.flushLsn) return;
+    this.seen = this.seen.with(node.id, { ...seen, flushLsn: node.log.flushed });
+    this.#checkHolders(nodes);
+  }
+
+  /** A log was cut: what was acknowledged is on a majority all the same. */
+  #checkHolders(nodes: readonly CoreNode[]): void {
+    const lsn = this.acknowledgedLsn;
+    const acknowledged = this.committed.slice(0, Math.max(0, lsn - FIRST_LSN));
+    const holders = nodes.filter(({ log }) => log.flushed >= lsn && !differ(acknowledged, log.entries));
+    if (2 * holders.length <= nodes.length) throw new Violation(`a log was cut, and what was acknowledged up to ${lsn} is on ${holders.length} of ${nodes.length}`);
   }
 
   #checkLog(node: CoreNode, flushLsn: Lsn): void {

@@ -1,7 +1,8 @@
 /** One seed of the fast layer: random actions on a soup; at the end all breakages stop, and a compute must get its commits through. */
 import { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
 import { Violation } from "../violation.ts";
-import { Soup, type Wire } from "./soup.ts";
+import { partLogs } from "./initial-logs.ts";
+import { pairOf, Soup, type Wire } from "./soup.ts";
 
 export interface SoupResult {
   readonly violation: Violation | null;
@@ -15,7 +16,7 @@ interface Weights {
   readonly [action: string]: number;
 }
 
-const BASE: Weights = { deliver: 60, flush: 12, append: 16, write: 6, connect: 12, heartbeat: 4, publish: 2, gossip: 3, save: 1 };
+const BASE: Weights = { deliver: 60, flush: 12, append: 16, write: 6, connect: 10, heartbeat: 2, publish: 2, gossip: 3, save: 0.5 };
 /** What breaks, and how likely among all actions when the seed has chosen it. */
 const BREAKAGE: Weights = {
   "connection-drop": 2, "duplicate-connection": 2, "power-loss": 1, "crash-between-effects": 2, "unsynced-tail-kept": 1, "compute-crash": 0.7, "term-bump": 0.3, "node-stays-down": 0.6,
@@ -29,7 +30,7 @@ export function runSoup(seed: number, options: { steps?: number; print?: (line: 
   const run = new SoupRun(new SeededRandom(seed), options.print ?? null);
   let violation: Violation | null = null;
   try {
-    run.chaos(options.steps ?? 350);
+    run.chaos(options.steps ?? 500);
     run.recover();
   } catch (error) {
     violation = error instanceof Violation ? error : new Violation(`the run failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
@@ -43,6 +44,8 @@ class SoupRun {
   readonly #soup: Soup;
   readonly #weights: [string, number][];
   readonly #total: number;
+  readonly #separation: number;
+  readonly #phase: number;
   steps = 0;
   tail: string[] = [];
   #hash = 0;
@@ -51,8 +54,12 @@ class SoupRun {
   constructor(random: SeededRandom, print: ((line: string) => void) | null) {
     this.#random = random;
     this.#print = print;
-    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 5, computes: 1 + random.below(3), settleAtMajority: random.chance(0.5) });
-    const breakage = Object.entries(BREAKAGE).filter(() => random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * 4 * random.float()]);
+    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 5, computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
+    if (random.chance(0.5)) partLogs(this.#soup, random);
+    this.#separation = 0.5 + 0.5 * random.float();
+    this.#phase = 40 + random.below(120);
+    const rate = 0.2 + 1.5 * random.float();
+    const breakage = Object.entries(BREAKAGE).filter(() => random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * rate * random.float()]);
     this.#weights = [...Object.entries(BASE), ...breakage];
     this.#total = this.#weights.reduce((sum, [, weight]) => sum + weight, 0);
   }
@@ -62,7 +69,30 @@ class SoupRun {
   }
 
   chaos(steps: number): void {
-    for (let step = 0; step < steps; step++) this.#act(this.#draw());
+    for (let step = 0; step < steps; step++) {
+      // Who reaches whom changes now and then: logs part where nobody reaches everybody.
+      if (step % this.#phase === 0) this.#regroup();
+      // What is not possible now is drawn again.
+      for (let tries = 0; tries < 8 && !this.#act(this.#draw()); tries++) continue;
+    }
+    this.#soup.avoid = new Set();
+  }
+
+  /** Who hardly reaches whom from now on: single pairs, and often all but one compute with a few nodes left to them. */
+  #regroup(): void {
+    const random = this.#random;
+    const soup = this.#soup;
+    const active = random.below(soup.computes.length);
+    const avoid = new Set<number>();
+    for (const { index } of soup.computes) {
+      const share = index === active ? 0.3 * random.float() : this.#separation;
+      for (const { id } of soup.nodes) if (random.chance(share)) avoid.add(pairOf(index, id));
+    }
+    soup.avoid = avoid;
+    for (const wire of [...soup.wires]) {
+      if (wire.computeEnd === "open" && soup.isAvoided(wire.compute, wire.node) && random.chance(0.8)) soup.closeAtCompute(wire, random.chance(0.5));
+    }
+    this.#note(`regroup ${[...avoid].join(",")}`);
   }
 
   #draw(): string {
@@ -78,13 +108,14 @@ class SoupRun {
     this.#print?.(line);
   }
 
-  #act(action: string): void {
+  #act(action: string): boolean {
     this.steps++;
     const what = ACTIONS[action](this.#soup, this.#random);
-    if (what === null) return;
+    if (what === null) return false;
     if (action in BREAKAGE) this.faults.add(action);
     const { checker, nodes } = this.#soup;
     this.#note(`${this.steps} ${action} ${what} | ${nodes.map(({ acceptor, log }) => (acceptor === null ? "down" : `${acceptor.persisted.term}:${log.flushed}/${log.writeLsn}c${acceptor.volatile.commitLsn}`)).join(" ")} | ack ${checker.acknowledgedLsn}`);
+    return true;
   }
 
   /** No more breakage: everyone is up, one compute runs. */
@@ -144,7 +175,8 @@ function crashed(soup: Soup, id: number, aftermath: { random: SeededRandom; stay
 const ACTIONS: Readonly<Record<string, Action>> = {
   deliver: (soup, random) => {
     const wire = choose(soup.wires.filter(({ toNode, toCompute }) => toNode.length + toCompute.length > 0), random);
-    if (wire === undefined) return null;
+    // What is left on a connection that its compute has given up comes late.
+    if (wire === undefined || (wire.computeEnd === "closed" && random.chance(0.8))) return null;
     const toNode = wire.toNode.length > 0 && (wire.toCompute.length === 0 || random.chance(0.5));
     const message = toNode ? wire.toNode[0] : wire.toCompute[0];
     if (toNode) soup.deliverToNode(wire);
@@ -160,7 +192,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   },
   connect: (soup, random) => {
     const [compute, node] = [random.below(soup.computes.length), random.below(soup.nodes.length)];
-    if (soup.nodes[node].acceptor === null) return null;
+    if (soup.nodes[node].acceptor === null || (soup.isAvoided(compute, node) && random.chance(0.97))) return null;
     const old = soup.wireOf(compute, node);
     // A half-open one is given up in time.
     if (old !== undefined && old.nodeEnd === "closed") soup.closeAtCompute(old, true);

@@ -42,6 +42,8 @@ export class Soup {
   /** The latest published by each node, and older ones that are late. */
   gossip: Gossip[] = [];
   #nextWriter = 1;
+  /** Computes and nodes that hardly reach each other at present. */
+  avoid: ReadonlySet<number> = new Set();
   /** Said on settling: all connected safekeepers, or a majority at once. */
   readonly settleAtMajority: boolean;
 
@@ -57,6 +59,10 @@ export class Soup {
   }
   set nextWriter(writer: number) {
     this.#nextWriter = writer;
+  }
+
+  isAvoided(compute: number, node: number): boolean {
+    return this.avoid.has(pairOf(compute, node));
   }
 
   wireOf(compute: number, node: number): Wire | undefined {
@@ -106,12 +112,15 @@ export class Soup {
       }
       if (reply !== null && wire.computeEnd === "open") wire.toCompute.push(reply);
     } catch (error) {
-      if (error instanceof PowerFailure) return this.crash(wire.node, 0);
+      if (error instanceof PowerFailure) {
+        this.checker.lookAtCut(node, this.nodes);
+        return this.crash(wire.node, 0);
+      }
       if (!isStrataError(error)) throw error;
       this.#closeAtNode(wire);
       this.closeAtCompute(wire, true);
     }
-    this.checker.look(node);
+    this.checker.look(node, this.nodes);
     this.#sweep();
   }
 
@@ -121,7 +130,7 @@ export class Soup {
     const node = this.nodes[wire.node];
     const reply = node.flush(wire.proposerCommit);
     if (wire.computeEnd === "open") wire.toCompute.push(reply);
-    this.checker.look(node);
+    this.checker.look(node, this.nodes);
     this.#sweep();
   }
 
@@ -179,7 +188,7 @@ export class Soup {
   restart(id: number): void {
     const node = this.nodes[id];
     node.restart();
-    this.checker.lookAfterRestart(node);
+    this.checker.lookAfterRestart(node, this.nodes);
     for (const wire of this.wires.filter((candidate) => candidate.node === id && candidate.nodeEnd === "closed")) this.closeAtCompute(wire, true);
   }
 
@@ -194,21 +203,21 @@ export class Soup {
     const node = this.nodes[id];
     if (node.acceptor === null || gossip.from === id) return;
     node.run((acceptor) => handlePeerCommit(acceptor, gossip));
-    this.checker.look(node);
+    this.checker.look(node, this.nodes);
   }
 
   saveControlFile(id: number): void {
     const node = this.nodes[id];
     if (node.acceptor === null) return;
     node.run((acceptor) => acceptor.persist());
-    this.checker.look(node);
+    this.checker.look(node, this.nodes);
   }
 
   bumpTerm(id: number): void {
     const node = this.nodes[id];
     if (node.acceptor === null) return;
     node.run((acceptor) => acceptor.bumpTerm(null));
-    this.checker.look(node);
+    this.checker.look(node, this.nodes);
   }
 
   restartCompute(index: number): void {
@@ -291,4 +300,8 @@ export class Soup {
     compute.acknowledgedLsn = lsn;
     this.checker.acknowledge({ term: compute.core.term, fromLsn, lsn, entries: compute.localEntries(fromLsn, lsn) ?? [] }, this.nodes);
   }
+}
+
+export function pairOf(compute: number, node: number): number {
+  return compute * 16 + node;
 }

@@ -91,12 +91,20 @@ export class Checker {
     if (seen.state !== state) this.#stateChanged(watched.name, seen.state, state);
     if (commitLsn < seen.commitLsn) throw new Violation(`${watched.name}: commit_lsn went back from ${lsnToString(seen.commitLsn)} to ${lsnToString(commitLsn)}`);
     const from = Math.min(seen.flushLsn, flushLsn);
+    const wasCut = flushLsn < seen.flushLsn;
     watched.seen = { timeline, state, flushLsn, commitLsn };
     this.#checkPositions(watched, timeline);
+    if (wasCut) this.#checkHolders(watched.name);
     // A history adopted anew may call bytes by another term that were there before.
     const changed = seen.state.termHistory !== state.termHistory;
     this.#checkLog(watched, timeline, changed ? Math.max(state.timelineStartLsn, commonEnd(seen.state.termHistory, state.termHistory)) : from);
     this.#checkCommitted(watched, timeline, seen.commitLsn);
+  }
+
+  /** A log was cut: what was acknowledged is on a majority all the same. */
+  #checkHolders(who: string): void {
+    const holders = this.safekeepers.filter(({ gone, damaged, seen }) => gone || damaged || (seen?.flushLsn ?? 0) >= this.acknowledgedLsn);
+    if (2 * holders.length <= this.safekeepers.length) throw new Violation(`the log of ${who} was cut, and what was acknowledged up to ${lsnToString(this.acknowledgedLsn)} is on ${holders.length} of ${this.safekeepers.length}`);
   }
 
   /** A process has opened the timeline: all that was seen must still be there. */
