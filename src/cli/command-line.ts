@@ -7,15 +7,7 @@ import { Cancelled, describeError, isStrataError } from "../kit/errors.ts";
 import { versionLine } from "../kit/version.ts";
 import { HelpShown } from "./options/option-table.ts";
 import { ROLE_PROGRAMS } from "./roles/role-programs.ts";
-
-export interface CommandLine {
-  readonly argv: readonly string[];
-  /** argv[0]: a symlink's name chooses its role. */
-  readonly invokedAs: string;
-  readonly environment: Readonly<Record<string, string | undefined>>;
-}
-
-export type Run = (line: CommandLine) => Promise<number>;
+import type { CommandLine, Run } from "./run.ts";
 
 /** Names of symlinks that choose a role: the peer's binaries. */
 const SYMLINKS: Readonly<Record<string, string>> = {

@@ -1,7 +1,7 @@
 /** `strata dev …`: picks the command. Without one it runs the cluster in the foreground. */
 import { StrataError } from "../../kit/errors.ts";
 import { realPlatform } from "../../platform/real/real-platform.ts";
-import type { CommandLine, Run } from "../command-line.ts";
+import type { CommandLine, Run } from "../run.ts";
 import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
 import { branchCreate, branchList } from "./commands/branch.ts";
 import { killCluster, startCluster, stopCluster } from "./commands/cluster.ts";

@@ -6,7 +6,7 @@ import { withPowerLossShadow } from "../../platform/power-loss/from-environment.
 import { realPlatform } from "../../platform/real/real-platform.ts";
 import { versionLine } from "../../kit/version.ts";
 import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
-import type { CommandLine, Run } from "../command-line.ts";
+import type { CommandLine, Run } from "../run.ts";
 import type { COMMON_OPTIONS } from "./common-options.ts";
 
 export interface RoleContext {

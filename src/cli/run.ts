@@ -1,0 +1,9 @@
+/** What every entry point is given, and what it is. */
+export interface CommandLine {
+  readonly argv: readonly string[];
+  /** argv[0]: a symlink's name chooses its role. */
+  readonly invokedAs: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+export type Run = (line: CommandLine) => Promise<number>;
