@@ -31,15 +31,11 @@ export class CoreCompute {
     this.slots = options.slots;
     this.writer = options.writer;
     this.settlingSince = options.settlingSince;
-    this.core = this.#newCore({ kind: "sync" });
+    this.core = newCore(this.slots, { kind: "sync" });
   }
 
   clone(core: ProposerCore): CoreCompute {
     return Object.assign(Object.create(CoreCompute.prototype) as CoreCompute, this, { core });
-  }
-
-  #newCore(mode: ProposerMode): ProposerCore {
-    return new ProposerCore({ identity: IDENTITY, configuration: EMPTY_CONFIGURATION, mode, slots: this.slots });
   }
 
   /** A base backup is asked for, and all begins anew. */
@@ -49,7 +45,7 @@ export class CoreCompute {
     this.mode = "sync";
     this.startLsn = this.endLsn = 0;
     this.candidacy++;
-    this.core = this.#newCore({ kind: "sync" });
+    this.core = newCore(this.slots, { kind: "sync" });
   }
 
   /** The server starts where the log was settled. */
@@ -63,7 +59,7 @@ export class CoreCompute {
   campaign(): void {
     this.candidacy++;
     const { startLsn, endLsn, electedTerm } = this;
-    this.core = this.#newCore(this.mode === "sync" ? { kind: "sync" } : { kind: "run", startLsn, availableLsn: endLsn, previousTerm: electedTerm });
+    this.core = newCore(this.slots, this.mode === "sync" ? { kind: "sync" } : { kind: "run", startLsn, availableLsn: endLsn, previousTerm: electedTerm });
   }
 
   /** The server writes. */
@@ -77,4 +73,8 @@ export class CoreCompute {
     if (from < this.startLsn || from >= this.endLsn) return null;
     return new Array<number>(Math.min(to, this.endLsn) - from).fill(this.writer);
   }
+}
+
+function newCore(slots: number, mode: ProposerMode): ProposerCore {
+  return new ProposerCore({ identity: IDENTITY, configuration: EMPTY_CONFIGURATION, mode, slots });
 }

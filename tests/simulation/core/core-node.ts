@@ -77,15 +77,11 @@ export class CoreNode {
   constructor(id: number) {
     this.id = id;
     this.durable = newTimelineState({ ...IDENTITY, startLsn: 0, commitLsn: 0, createdMs: 0 });
-    this.acceptor = this.#open();
-  }
-
-  #open(): Acceptor {
-    return new Acceptor({ nodeId: this.id, state: this.durable, log: this.log });
+    this.acceptor = openAcceptor(this);
   }
 
   restart(): void {
-    this.acceptor = this.#open();
+    this.acceptor = openAcceptor(this);
   }
 
   /** @param kept entries beyond the durable ones that survived: never below what the control file calls committed */
@@ -121,6 +117,10 @@ export class CoreNode {
   info(): Pick<SafekeeperTimelineInfo, "lastLogTerm" | "commitLsn"> | null {
     return this.acceptor === null ? null : { lastLogTerm: this.acceptor.lastLogTerm, commitLsn: this.acceptor.volatile.commitLsn };
   }
+}
+
+function openAcceptor({ id, durable, log }: CoreNode): Acceptor {
+  return new Acceptor({ nodeId: id, state: durable, log });
 }
 
 function handlerOf(acceptor: Acceptor, message: ProposerMessage): Steps<AcceptorMessage | null> {
