@@ -31,7 +31,7 @@ export async function writeStandbyFiles(files: FileSystem, directory: string, st
 export function standbyControlFile({ controlFile, last, backupLsn }: StandbyStart): ControlFile {
   return {
     ...controlFile,
-    ...(last.parameters ?? {}),
+    ...last.parameters,
     state: "in-archive-recovery",
     checkpointLsn: last.lsn,
     checkpoint: last.checkpoint,

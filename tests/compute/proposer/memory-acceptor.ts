@@ -57,7 +57,7 @@ export class MemoryAcceptor {
 
   constructor(nodeId: number, startLsn: Lsn = 0, pgVersion = 170010) {
     this.nodeId = nodeId;
-    const state = newTimelineState({ tenantId: TENANT, timelineId: TIMELINE, pgVersion, systemId: 7n, walSegmentSizeBytes: SEGMENT, startLsn, commitLsn: startLsn, createdMs: 0 });
+    const state = newTimelineState({ tenantId: TENANT, timelineId: TIMELINE, pgVersion, systemId: 0n, walSegmentSizeBytes: SEGMENT, startLsn, commitLsn: startLsn, createdMs: 0 });
     this.acceptor = new Acceptor({ nodeId, state, log: this.log });
   }
 
