@@ -98,7 +98,7 @@ export const SAFEKEEPER_DEFAULTS: SafekeeperConfig = {
 };
 
 /** Bounds of the queue between a proposer's connection and the acceptor. */
-export const RECEIVE_QUEUE_MESSAGES = 256;
+export const RECEIVE_QUEUE_MESSAGES = 1024;
 export const RECEIVE_QUEUE_BYTES = 16 * 1024 * 1024;
 
 /** Parses `host:port`. @throws StrataError fix-input `bad-address` */

@@ -22,6 +22,7 @@ import type { SafekeeperMetrics } from "../metrics.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { Timelines } from "../timeline/timelines.ts";
+import { BlockedWatch } from "./blocked-watch.ts";
 import type { WalReceiver } from "./wal-receivers.ts";
 
 export interface StartWalPushOptions {
@@ -37,10 +38,9 @@ export interface StartWalPushOptions {
 
 /** Appends that are not flushed because more keep coming are flushed after this, so that the proposer hears from us. */
 const FLUSH_INTERVAL_MS = 1000;
-const SLOW_QUEUE_MS = 5000;
 const QUEUE_SAMPLE_INTERVAL_MS = 5000;
 /** One turn at the acceptor; others (a vote, a reader's check) wait no longer than that. */
-const BATCH_MAX_MESSAGES = 64;
+const BATCH_MAX_MESSAGES = 256;
 const BATCH_MAX_BYTES = 2 * 1024 * 1024;
 /** Feedback is advice: a proposer that does not read gets none. */
 const FEEDBACK_MAX_BUFFERED_BYTES = 64 * 1024;
@@ -74,6 +74,7 @@ class ProposerConnection {
   readonly #options: StartWalPushOptions;
   readonly #queue = new BoundedQueue<{ readonly message: ProposerMessage; readonly sizeBytes: number }>({ maxItems: RECEIVE_QUEUE_MESSAGES, maxWeight: RECEIVE_QUEUE_BYTES });
   #readError: unknown = null;
+  readonly #blocked: BlockedWatch;
   #lastResponse: AppendResponse | null = null;
   /** Appends were taken in and not flushed. */
   #dirty = false;
@@ -86,6 +87,7 @@ class ProposerConnection {
     this.#copy = copy;
     this.#options = options;
     this.#lastFlushMs = options.clock.monotonicMs();
+    this.#blocked = new BlockedWatch(options.clock, options.log);
   }
 
   async serve(greeting: ProposerMessage): Promise<void> {
@@ -104,6 +106,7 @@ class ProposerConnection {
       if (this.#timeline.signal.aborted) throw new Cancelled("the timeline is being closed");
     } finally {
       this.#queue.close();
+      this.#blocked.stop();
       this.#drainMetrics();
       // It ends when the connection does, which is next.
       reading.catch(() => undefined);
@@ -131,29 +134,14 @@ class ProposerConnection {
 
   async #enqueue(message: ProposerMessage, sizeBytes: number): Promise<boolean> {
     const { metrics } = this.#options;
-    const stopWatching = this.#queue.hasRoom(sizeBytes) ? null : this.#watchSlowQueue();
+    if (!this.#queue.hasRoom(sizeBytes)) this.#blocked.begin();
     const accepted = await this.#queue.push({ message, sizeBytes }, sizeBytes);
-    stopWatching?.();
+    this.#blocked.end();
     if (accepted) {
       metrics.queueDepthTotal.inc();
       metrics.queueSizeTotal.inc(sizeBytes);
     }
     return accepted;
-  }
-
-  /** Says when a message has waited for room for long, and when it got in. */
-  #watchSlowQueue(): () => void {
-    const { clock, log } = this.#options;
-    const startMs = clock.monotonicMs();
-    let said = false;
-    const timer = clock.after(SLOW_QUEUE_MS, () => {
-      said = true;
-      log.warn("the acceptor does not keep up: reading from the proposer is blocked", { waitedMs: SLOW_QUEUE_MS });
-    });
-    return () => {
-      timer.cancel();
-      if (said) log.warn("reading from the proposer goes on", { waitedMs: clock.monotonicMs() - startMs });
-    };
   }
 
   /** From the queue to the acceptor, until the connection ends; what was taken in is durable then. */

@@ -59,6 +59,11 @@ export class ProposerDriver {
     this.#copy.write(encodeProposerMessage(message, this.version));
   }
 
+  /** A message that was encoded before. */
+  sendEncoded(bytes: Uint8Array): void {
+    this.#copy.write(bytes);
+  }
+
   async receive(): Promise<AcceptorMessage> {
     const bytes = await this.#copy.read();
     if (bytes === null) throw new Error("the safekeeper ended the stream");

@@ -1,0 +1,100 @@
+/**
+ * Appends of 256 B that are answered when two of three safekeepers have them on disk, beside puts of 256 B into etcd with
+ * three nodes: 1 and 32 clients, each with one outstanding. The safekeepers' clients share one proposer, as the backends of
+ * a PostgreSQL do; etcd's use its HTTP gateway over connections that are kept.
+ *
+ *   bun run bench quorum-log [--seconds 4] [--clients 1,32] [--executable dist/strata]
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { freePort } from "../../src/platform/free-port.ts";
+import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.ts";
+import { answers, Bench, median, mib, residentBytes } from "./support/processes.ts";
+import { QuorumDriver } from "./support/quorum-driver.ts";
+
+const { values: args } = parseArgs({ options: { seconds: { type: "string", default: "4" }, clients: { type: "string", default: "1,32" }, executable: { type: "string" } } });
+const SECONDS = Number(args.seconds);
+const SEGMENT = 16 * 1024 * 1024;
+const START = SEGMENT + 40;
+const VALUE_BYTES = 256;
+const ETCD = "/usr/bin/etcd";
+
+interface Contestant {
+  readonly name: string;
+  readonly pids: readonly number[];
+  /** One append, durable on a majority. */
+  readonly append: () => Promise<void>;
+}
+
+async function startOurs(bench: Bench): Promise<Contestant> {
+  const safekeepers = await Promise.all([1, 2, 3].map((nodeId) => bench.safekeeper(nodeId)));
+  const quorum = await QuorumDriver.connect(safekeepers.map(({ port }) => port), { timelineId: "22".repeat(16), startLsn: START, segmentSizeBytes: SEGMENT });
+  const generator = new WalGenerator(logicalMessages(17, { prefix: "b", payloadSizeBytes: VALUE_BYTES }), { version: 17, segmentSize: SEGMENT, startLsn: START, previousLsn: START - 100, systemId: 7n, timelineId: 1 });
+  const append = (): Promise<void> => {
+    const { endLsn } = generator.next();
+    quorum.append(generator.take());
+    return quorum.committed(endLsn);
+  };
+  return { name: "3 safekeepers", pids: safekeepers.map(({ pid }) => pid), append };
+}
+
+async function startEtcd(bench: Bench): Promise<Contestant | null> {
+  if (!existsSync(ETCD)) {
+    console.log(`etcd: skipped, ${ETCD} is not installed`);
+    return null;
+  }
+  const nodes = [1, 2, 3].map((number) => ({ name: `n${number}`, client: `http://127.0.0.1:${freePort()}`, peer: `http://127.0.0.1:${freePort()}` }));
+  const cluster = nodes.map(({ name, peer }) => `${name}=${peer}`).join(",");
+  const pids = nodes.map(({ name, client, peer }) => bench.spawn([
+    ETCD, "--name", name, "--data-dir", join(bench.directory, name), "--listen-client-urls", client, "--advertise-client-urls", client,
+    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error",
+  ]).pid);
+  for (const { client } of nodes) await answers(`${client}/health`);
+  let key = 0;
+  const value = Buffer.alloc(VALUE_BYTES, 7).toString("base64");
+  const append = async (): Promise<void> => {
+    const body = JSON.stringify({ key: Buffer.from(`k${key++}`).toString("base64"), value });
+    const reply = await fetch(`${nodes[0].client}/v3/kv/put`, { method: "POST", body });
+    if (!reply.ok) throw new Error(`etcd answered ${reply.status}`);
+    await reply.arrayBuffer();
+  };
+  return { name: "etcd, 3 nodes", pids, append };
+}
+
+async function measure(contestant: Contestant, clients: number): Promise<{ readonly rate: number; readonly medianMs: number }> {
+  const latencies: number[] = [];
+  const end = performance.now() + SECONDS * 1000;
+  await Promise.all(Array.from({ length: clients }, async () => {
+    while (performance.now() < end) {
+      const before = performance.now();
+      await contestant.append();
+      latencies.push(performance.now() - before);
+    }
+  }));
+  return { rate: latencies.length / SECONDS, medianMs: median(latencies) };
+}
+
+async function main(bench: Bench): Promise<void> {
+  const contestants = [await startEtcd(bench), await startOurs(bench)].filter((one) => one !== null);
+  for (const contestant of contestants) for (let warmUp = 0; warmUp < 200; warmUp++) await contestant.append();
+  for (const clients of args.clients.split(",").map(Number)) {
+    const rates: number[] = [];
+    for (const contestant of contestants) {
+      const { rate, medianMs } = await measure(contestant, clients);
+      rates.push(rate);
+      console.log(`${String(clients).padStart(3)} clients  ${contestant.name.padEnd(14)} ${rate.toFixed(0).padStart(7)}/s, median ${medianMs.toFixed(2)} ms`);
+    }
+    if (rates.length === 2) console.log(`${String(clients).padStart(3)} clients  ratio ${(rates[1] / rates[0]).toFixed(2)}×`);
+  }
+  const resident = contestants.map(({ pids }) => pids.reduce((sum, pid) => sum + residentBytes(pid), 0));
+  console.log(`resident: ${contestants.map(({ name }, index) => `${name} ${mib(resident[index])} MiB`).join(", ")}${resident.length === 2 ? `, ratio ${(resident[1] / resident[0]).toFixed(2)}×` : ""}`);
+}
+
+const bench = new Bench("quorum-log", args.executable);
+try {
+  await main(bench);
+} finally {
+  await bench.end();
+}
+process.exit(0);
