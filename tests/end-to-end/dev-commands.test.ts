@@ -70,6 +70,13 @@ test("what cannot be is refused with a reason", async () => {
   expect(await refused("branch", "create")).toContain("needs NAME");
 }, 60_000);
 
+test("a web page cannot stop the cluster", async () => {
+  const { ports } = JSON.parse(await readFile(join(dev.directory, "cluster.json"), "utf8")) as { ports: { control: number } };
+  const reply = await fetch(`http://127.0.0.1:${ports.control}/v1/dev/stop`, { method: "POST", headers: { origin: "http://example.org" } });
+  expect(reply.status).toBe(403);
+  expect(await dev.run("status")).toContain("main");
+}, 30_000);
+
 test("SQL comes from standard input too, and several statements give the last result", async () => {
   expect(await dev.sql("main", "create temp table t as select 7 as n; select n from t")).toBe("7");
 }, 30_000);

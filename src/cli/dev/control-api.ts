@@ -28,6 +28,11 @@ const nameParams = z.object({ name: z.string() });
 // On loopback only, and with no more power than the user's own files next to it.
 const permission = { kind: "public" } as const;
 
+/** A web page the user happens to look at must not be able to stop the cluster: browsers say where a request comes from. */
+function refuseBrowsers(raw: Request): void {
+  if (raw.headers.has("origin")) throw new StrataError("forbidden", "cross-origin", "requests from web pages are refused");
+}
+
 function statusOf(dev: DevCluster, ready: boolean): DevStatus {
   const { cluster } = dev;
   const processes = dev.processes();
@@ -37,18 +42,22 @@ function statusOf(dev: DevCluster, ready: boolean): DevStatus {
 
 export function addControlRoutes(app: HttpApp, dev: DevCluster, actions: { ready: () => boolean; stop: () => void }): void {
   app.route({ method: "get", path: "/v1/dev", permission, summary: "The cluster", responses: { 200: { description: "status", schema: statusSchema } } }, () => jsonReply(200, statusOf(dev, actions.ready())));
-  app.route({ method: "post", path: "/v1/dev/branch", permission, summary: "Create a branch", body: branchRequestSchema, responses: { 201: { description: "created", schema: branchSchema } } }, async ({ body }) =>
-    jsonReply(201, await dev.createBranch(body)),
-  );
-  app.route({ method: "post", path: "/v1/dev/endpoint", permission, summary: "Start an endpoint", body: endpointRequestSchema, responses: { 200: { description: "running", schema: endpointSchema } } }, async ({ body }) => {
+  app.route({ method: "post", path: "/v1/dev/branch", permission, summary: "Create a branch", body: branchRequestSchema, responses: { 201: { description: "created", schema: branchSchema } } }, async ({ body, raw }) => {
+    refuseBrowsers(raw);
+    return jsonReply(201, await dev.createBranch(body));
+  });
+  app.route({ method: "post", path: "/v1/dev/endpoint", permission, summary: "Start an endpoint", body: endpointRequestSchema, responses: { 200: { description: "running", schema: endpointSchema } } }, async ({ body, raw }) => {
+    refuseBrowsers(raw);
     const endpoint = await dev.startEndpoint(body);
     return jsonReply(200, { name: endpoint.name, branch: endpoint.branch, url: endpointUrl(endpoint), running: true });
   });
-  app.route({ method: "post", path: "/v1/dev/endpoint/:name/stop", permission, summary: "Stop an endpoint", params: nameParams, responses: { 200: { description: "stopped" } } }, async ({ params }) => {
+  app.route({ method: "post", path: "/v1/dev/endpoint/:name/stop", permission, summary: "Stop an endpoint", params: nameParams, responses: { 200: { description: "stopped" } } }, async ({ params, raw }) => {
+    refuseBrowsers(raw);
     await dev.stopEndpoint(params.name);
     return jsonReply(200, null);
   });
-  app.route({ method: "post", path: "/v1/dev/stop", permission, summary: "Stop everything", responses: { 202: { description: "stopping" } } }, () => {
+  app.route({ method: "post", path: "/v1/dev/stop", permission, summary: "Stop everything", responses: { 202: { description: "stopping" } } }, ({ raw }) => {
+    refuseBrowsers(raw);
     actions.stop();
     return jsonReply(202, null);
   });

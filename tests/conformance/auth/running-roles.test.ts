@@ -161,7 +161,7 @@ test("gRPC of the broker: every method, each scope", async () => {
       const identity = (value: Buffer): Buffer => value;
       const settle = (error: ServiceError | null): void => resolve(error?.code ?? status.OK);
       if (responseStream) {
-        const stream = client.makeServerStreamRequest(path, identity, identity, Buffer.alloc(0), metadata, { deadline: Date.now() + 300 });
+        const stream = client.makeServerStreamRequest(path, identity, identity, Buffer.alloc(0), metadata, { deadline: Date.now() + 3000 });
         stream.on("error", settle);
         stream.on("data", () => undefined);
         return;
