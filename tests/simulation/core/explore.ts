@@ -5,7 +5,7 @@
  */
 import { Violation } from "../violation.ts";
 import { type CoreNode, FIRST_LSN } from "./core-node.ts";
-import { cloneSoup, keyOf } from "./snapshot.ts";
+import { cloneSoup, keyOf, type Touched } from "./snapshot.ts";
 import { Soup, type Wire } from "./soup.ts";
 
 export interface Configuration {
@@ -43,7 +43,12 @@ interface Budget {
   readonly crashes: number;
 }
 
-type Move = readonly [name: string, budget: Budget, act: (soup: Soup) => void];
+interface Move {
+  readonly name: string;
+  readonly budget: Budget;
+  readonly touched: Touched;
+  readonly act: (soup: Soup) => void;
+}
 
 export function explore(configuration: Configuration, limits: { maxStates: number; onProgress?: (states: number, waiting: number) => void }): Exploration {
   const seen = new HashSet();
@@ -54,8 +59,8 @@ export function explore(configuration: Configuration, limits: { maxStates: numbe
   for (let visit = stack.pop(); visit !== undefined; visit = stack.pop()) {
     if (seen.size >= limits.maxStates) return { states: seen.size, transitions, deepest, closed: false, violation: null };
     deepest = Math.max(deepest, visit.depth);
-    for (const [action, budget, act] of moves(visit.soup, visit.budget, configuration)) {
-      const soup = cloneSoup(visit.soup);
+    for (const { name: action, budget, touched, act } of moves(visit.soup, visit.budget, configuration)) {
+      const soup = cloneSoup(visit.soup, touched);
       const next: Visit = { soup, budget, depth: visit.depth + 1, action, parent: visit };
       transitions++;
       try {
@@ -100,29 +105,40 @@ function moves(soup: Soup, budget: Budget, configuration: Configuration): Move[]
   const found: Move[] = [];
   soup.wires.forEach((wire, at) => found.push(...wireMoves(soup, wire, { at, budget })));
   for (const { index, candidacy, core, mode, endLsn, startLsn } of soup.computes) {
-    if (mode === "run" && core.election !== null && endLsn - startLsn < configuration.entries) found.push([`compute ${index} writes`, budget, (next) => next.computes[index].write(1)]);
+    const touched = { compute: index };
+    if (mode === "run" && core.election !== null && endLsn - startLsn < configuration.entries) {
+      found.push({ name: `compute ${index} writes`, budget, touched, act: (next) => next.computes[index].write(1) });
+    }
     if (candidacy >= configuration.candidacies || core.dead) continue;
     for (const { id } of soup.nodes) {
-      if (soup.wireOf(index, id) === undefined) found.push([`compute ${index} connects to ${id}`, budget, (next) => next.connect(index, id)]);
+      if (soup.wireOf(index, id) === undefined) found.push({ name: `compute ${index} connects to ${id}`, budget, touched: { node: id, compute: index }, act: (next) => connect(next, index, id) });
     }
   }
   if (budget.crashes > 0) {
     const after = { ...budget, crashes: budget.crashes - 1 };
-    for (const { id } of soup.nodes) found.push([`power of ${id} fails`, after, (next) => (next.crash(id, 0), next.restart(id))]);
+    for (const { id } of soup.nodes) found.push({ name: `power of ${id} fails`, budget: after, touched: { node: id }, act: (next) => (next.crash(id, 0), next.restart(id)) });
   }
   return found;
+}
+
+/** The greeting is taken at once: nothing else depends on whether it was taken now or when the connection was made. */
+function connect(soup: Soup, compute: number, node: number): void {
+  soup.connect(compute, node);
+  const wire = soup.wireOf(compute, node);
+  if (wire !== undefined) soup.deliverToNode(wire);
 }
 
 function wireMoves(soup: Soup, wire: Wire, options: { at: number; budget: Budget }): Move[] {
   const { at, budget } = options;
   const found: Move[] = [];
   const name = `${wire.compute}-${wire.node}`;
-  if (wire.toNode.length > 0) found.push([`${name} takes ${wire.toNode[0].kind}`, budget, (next) => deliver(next, next.wires[at])]);
-  if (wire.toCompute.length > 0) found.push([`${name} answers ${wire.toCompute[0].kind}`, budget, (next) => next.deliverToCompute(next.wires[at])]);
+  const { compute, node } = wire;
+  if (wire.toNode.length > 0) found.push({ name: `${name} takes ${wire.toNode[0].kind}`, budget, touched: { node, compute }, act: (next) => deliver(next, next.wires[at]) });
+  if (wire.toCompute.length > 0) found.push({ name: `${name} answers ${wire.toCompute[0].kind}`, budget, touched: { compute }, act: (next) => next.deliverToCompute(next.wires[at]) });
   // One append at a time is on its way: more of them at once only lengthen the queue.
-  if (wire.toNode.length === 0 && soup.hasAppend(wire)) found.push([`${name} append`, budget, (next) => next.sendAppend(next.wires[at], 1)]);
+  if (wire.toNode.length === 0 && soup.hasAppend(wire)) found.push({ name: `${name} append`, budget, touched: { compute }, act: (next) => next.sendAppend(next.wires[at], 1) });
   if (budget.drops > 0 && wire.computeEnd === "open") {
-    found.push([`${name} breaks unnoticed by the node`, { ...budget, drops: budget.drops - 1 }, (next) => next.closeAtCompute(next.wires[at], false)]);
+    found.push({ name: `${name} breaks unnoticed by the node`, budget: { ...budget, drops: budget.drops - 1 }, touched: { compute }, act: (next) => next.closeAtCompute(next.wires[at], false) });
   }
   return found;
 }

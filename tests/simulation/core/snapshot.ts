@@ -3,6 +3,7 @@ import type { ProposerCore } from "../../../src/compute/proposer/core.ts";
 import type { AcceptorMessage, ProposerMessage, VoteResponse } from "../../../src/safekeeper/api/proposer-protocol.ts";
 import type { TermHistory } from "../../../src/safekeeper/api/term-history.ts";
 import { Acceptor } from "../../../src/safekeeper/consensus/acceptor.ts";
+import type { CoreCompute } from "./core-compute.ts";
 import { CoreNode } from "./core-node.ts";
 import { Soup } from "./soup.ts";
 
@@ -48,11 +49,27 @@ function cloneNode(node: CoreNode): CoreNode {
   return copy;
 }
 
-export function cloneSoup(soup: Soup): Soup {
+/** What an action may change beside connections; all the rest is shared with the state before. */
+export interface Touched {
+  readonly node?: number;
+  /** All of them unless given. */
+  readonly compute?: number;
+}
+
+/** Keys of what has not changed since they were made. */
+const keys = new WeakMap<object, string>();
+
+function keptKey<T extends object>(of: T, make: (of: T) => string): string {
+  let key = keys.get(of);
+  if (key === undefined) keys.set(of, (key = make(of)));
+  return key;
+}
+
+export function cloneSoup(soup: Soup, touched: Touched): Soup {
   const copy = new Soup({ nodes: 0, computes: 0, settleAtMajority: soup.settleAtMajority });
   copy.nextWriter = soup.nextWriter;
-  copy.nodes = soup.nodes.map(cloneNode);
-  copy.computes = soup.computes.map((compute) => compute.clone(cloneCore(compute.core)));
+  copy.nodes = soup.nodes.map((node) => (node.id === touched.node ? cloneNode(node) : node));
+  copy.computes = soup.computes.map((compute) => (touched.compute === undefined || touched.compute === compute.index ? compute.clone(cloneCore(compute.core)) : compute));
   copy.wires = soup.wires.map((wire) => ({ ...wire, toNode: [...wire.toNode], toCompute: [...wire.toCompute] }));
   copy.checker = soup.checker.clone();
   copy.gossip = [...soup.gossip];
@@ -60,11 +77,8 @@ export function cloneSoup(soup: Soup): Soup {
 }
 
 export function keyOf(soup: Soup): string {
-  const nodes = soup.nodes.map(nodeKey).join(";");
-  const computes = soup.computes.map((compute) => {
-    const { mode, startLsn, endLsn, electedTerm, acknowledgedLsn, writer, settlingSince } = compute;
-    return `${mode},${startLsn},${endLsn},${electedTerm},${acknowledgedLsn},${writer},${settlingSince},${coreKey(compute.core)}`;
-  }).join(";");
+  const nodes = soup.nodes.map((node) => keptKey(node, nodeKey)).join(";");
+  const computes = soup.computes.map((compute) => keptKey(compute, computeKey)).join(";");
   // A candidacy is known by its being the present one or not.
   const wires = soup.wires.map((wire) => {
     const present = wire.candidacy === soup.computes[wire.compute].candidacy ? "p" : "o";
@@ -76,16 +90,23 @@ export function keyOf(soup: Soup): string {
   return `${nodes}|${computes}|${wires}|${checker.committed.join()}|${acknowledged}|${leaders}`;
 }
 
+function computeKey(compute: CoreCompute): string {
+  const { mode, startLsn, endLsn, electedTerm, acknowledgedLsn, writer, settlingSince, candidacy } = compute;
+  return `${mode},${candidacy},${startLsn},${endLsn},${electedTerm},${acknowledgedLsn},${writer},${settlingSince},${coreKey(compute.core)}`;
+}
+
 function nodeKey({ durable, log, acceptor }: CoreNode): string {
   const memory = acceptor === null ? "down" : `${acceptor.volatile.commitLsn},${acceptor.volatile.peerHorizonLsn},${acceptor.termStartLsn}`;
   return `${durable.term},${historyKey(durable.termHistory)},${durable.commitLsn},${durable.peerHorizonLsn},${log.startLsn},${log.entries.join("")},${log.flushed},${log.truncationNeeded},${memory}`;
 }
 
 function coreKey(core: ProposerCore): string {
+  if (core.dead) return "dead";
   const { _phase, _availableLsn, _settledAll, _slots } = open(core);
   const election = core.election === null ? "-" : `${core.election.startLsn},${core.election.donor},${historyKey(core.election.history)}`;
   const slots = _slots.map(({ state, vote, sentLsn, flushLsn, commitLsn, toldCommitLsn, heartbeatDue }) => {
-    const voted = vote === null ? "-" : messageKey(vote);
+    // Once the election is announced the vote is not looked at again.
+    const voted = vote === null || state === "active" ? "-" : messageKey(vote);
     return `${state},${voted},${sentLsn},${flushLsn},${commitLsn},${toldCommitLsn},${heartbeatDue}`;
   });
   return `${_phase},${core.term},${election},${_availableLsn},${core.commitLsn},${core.truncateLsn},${_settledAll},${slots.join("/")}`;
