@@ -104,10 +104,12 @@ export function decodeRecordHeader(record: WalRecord): void {
   if (prevHigh >= LSN_HIGH_LIMIT) throw badRecord(record, `previous-record link beyond the supported range`);
   record.xid = view.getUint32(start + 4, true);
   record.prevLsn = prevHigh * U32 + view.getUint32(start + 8, true);
-  record.info = view.getUint8(start + 16);
-  record.rmid = view.getUint8(start + 17);
-  if (record.rmid > RMGR_MAX_BUILTIN && (record.rmid < RMGR_MIN_CUSTOM || record.version < 15)) {
-    throw badRecord(record, `unknown resource manager ${record.rmid}`);
+  const infoAndRmid = view.getUint16(start + 16, true);
+  const rmid = infoAndRmid >> 8;
+  record.info = infoAndRmid & 0xff;
+  record.rmid = rmid;
+  if (rmid > RMGR_MAX_BUILTIN && (rmid < RMGR_MIN_CUSTOM || record.version < 15)) {
+    throw badRecord(record, `unknown resource manager ${rmid}`);
   }
 }
 
@@ -176,8 +178,9 @@ function decodeFragmentHeaders(record: WalRecord): number {
 function decodeBlockHeader(record: WalRecord, at: number, end: number): number {
   const { view } = record;
   need(record, at, 4, end);
-  const id = view.getUint8(at);
-  const flags = view.getUint8(at + 1);
+  const word = view.getInt32(at, true);
+  const id = word & 0xff;
+  const flags = word >> 8;
   if (id < record.blockCount) throw badRecord(record, `block id ${id} out of order`);
   const previous = record.blockCount === 0 ? null : record.blocks[record.blockCount - 1];
   for (let unused = record.blockCount; unused < id; unused++) clearBlock(record.blocks[unused]);
@@ -188,12 +191,12 @@ function decodeBlockHeader(record: WalRecord, at: number, end: number): number {
   if (block.fork > FORK_INIT) throw badRecord(record, `block ${id}: unknown fork ${block.fork}`);
   block.willInit = (flags & BKPBLOCK_WILL_INIT) !== 0;
   block.hasData = (flags & BKPBLOCK_HAS_DATA) !== 0;
-  block.dataLength = view.getUint16(at + 2, true);
+  block.dataLength = word >>> 16;
   if (block.hasData !== block.dataLength > 0) throw badRecord(record, `block ${id}: data flag disagrees with data length ${block.dataLength}`);
   at += 4;
   block.hasImage = (flags & BKPBLOCK_HAS_IMAGE) !== 0;
   if (block.hasImage) at = decodeImageHeader(record, block, at);
-  else clearImage(block);
+  else if (block.imageLength !== 0) clearImage(block);
   if ((flags & BKPBLOCK_SAME_REL) === 0) {
     need(record, at, 16, end);
     block.spcOid = view.getUint32(at, true);
@@ -279,6 +282,7 @@ function clearBlock(block: BlockRef): void {
   clearImage(block);
 }
 
+/** An image has at least one byte, so a block with `imageLength` 0 is clear already. */
 function clearImage(block: BlockRef): void {
   block.applyImage = false;
   block.imageLength = 0;

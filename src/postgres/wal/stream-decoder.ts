@@ -20,6 +20,7 @@ import { StrataError, invariant } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
+import { checksumRunEnd, checksumRunHolds } from "./checksum-run.ts";
 import { decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
 import {
   LONG_HEADER_SIZE,
@@ -46,6 +47,9 @@ export class WalStreamDecoder {
   #pieceLsn: Lsn;
   #taken = 0;
   #pageOffset: number;
+  /** Up to here in the piece a run of records has been looked at, and whether it was found that all their checksums are right. */
+  #runEnd = 0;
+  #runHolds = false;
   /** How many of the next bytes are padding or the rest of a switched segment: not looked at. */
   #skip = 0;
   #header = new Uint8Array(LONG_HEADER_SIZE);
@@ -114,6 +118,7 @@ export class WalStreamDecoder {
     }
     this.#pieceLsn = position - known;
     this.#taken = known;
+    this.#runEnd = 0;
   }
 
   /**
@@ -195,17 +200,31 @@ export class WalStreamDecoder {
       this.#collectPart(limit);
       return false;
     }
-    into.bytes = this.#piece;
-    into.view = this.#pieceView;
+    if (into.view !== this.#pieceView) {
+      into.bytes = this.#piece;
+      into.view = this.#pieceView;
+    }
     into.start = start;
     into.lsn = lsn;
     into.totalLength = length;
     const aligned = (length + 7) & ~7;
     into.endLsn = lsn + aligned;
-    this.#finish(into);
-    this.#advance(length);
-    this.#skip += aligned - length;
+    if (start >= this.#runEnd) this.#checkRun(start, start + limit);
+    this.#finish(into, !this.#runHolds);
+    if (this.#skip === 0 && aligned <= limit) {
+      this.#advance(aligned);
+    } else {
+      this.#advance(length);
+      this.#skip += aligned - length;
+    }
     return true;
+  }
+
+  /** Checks the checksums of the records from `start` on, as many as can be together; at least of the one there nothing is known else. */
+  #checkRun(start: number, limit: number): void {
+    const end = checksumRunEnd(this.#pieceView, start, limit);
+    this.#runHolds = checksumRunHolds(this.#pieceView, start, end);
+    this.#runEnd = end;
   }
 
   /** Adds to the record being collected; true when it is whole, and decoded into `into`. */
@@ -222,7 +241,7 @@ export class WalStreamDecoder {
     const padding = -this.#pageOffset & 7;
     into.endLsn = this.#pieceLsn + this.#taken + padding;
     this.#dropCollected();
-    this.#finish(into);
+    this.#finish(into, true);
     this.#skip += padding;
     if (this.#buffer.length > KEPT_BUFFER_BYTES) this.#replaceBuffer(FIRST_BUFFER_BYTES);
     return true;
@@ -271,9 +290,9 @@ export class WalStreamDecoder {
   }
 
   /** Decodes the record whose place is set; the rest of the segment is to be skipped after a switch record. */
-  #finish(into: WalRecord): void {
+  #finish(into: WalRecord, checkCrc: boolean): void {
     into.version = this.#geometry.version;
-    decodeInPlace(into, true);
+    decodeInPlace(into, checkCrc);
     this.#checkPreviousLink(into.prevLsn, into.lsn);
     if (into.rmid === RMGR.XLOG && (into.info & XLR_RMGR_INFO_MASK) === XLOG_SWITCH) {
       const { segmentSize } = this.#geometry;
