@@ -20,7 +20,10 @@ async function main(kind: string, name: string | undefined, args: readonly strin
   const child = Bun.spawn([process.execPath, join(folder, `${name}.ts`), ...args], { stdio: ["inherit", "inherit", "inherit"] });
   // Ctrl-C reaches the whole group: wait for the child to clean up.
   process.on("SIGINT", () => {});
-  return child.exited;
+  process.on("SIGTERM", () => child.kill("SIGTERM"));
+  const code = await child.exited;
+  if (child.signalCode !== null) console.error(`${name}: ended by ${child.signalCode}`);
+  return code;
 }
 
 const [kind = "", name, ...args] = process.argv.slice(2);

@@ -12,6 +12,7 @@ import { type Script, Sessions, runScript } from "./corpus.ts";
 import { type RecordKind, UNREACHED, recordKinds } from "./record-kinds.ts";
 import { Replay } from "./replay.ts";
 import { type RelationFile, runSoakRound } from "./soak.ts";
+import { type StatusComparison, StatusPages } from "./status-pages.ts";
 
 const SEGMENT_SIZE = 16 * 1024 * 1024;
 const SOAK_ROUND_MS = 10_000;
@@ -29,6 +30,7 @@ export interface RedoCheckOptions {
 
 export interface RedoCheckResult {
   readonly replay: Replay;
+  readonly status: StatusComparison;
   readonly kinds: readonly RecordKind[];
   /** Kinds seen at least once. */
   readonly seen: number;
@@ -48,17 +50,17 @@ class WalFollower {
   readonly #server: StockPostgres;
   readonly #decoder: WalStreamDecoder;
   readonly #record = new WalRecord();
-  readonly #tamper: (record: WalRecord) => void;
+  readonly #each: (record: WalRecord) => void;
   #position: Lsn;
 
-  constructor(server: StockPostgres, start: Lsn, tamper: (record: WalRecord) => void) {
+  constructor(server: StockPostgres, start: Lsn, each: (record: WalRecord) => void) {
     this.#server = server;
-    this.#tamper = tamper;
+    this.#each = each;
     this.#position = start;
     this.#decoder = new WalStreamDecoder(start, server.major, SEGMENT_SIZE);
   }
 
-  async replayTo(end: Lsn, replay: Replay): Promise<void> {
+  async replayTo(end: Lsn): Promise<void> {
     while (this.#position < end) {
       const segment = Math.floor(this.#position / SEGMENT_SIZE);
       const high = Math.floor(segment / 256).toString(16).toUpperCase().padStart(8, "0");
@@ -67,10 +69,7 @@ class WalFollower {
       const from = this.#position % SEGMENT_SIZE;
       const stop = Math.min(SEGMENT_SIZE, from + (end - this.#position));
       this.#decoder.feed(new Uint8Array(bytes.buffer, bytes.byteOffset + from, stop - from), this.#position);
-      while (this.#decoder.next(this.#record)) {
-        this.#tamper(this.#record);
-        replay.apply(this.#record);
-      }
+      while (this.#decoder.next(this.#record)) this.#each(this.#record);
       this.#position += stop - from;
     }
   }
@@ -108,7 +107,7 @@ async function runScripts({ sessions, follower, replay, check, socket }: Running
     const end = await insertLsn(sessions);
     check.log(`${script.name}: ${Math.round(performance.now() - startMs)} ms`);
     await replayed;
-    replayed = follower.replayTo(end, replay).then(() => replay.forgetPages());
+    replayed = follower.replayTo(end).then(() => replay.forgetPages());
   }
   await replayed;
 }
@@ -135,36 +134,51 @@ async function runSoak({ server, sessions, follower, replay, check, socket }: Ru
   for (let round = 0; performance.now() < deadline; round++) {
     const seed = check.seed + round;
     const files = await runSoakRound({ socket, major: check.major, seed, untilMs: Math.min(deadline, performance.now() + SOAK_ROUND_MS) });
-    await follower.replayTo(await insertLsn(sessions), replay);
+    await follower.replayTo(await insertLsn(sessions));
     for (const file of files) await compareFile(server, replay, file);
     replay.forgetPages();
     check.log(`round ${round}, seed ${seed}: ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
   }
 }
 
+/** All that is done with a server that runs. */
+async function check(server: StockPostgres, options: RedoCheckOptions, replay: Replay): Promise<StatusComparison> {
+  const sessions = new Sessions(server.directory);
+  const start = await checkpoint(sessions);
+  const status = new StatusPages(server);
+  const follower = new WalFollower(server, start, (record) => {
+    options.tamper?.(record);
+    replay.apply(record);
+    status.apply(record);
+  });
+  const running = { server, sessions, follower, replay, check: options, socket: server.directory };
+  await runScripts(running);
+  await runSoak(running);
+  await follower.replayTo(await insertLsn(sessions));
+  await sessions.close();
+  return status.compare();
+}
+
 /** Starts a server, runs scripts and random SQL on it, and compares every page. @throws Error when the SQL or the decoding fails */
 export async function checkRedo(options: RedoCheckOptions): Promise<RedoCheckResult> {
   const server = await StockPostgres.create({ major: options.major, conf: CONF });
-  const socket = server.directory;
   const replay = new Replay();
-  const interrupted = (): void => void server.remove().finally(() => process.exit(130));
+  const interrupted = (signal: NodeJS.Signals): void => {
+    options.log(`redo pg${options.major}: no result, ${signal} after ${replay.comparedCount} pages compared, ${replay.differenceCount} differences`);
+    void server.remove().finally(() => process.exit(signal === "SIGINT" ? 130 : 143));
+  };
   process.once("SIGTERM", interrupted).once("SIGINT", interrupted);
   try {
     await server.start();
-    const sessions = new Sessions(socket);
-    const follower = new WalFollower(server, await checkpoint(sessions), options.tamper ?? (() => {}));
-    const running = { server, sessions, follower, replay, check: options, socket };
-    await runScripts(running);
-    await runSoak(running);
-    await sessions.close();
+    const status = await check(server, options, replay);
+    return { replay, status, ...summarize(options.major, replay) };
   } finally {
     process.off("SIGTERM", interrupted).off("SIGINT", interrupted);
     await server.remove();
   }
-  return summarize(options.major, replay);
 }
 
-function summarize(major: number, replay: Replay): RedoCheckResult {
+function summarize(major: number, replay: Replay): Pick<RedoCheckResult, "kinds" | "seen" | "notSeen"> {
   const kinds = recordKinds(major);
   const rows = [...replay.coverage.values()];
   const notSeen: { what: string; reason: string | null }[] = [];
@@ -178,5 +192,5 @@ function summarize(major: number, replay: Replay): RedoCheckResult {
       notSeen.push({ what: `${name}/${block}`, reason: UNREACHED[`${name}/${block}`] ?? UNREACHED[name] ?? null });
     }
   }
-  return { replay, kinds, seen, notSeen };
+  return { kinds, seen, notSeen };
 }
