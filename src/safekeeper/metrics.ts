@@ -69,6 +69,7 @@ export class SafekeeperMetrics {
   readonly backedUpSegments: CounterChild;
   readonly backupErrors: CounterChild;
   readonly backupReelections: CounterChild;
+  readonly walStorageLimitErrors: CounterChild;
   readonly partialUploads: Family<CounterChild>;
   readonly partialUploadedBytes: CounterChild;
   readonly #timelineGauges: ReadonlyMap<TimelineGaugeName, Family<GaugeChild>>;
@@ -108,6 +109,7 @@ export class SafekeeperMetrics {
     this.backedUpSegments = counter("safekeeper_backed_up_segments_total", "Number of WAL segments backed up to the object storage");
     this.backupErrors = counter("safekeeper_backup_errors_total", "Number of errors during backup");
     this.backupReelections = counter("safekeeper_backup_reelect_leader_total", "Number of times the backup leader was reelected");
+    this.walStorageLimitErrors = counter("safekeeper_wal_storage_limit_errors", "Number of errors due to timeline WAL storage utilization exceeding configured limit. An increase in this metric indicates issues backing up or removing WALs.");
     this.partialUploads = metrics.counter({ name: "safekeeper_partial_backup_uploads_total", help: "Number of partial backup uploads to the object storage", labels: ["result"] });
     this.partialUploadedBytes = counter("safekeeper_partial_backup_uploaded_bytes_total", "Number of bytes uploaded to the object storage during partial backup");
     this.#timelineGauges = new Map(Object.entries(TIMELINE_GAUGES).map(([name, help]) => [name as TimelineGaugeName, metrics.gauge({ name, help, labels: TIMELINE_LABELS })]));

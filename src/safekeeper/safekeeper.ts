@@ -86,6 +86,17 @@ export async function startSafekeeper(config: SafekeeperConfig, deps: Safekeeper
   }
 }
 
+/** `--init`: the directory with its node id, and no more. @throws as `startSafekeeper` */
+export async function initializeSafekeeper(config: SafekeeperConfig, platform: Platform): Promise<void> {
+  await makeDataDirectory(config, platform);
+  const lock = await platform.files.lock(`${config.dataDirectory}/${LOCK_FILE}`);
+  try {
+    await settleNodeId(config, platform);
+  } finally {
+    await lock.release();
+  }
+}
+
 async function unwind(undo: (() => Promise<void>)[]): Promise<void> {
   for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
 }
@@ -148,7 +159,7 @@ class Role {
     this.#backup = backup;
     this.#context = {
       ...(backup === null ? {} : { fetchSegment: (id: TenantTimelineId, segment: number, sizeBytes: number) => backup.whole.fetch(id, segment, sizeBytes) }),
-      nodeId, log, files: platform.files, clock: platform.clock, metrics: this.#metrics, sync: !config.noSync, heartbeatTimeoutMs: config.heartbeatTimeoutMs,
+      nodeId, log, files: platform.files, clock: platform.clock, metrics: this.#metrics, sync: !config.noSync, heartbeatTimeoutMs: config.heartbeatTimeoutMs, maxDiskUsageBytes: config.maxTimelineDiskUsageBytes,
       endpoints: () => ({ ...this.#endpoints, availabilityZone: config.availabilityZone }),
     };
     this.timelines = new Timelines({ context: this.#context, dataDirectory: config.dataDirectory, random: platform.random });
@@ -211,6 +222,7 @@ class Role {
       timelines: this.timelines,
       dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
       peerToken: () => this.#readText(config.authTokenPath),
+      backup: this.#backup,
       deleteBackup: async (id) => this.#backup?.whole.deleteAll(id),
     });
     return serveHttp(app, config.httpAddress);

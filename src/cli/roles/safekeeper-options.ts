@@ -11,6 +11,8 @@ const BYTES_MAX = Number.MAX_SAFE_INTEGER;
 export const SAFEKEEPER_OPTIONS = {
   ...COMMON_OPTIONS,
   datadir: option({ flag: "-D, --datadir <path>", help: "directory of WAL and control files", parse: text, default: DEFAULTS.dataDirectory }),
+  init: toggle("--init", "make the directory with its node id, and end"),
+  dumpControlFile: option({ flag: "--dump-control-file <path>", help: "print a timeline's control file as JSON, and end", parse: text, default: null }),
   id: option({ flag: "--id <number>", help: "node id; the directory remembers it", parse: integer(0, BYTES_MAX), default: null }),
   listenPg: option({ flag: "-l, --listen-pg <host:port>", help: "where WAL is received and sent", parse: hostPort, default: DEFAULTS.pgAddress }),
   listenPgTenantOnly: option({ flag: "--listen-pg-tenant-only <host:port>", help: "the same, for tokens of scope tenant only", parse: hostPort, default: null }),

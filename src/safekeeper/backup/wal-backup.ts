@@ -94,6 +94,14 @@ export class WalBackup {
     }
   }
 
+  /** Whole segments of one timeline, also for another. */
+  async copySegments(from: TenantTimelineId, to: TenantTimelineId, names: readonly string[]): Promise<void> {
+    const { storage, config, signal } = this.#options;
+    for (let at = 0; at < names.length; at += config.walBackupParallelJobs) {
+      await Promise.all(names.slice(at, at + config.walBackupParallelJobs).map((name) => storage.copy(`${from.tenantId}/${from.timelineId}/${name}`, `${to.tenantId}/${to.timelineId}/${name}`, { signal })));
+    }
+  }
+
   /** All of a timeline's objects, after it was deleted for good. */
   async deleteAll(id: TenantTimelineId): Promise<void> {
     const { storage, signal } = this.#options;

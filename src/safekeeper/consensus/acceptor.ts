@@ -95,6 +95,14 @@ export class Acceptor {
     }
   }
 
+  /** Changes fields by an operator's hand: positions may go back. */
+  *overwrite(patch: Partial<TimelinePersistentState>): Steps<void> {
+    const next: TimelinePersistentState = { ...this.#persisted, ...this.volatile, ...patch };
+    yield { kind: "persist", state: next };
+    this.#persisted = next;
+    for (const key of ["commitLsn", "backupLsn", "peerHorizonLsn", "remoteConsistentLsn"] as const) this.volatile[key] = next[key];
+  }
+
   /** Positions are written out by the caller: `persist()` with a state changed elsewhere (partial backup, eviction) goes through here too. */
   *switchConfiguration(to: Configuration): Steps<void> {
     // A configuration is decided once for its generation: an older or equal one has nothing new to say.

@@ -2,7 +2,8 @@
 import { lsnToString } from "../../kit/lsn.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { SafekeeperConfig } from "../config.ts";
-import { presentSender, presentState } from "./present.ts";
+import { presentState } from "../control-file/json.ts";
+import { presentSender } from "./present.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
 export interface DumpOptions {

@@ -2,19 +2,12 @@
 import { lsnToString } from "../../kit/lsn.ts";
 import { configurationToJson, type TimelineStatusReply } from "../api/http.ts";
 import { EMPTY_PAGESERVER_FEEDBACK } from "../api/pageserver-feedback.ts";
+import { u64Json } from "../control-file/json.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 import type { WalSender } from "../send-wal/wal-senders.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
-
-/** Not in the compiler's library yet. */
-const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
-
-/** A u64 printed in full. The type is what a reader that parses numbers as doubles will see. */
-export function u64Json(value: bigint): number {
-  return rawJSON(value.toString()) as number;
-}
 
 export function presentStatus(timeline: Timeline): TimelineStatusReply {
   const { state, acceptor } = timeline;
@@ -73,22 +66,3 @@ function presentFeedback({ feedback }: WalSender): TimelineStatusReply["walsende
 }
 
 /** The control file as JSON: the peer's field names. */
-export function presentState(state: TimelinePersistentState): Record<string, unknown> {
-  return {
-    tenant_id: state.tenantId,
-    timeline_id: state.timelineId,
-    mconf: configurationToJson(state.configuration),
-    acceptor_state: { term: state.term, term_history: presentHistory(state) },
-    server: { pg_version: state.pgVersion, system_id: u64Json(state.systemId), wal_seg_size: state.walSegmentSizeBytes },
-    proposer_uuid: state.proposerUuid,
-    timeline_start_lsn: lsnToString(state.timelineStartLsn),
-    local_start_lsn: lsnToString(state.localStartLsn),
-    commit_lsn: lsnToString(state.commitLsn),
-    backup_lsn: lsnToString(state.backupLsn),
-    peer_horizon_lsn: lsnToString(state.peerHorizonLsn),
-    remote_consistent_lsn: lsnToString(state.remoteConsistentLsn),
-    partial_backup: { segments: state.partialBackup.map((segment) => ({ ...segment, commit_lsn: lsnToString(segment.commitLsn), flush_lsn: lsnToString(segment.flushLsn) })) },
-    eviction_state: state.evictionState.kind === "present" ? "Present" : { Offloaded: lsnToString(state.evictionState.flushLsn) },
-    creation_ts: { secs_since_epoch: Math.floor(state.createdMs / 1000), nanos_since_epoch: Math.floor(state.createdMs % 1000) * 1_000_000 },
-  };
-}

@@ -15,16 +15,21 @@ import {
 import { isMember } from "../api/membership.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import type { PartialBackup } from "../backup/partial-backup.ts";
+import type { WalBackup } from "../backup/wal-backup.ts";
 import { pullTimeline } from "../timeline/pull-timeline.ts";
 import { snapshotStream } from "../timeline/snapshot.ts";
 import type { Timelines } from "../timeline/timelines.ts";
 import { debugDump, type DumpContext } from "./debug-dump.ts";
 import { walDigest } from "./digest.ts";
+import { operatorRoutes } from "./operator-routes.ts";
 import { presentStatus } from "./present.ts";
 
 export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly timelines: Timelines;
   readonly dump: DumpContext;
+  /** Null without object storage. */
+  readonly backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
   /** Removes a deleted timeline's objects. */
   readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
   /** Shown to other safekeepers. */
@@ -45,6 +50,7 @@ export function safekeeperHttpApp(options: SafekeeperHttpOptions): HttpApp {
   lifeRoutes(app, options);
   stateRoutes(app, options);
   copyRoutes(app, options);
+  operatorRoutes(app, options);
   return app;
 }
 

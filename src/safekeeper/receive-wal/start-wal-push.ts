@@ -199,6 +199,7 @@ class ProposerConnection {
 
   /** Takes in all appends that are queued, up to a bound, in one turn. */
   async #append(first: AppendRequest, sizeBytes: number): Promise<void> {
+    if (first.walData.length > 0) this.#timeline.checkDiskUsage();
     const replies = await this.#timeline.run("append", (acceptor) => this.#appendBatch(acceptor, first, sizeBytes));
     for (const reply of replies) await this.#send(reply);
     if (this.#dirty && this.#options.clock.monotonicMs() - this.#lastFlushMs >= FLUSH_INTERVAL_MS) await this.#flush();

@@ -25,6 +25,7 @@ import type { SafekeeperMetrics } from "../metrics.ts";
 import { WalReceivers } from "../receive-wal/wal-receivers.ts";
 import { DecodeGroups } from "../send-wal/decode-groups.ts";
 import { type WalSender, WalSenders } from "../send-wal/wal-senders.ts";
+import { segmentOf } from "../wal-store/segments.ts";
 import { WalReader } from "../wal-store/wal-reader.ts";
 import { WalStore } from "../wal-store/wal-store.ts";
 import { Peers } from "./peers.ts";
@@ -39,6 +40,8 @@ export interface TimelineContext {
   /** False with `--no-sync`. */
   readonly sync: boolean;
   readonly heartbeatTimeoutMs: number;
+  /** Of one timeline's WAL on this disk; 0 = no limit. */
+  readonly maxDiskUsageBytes?: number;
   /** A segment from the backup; absent without one. */
   readonly fetchSegment?: (id: TenantTimelineId, segment: number, segmentSizeBytes: number) => Promise<FileHandle | null>;
   /** host:port that others reach us at. */
@@ -250,6 +253,22 @@ export class Timeline {
     const { files, fetchSegment } = this.#context;
     const fetch = fetchSegment === undefined ? {} : { fetchSegment: (segment: number) => fetchSegment(this.id, segment, walSegmentSizeBytes) };
     return new WalReader({ files, directory: this.directory, geometry: this.geometry, systemId, timelineStartLsn, localStartLsn, ...fetch });
+  }
+
+  /** Of WAL, by whole segments. */
+  get diskUsageBytes(): number {
+    const { walSegmentSizeBytes, localStartLsn } = this.state;
+    if (localStartLsn === 0) return 0;
+    const first = Math.max(this.removedBelowSegment, segmentOf(localStartLsn, walSegmentSizeBytes));
+    return Math.max(0, segmentOf(this.#store.writeLsn, walSegmentSizeBytes) + 1 - first) * walSegmentSizeBytes;
+  }
+
+  /** @throws StrataError unavailable `timeline-disk-limit`: WAL is to be backed up or removed first */
+  checkDiskUsage(): void {
+    const { maxDiskUsageBytes = 0, metrics } = this.#context;
+    if (maxDiskUsageBytes === 0 || this.diskUsageBytes <= maxDiskUsageBytes) return;
+    metrics.walStorageLimitErrors.inc();
+    throw new StrataError("unavailable", "timeline-disk-limit", `WAL of the timeline takes ${this.diskUsageBytes} bytes here, at most ${maxDiskUsageBytes} are allowed`);
   }
 
   /** For the broker. */

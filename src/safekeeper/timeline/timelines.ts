@@ -9,11 +9,10 @@ import type { Random } from "../../platform/random.ts";
 import { CONTROL_FILE_NAME, readControlFile, writeControlFile } from "../control-file/control-file.ts";
 import { newTimelineState, type NewTimeline } from "../control-file/state.ts";
 import { Timeline, type TimelineContext } from "./timeline.ts";
+import { Tombstones } from "./tombstones.ts";
 
 /** What is half made; emptied at every start. */
 const TEMPORARY_DIRECTORY = "__temp";
-/** Remembered deletions, so that a compute that still runs does not bring its timeline back. */
-const MAX_TOMBSTONES = 100_000;
 
 export class Timelines {
   readonly #context: TimelineContext;
@@ -22,17 +21,20 @@ export class Timelines {
   readonly #timelines = new Map<string, Timeline>();
   /** Being created or deleted: by name of what is done. */
   readonly #busy = new Map<string, { readonly doing: "creation" | "deletion"; readonly done: Promise<unknown> }>();
-  readonly #deleted = new Set<string>();
+  readonly #deleted: Tombstones;
 
   constructor(options: { context: TimelineContext; dataDirectory: string; random: Random }) {
     this.#context = options.context;
     this.#dataDirectory = options.dataDirectory;
     this.#random = options.random;
+    const { files, sync } = options.context;
+    this.#deleted = new Tombstones({ files, directory: options.dataDirectory, sync });
   }
 
   /** Opens what the data directory holds. A timeline that cannot be opened is logged and left alone: the others serve. */
   async load(): Promise<void> {
     const { files, log } = this.#context;
+    await this.#deleted.load();
     await files.removeTree(`${this.#dataDirectory}/${TEMPORARY_DIRECTORY}`);
     await this.#settleNames(this.#dataDirectory);
     for (const tenant of await this.#listIds(this.#dataDirectory, parseTenantId)) {
@@ -123,7 +125,7 @@ export class Timelines {
     if (this.#timelines.has(key)) throw new StrataError("conflict", "timeline-exists", `timeline ${key} exists`);
     return this.#guarded(id, "creation", async () => {
       await this.#install(id, fill);
-      this.#deleted.delete(key);
+      await this.#deleted.remove(key);
       const timeline = await this.#openExisting(id);
       timeline.log.info("timeline created", { startLsn: timeline.state.timelineStartLsn, pgVersion: timeline.state.pgVersion });
       return timeline;
@@ -157,7 +159,7 @@ export class Timelines {
     const key = keyOf(id);
     return this.#guarded(id, "deletion", async () => {
       const timeline = this.#timelines.get(key);
-      this.#remember(key);
+      await this.#deleted.add(key);
       await timeline?.close({ save: false });
       this.#timelines.delete(key);
       const directory = this.#directoryOf(id);
@@ -203,13 +205,6 @@ export class Timelines {
     } finally {
       this.#busy.delete(key);
     }
-  }
-
-  #remember(key: string): void {
-    this.#deleted.add(key);
-    if (this.#deleted.size <= MAX_TOMBSTONES) return;
-    const [oldest] = this.#deleted;
-    this.#deleted.delete(oldest);
   }
 
   #directoryOf(id: TenantTimelineId): string {
