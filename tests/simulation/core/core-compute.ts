@@ -7,7 +7,7 @@ import { ProposerCore } from "../../../src/compute/proposer/core.ts";
 import type { ProposerMode } from "../../../src/compute/proposer/core-types.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
 import type { Term } from "../../../src/safekeeper/api/term-history.ts";
-import { FIRST_LSN, IDENTITY } from "./core-node.ts";
+import { entryOf, FIRST_LSN, IDENTITY } from "./core-node.ts";
 
 export class CoreCompute {
   readonly index: number;
@@ -71,7 +71,7 @@ export class CoreCompute {
   /** Its own entries in the range, as far as it has them from there on. */
   localEntries(from: Lsn, to: Lsn): number[] | null {
     if (from < this.startLsn || from >= this.endLsn) return null;
-    return new Array<number>(Math.min(to, this.endLsn) - from).fill(this.writer);
+    return Array.from({ length: Math.min(to, this.endLsn) - from }, (_, at) => entryOf(this.writer, from + at));
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * A safekeeper of the fast layer: the shipping acceptor and its handlers over a log in memory that tells what is durable from
- * what is not. An entry of the log is one byte and one LSN; the byte names its writer.
+ * what is not. An entry of the log is one byte and one LSN; the byte tells its writer and its place.
  */
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import type { SafekeeperTimelineInfo } from "../../../src/broker/api/messages.ts";
@@ -13,6 +13,11 @@ import { newTimelineState, type TimelinePersistentState } from "../../../src/saf
 export const IDENTITY = { tenantId: "1a".repeat(16), timelineId: "2b".repeat(16), systemId: 7n, pgVersion: 170010, walSegmentSizeBytes: 1024 * 1024 };
 /** Where logs begin. */
 export const FIRST_LSN: Lsn = 16;
+
+/** What `writer` writes at `lsn`. */
+export function entryOf(writer: number, lsn: Lsn): number {
+  return (writer * 31 + lsn * 7) & 0xff;
+}
 
 export class MemoryLog implements LogView {
   startLsn: Lsn = 0;

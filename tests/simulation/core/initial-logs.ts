@@ -4,7 +4,7 @@
  */
 import { historyUpTo, type TermHistory } from "../../../src/safekeeper/api/term-history.ts";
 import type { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
-import { type CoreNode, FIRST_LSN } from "./core-node.ts";
+import { type CoreNode, entryOf, FIRST_LSN } from "./core-node.ts";
 import type { Soup } from "./soup.ts";
 
 interface Log {
@@ -27,7 +27,7 @@ function lead(logs: readonly Log[], term: number, options: { writer: number; ran
   const base = best.entries;
   const startLsn = FIRST_LSN + base.length;
   const history = [...historyUpTo(best.history, startLsn), { term, lsn: startLsn }];
-  const written = [...base, ...new Array<number>(random.below(4)).fill(writer)];
+  const written = [...base, ...Array.from({ length: random.below(4) }, (_, at) => entryOf(writer, startLsn + at))];
   for (const voter of voters) {
     voter.term = term;
     if (!random.chance(0.6)) continue;

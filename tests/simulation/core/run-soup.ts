@@ -178,6 +178,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     // What is left on a connection that its compute has given up comes late.
     if (wire === undefined || (wire.computeEnd === "closed" && random.chance(0.8))) return null;
     const toNode = wire.toNode.length > 0 && (wire.toCompute.length === 0 || random.chance(0.5));
+    if (toNode && wire.slow && wire.computeEnd === "open" && random.chance(0.7)) return null;
     const message = toNode ? wire.toNode[0] : wire.toCompute[0];
     if (toNode) soup.deliverToNode(wire);
     else soup.deliverToCompute(wire);
@@ -197,7 +198,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     // A half-open one is given up in time.
     if (old !== undefined && old.nodeEnd === "closed") soup.closeAtCompute(old, true);
     if (soup.wireOf(compute, node) !== undefined) return null;
-    soup.connect(compute, node);
+    soup.connect(compute, node, random.chance(0.2));
     return `${compute}>${node}`;
   },
   heartbeat: (soup, random) => {
@@ -211,7 +212,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   }),
   save: onNode(true, (soup, id) => soup.saveControlFile(id)),
   "connection-drop": onWire((_, { computeEnd }) => computeEnd === "open", (soup, wire) => soup.closeAtCompute(wire, true)),
-  "duplicate-connection": onWire((_, { computeEnd }) => computeEnd === "open", (soup, wire) => soup.closeAtCompute(wire, false)),
+  "duplicate-connection": onWire((_, { computeEnd, toNode }) => computeEnd === "open" && toNode.length > 0, (soup, wire) => soup.closeAtCompute(wire, false)),
   "power-loss": onNode(true, (soup, id, random) => {
     soup.crash(id, 0);
     crashed(soup, id, { random, stays: false });

@@ -18,6 +18,8 @@ export interface Wire {
   readonly candidacy: number;
   readonly toNode: ProposerMessage[];
   readonly toCompute: AcceptorMessage[];
+  /** What goes to the node on it takes its time. */
+  slow: boolean;
   computeEnd: "open" | "closed";
   nodeEnd: "open" | "closed";
   /** WAL may be sent. */
@@ -69,10 +71,10 @@ export class Soup {
     return this.wires.find((wire) => wire.compute === compute && wire.node === node && wire.computeEnd === "open");
   }
 
-  connect(compute: number, node: number): void {
+  connect(compute: number, node: number, slow = false): void {
     const { core, candidacy } = this.computes[compute];
     if (this.nodes[node].acceptor === null || core.dead) return;
-    this.wires.push({ compute, node, candidacy, toNode: [], toCompute: [], computeEnd: "open", nodeEnd: "open", streaming: false, dirty: false, proposerCommit: 0 });
+    this.wires.push({ compute, node, candidacy, toNode: [], toCompute: [], slow, computeEnd: "open", nodeEnd: "open", streaming: false, dirty: false, proposerCommit: 0 });
     this.#carryOut(compute, core.connected(node));
   }
 

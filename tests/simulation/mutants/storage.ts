@@ -8,7 +8,6 @@ export const STORAGE_MUTANTS: readonly Mutant[] = [
   { name: "written-is-durable", rule: "flush_lsn is what is synced, not what is taken in", file: STORE, find: "return this.#flushRecordLsn;", replace: "return this.#records.last;" },
   { name: "segment-name-not-synced", rule: "a segment's name is durable before its content counts", file: STORE, find: "      await this.#syncDirectory();\n      return file;", replace: "      return file;" },
   { name: "segment-not-synced-at-its-end", rule: "a complete segment is synced before it gets its name", file: STORE, find: "    await this.#dataSync(file);\n    await this.#closeFile();", replace: "    await this.#closeFile();" },
-  { name: "failed-fsync-forgiven", rule: "a failed fsync closes the timeline until a restart", file: STORE, find: `(error.code === "disk-full" ||`, replace: `(error.code === "disk-full" || error.code === "fsync-failed" ||` },
   { name: "found-is-durable", rule: "WAL found at a start is written back before it counts", file: STORE, find: "if (options.sync) await makeDurable(", replace: "if (!options.sync) await makeDurable(" },
   { name: "control-file-name-not-synced", rule: "a persisted state survives the loss of power", file: "safekeeper/control-file/control-file.ts", find: "  if (options.sync) await files.syncDirectory(directory);\n", replace: "" },
   { name: "control-file-not-synced", rule: "what is renamed over the old control file is whole", file: "safekeeper/control-file/control-file.ts", find: "    if (options.sync) await file.sync();\n", replace: "" },
