@@ -23,11 +23,102 @@ async function caughtUp(primary: postgres.Sql, replica: postgres.Sql): Promise<v
   throw new Error("the replica does not catch up");
 }
 
+interface Replica {
+  readonly compute: Compute;
+  readonly sql: postgres.Sql;
+}
+
+interface Fixture {
+  readonly primary: postgres.Sql;
+  readonly cluster: TestCluster;
+  readonly startReplica: (name: string) => Promise<Replica>;
+}
+
+async function opensAtCommit(f: Fixture): Promise<void> {
+  const { primary, startReplica } = f;
+  await primary`create table t (id int primary key, v text)`;
+  await primary`insert into t select g, repeat('x', 100) from generate_series(1, 5000) g`;
+  const open = await primary.reserve();
+  await open`begin`;
+  await open`insert into t values (100001, 'open at the start')`;
+  await open`savepoint s`;
+  await open`insert into t values (100002, 'in a subtransaction')`;
+  // So that the commit position lies behind the open transaction's records.
+  await primary`insert into t values (5001, 'committed')`;
+  const { compute, sql } = await startReplica("plain");
+  expect((await sql`select pg_is_in_recovery() as standby`)[0].standby).toBe(true);
+  expect((await sql`select count(*)::int as n from t`)[0].n).toBe(5001);
+  expect(compute.postgresLog().join("\n")).not.toMatch(/PANIC|FATAL|invalid|incorrect/);
+
+  await open`commit`;
+  open.release();
+  await primary`update t set v = 'changed' where id <= 10`;
+  await caughtUp(primary, sql);
+  expect((await sql`select v from t where id > 100000 order by id`).map(({ v }) => v)).toEqual(["open at the start", "in a subtransaction"]);
+  expect((await sql`select count(*)::int as n from t where v = 'changed'`)[0].n).toBe(10);
+  await expect(sql`insert into t values (0)`.execute()).rejects.toThrow(/read-only/);
+}
+
+async function startsBehindCheckpoint(f: Fixture): Promise<void> {
+  const { primary, startReplica } = f;
+  await primary`create table u as select g as id, repeat('y', 300) as v from generate_series(1, 20000) g`;
+  await primary`checkpoint`;
+  await primary`delete from u where id > 100`;
+  await primary`vacuum u`;
+  await primary`create index on u (id)`;
+  const { compute, sql } = await startReplica("online");
+  expect((await sql`select count(*)::int as n, sum(id)::int as total from u`)[0]).toEqual({ n: 100, total: 5050 });
+  expect((await sql`select pg_relation_size('u')::int as size`)[0].size).toBe((await primary`select pg_relation_size('u')::int as size`)[0].size as number);
+  const redo = /redo starts at ([0-9A-F/]+)/.exec(compute.postgresLog().join("\n"))?.[1] ?? "";
+  const [{ checkpoint }] = await primary`select redo_lsn::text as checkpoint from pg_control_checkpoint()`;
+  expect(redo).toBe(checkpoint as string);
+  await primary`insert into u values (-1, 'later')`;
+  await caughtUp(primary, sql);
+  expect((await sql`select v from u where id = -1`)[0].v).toBe("later");
+}
+
+async function changesDonor(f: Fixture): Promise<void> {
+  const { primary, cluster, startReplica } = f;
+  await primary`create table w (id int)`;
+  const { compute, sql } = await startReplica("donors");
+  const donorPort = async (): Promise<number> => {
+    for (let tries = 0; tries < 200; tries++) {
+      const [row] = await sql`select sender_port as port from pg_stat_wal_receiver where status = 'streaming'`;
+      if (row !== undefined) return row.port as number;
+      await Bun.sleep(50);
+    }
+    throw new Error("the replica is connected to nobody");
+  };
+  const first = await donorPort();
+  const index = cluster.cluster.ports.safekeepers.findIndex(({ pg }) => pg === first);
+  expect(index).toBeGreaterThanOrEqual(0);
+  await cluster.kill(cluster.safekeepers[index]);
+  await primary`insert into w select generate_series(1, 1000)`;
+  await caughtUp(primary, sql);
+  expect(await donorPort()).not.toBe(first);
+  expect((await sql`select count(*)::int as n from w`)[0].n).toBe(1000);
+  expect(compute.postgresLog().join("\n")).not.toMatch(/PANIC|FATAL:(?!  could not)/);
+  cluster.safekeepers[index].start();
+  await cluster.safekeepers[index].waitReady(60_000);
+
+  const second = await donorPort();
+  const hung = cluster.safekeepers[cluster.cluster.ports.safekeepers.findIndex(({ pg }) => pg === second)].pid ?? 0;
+  expect(hung).toBeGreaterThan(1);
+  process.kill(hung, "SIGSTOP");
+  try {
+    await primary`insert into w select generate_series(1, 500)`;
+    await caughtUp(primary, sql);
+    expect((await sql`select count(*)::int as n from w`)[0].n).toBe(1500);
+  } finally {
+    process.kill(hung, "SIGCONT");
+  }
+}
+
 describe.each([17, 15] as const)("a replica of PostgreSQL %d", (pgVersion) => {
   let cluster: TestCluster;
   let primary: postgres.Sql;
   const log = new RecordingLogger();
-  const replicas: { compute: Compute; sql: postgres.Sql }[] = [];
+  const replicas: Replica[] = [];
 
   beforeAll(async () => {
     cluster = await TestCluster.start({ pgVersion, settings: { max_connections: "120" } });
@@ -45,7 +136,7 @@ describe.each([17, 15] as const)("a replica of PostgreSQL %d", (pgVersion) => {
     log.assertQuiet();
   }, 60_000);
 
-  async function startReplica(name: string): Promise<{ compute: Compute; sql: postgres.Sql }> {
+  async function startReplica(name: string): Promise<Replica> {
     const { ports, tenantId, branches, pgBinDir } = cluster.cluster;
     const config: ComputeConfig = {
       tenantId, timelineId: branches[0].timelineId, safekeepers: ports.safekeepers.map(({ pg }) => ({ host: HOST, port: pg })), pageserver: { host: HOST, port: ports.pageserver.pg },
@@ -58,82 +149,13 @@ describe.each([17, 15] as const)("a replica of PostgreSQL %d", (pgVersion) => {
     return replica;
   }
 
-  test("opens at the commit position, sees what comes later, and what was open when it started", async () => {
-    await primary`create table t (id int primary key, v text)`;
-    await primary`insert into t select g, repeat('x', 100) from generate_series(1, 5000) g`;
-    const open = await primary.reserve();
-    await open`begin`;
-    await open`insert into t values (100001, 'open at the start')`;
-    await open`savepoint s`;
-    await open`insert into t values (100002, 'in a subtransaction')`;
-    // So that the commit position lies behind the open transaction's records.
-    await primary`insert into t values (5001, 'committed')`;
-    const { compute, sql } = await startReplica("plain");
-    expect((await sql`select pg_is_in_recovery() as standby`)[0].standby).toBe(true);
-    expect((await sql`select count(*)::int as n from t`)[0].n).toBe(5001);
-    expect(compute.postgresLog().join("\n")).not.toMatch(/PANIC|FATAL|invalid|incorrect/);
+  const fixture = (): Fixture => ({ primary, cluster, startReplica });
 
-    await open`commit`;
-    open.release();
-    await primary`update t set v = 'changed' where id <= 10`;
-    await caughtUp(primary, sql);
-    expect((await sql`select v from t where id > 100000 order by id`).map(({ v }) => v)).toEqual(["open at the start", "in a subtransaction"]);
-    expect((await sql`select count(*)::int as n from t where v = 'changed'`)[0].n).toBe(10);
-    await expect(sql`insert into t values (0)`.execute()).rejects.toThrow(/read-only/);
-  }, 120_000);
+  test("opens at the commit position, sees what comes later, and what was open when it started", () => opensAtCommit(fixture()), 120_000);
 
-  test("starts behind an online checkpoint, with a relation truncated and an index built since", async () => {
-    await primary`create table u as select g as id, repeat('y', 300) as v from generate_series(1, 20000) g`;
-    await primary`checkpoint`;
-    await primary`delete from u where id > 100`;
-    await primary`vacuum u`;
-    await primary`create index on u (id)`;
-    const { compute, sql } = await startReplica("online");
-    expect((await sql`select count(*)::int as n, sum(id)::int as total from u`)[0]).toEqual({ n: 100, total: 5050 });
-    expect((await sql`select pg_relation_size('u')::int as size`)[0].size).toBe((await primary`select pg_relation_size('u')::int as size`)[0].size as number);
-    const redo = /redo starts at ([0-9A-F/]+)/.exec(compute.postgresLog().join("\n"))?.[1] ?? "";
-    const [{ checkpoint }] = await primary`select redo_lsn::text as checkpoint from pg_control_checkpoint()`;
-    expect(redo).toBe(checkpoint as string);
-    await primary`insert into u values (-1, 'later')`;
-    await caughtUp(primary, sql);
-    expect((await sql`select v from u where id = -1`)[0].v).toBe("later");
-  }, 120_000);
+  test("starts behind an online checkpoint, with a relation truncated and an index built since", () => startsBehindCheckpoint(fixture()), 120_000);
 
-  test("goes on when its donor dies, and when the next one hangs", async () => {
-    await primary`create table w (id int)`;
-    const { compute, sql } = await startReplica("donors");
-    const donorPort = async (): Promise<number> => {
-      for (let tries = 0; tries < 200; tries++) {
-        const [row] = await sql`select sender_port as port from pg_stat_wal_receiver where status = 'streaming'`;
-        if (row !== undefined) return row.port as number;
-        await Bun.sleep(50);
-      }
-      throw new Error("the replica is connected to nobody");
-    };
-    const first = await donorPort();
-    const index = cluster.cluster.ports.safekeepers.findIndex(({ pg }) => pg === first);
-    expect(index).toBeGreaterThanOrEqual(0);
-    await cluster.kill(cluster.safekeepers[index]);
-    await primary`insert into w select generate_series(1, 1000)`;
-    await caughtUp(primary, sql);
-    expect(await donorPort()).not.toBe(first);
-    expect((await sql`select count(*)::int as n from w`)[0].n).toBe(1000);
-    expect(compute.postgresLog().join("\n")).not.toMatch(/PANIC|FATAL:(?!  could not)/);
-    cluster.safekeepers[index].start();
-    await cluster.safekeepers[index].waitReady(60_000);
-
-    const second = await donorPort();
-    const hung = cluster.safekeepers[cluster.cluster.ports.safekeepers.findIndex(({ pg }) => pg === second)].pid ?? 0;
-    expect(hung).toBeGreaterThan(1);
-    process.kill(hung, "SIGSTOP");
-    try {
-      await primary`insert into w select generate_series(1, 500)`;
-      await caughtUp(primary, sql);
-      expect((await sql`select count(*)::int as n from w`)[0].n).toBe(1500);
-    } finally {
-      process.kill(hung, "SIGCONT");
-    }
-  }, 120_000);
+  test("goes on when its donor dies, and when the next one hangs", () => changesDonor(fixture()), 120_000);
 
   test("ends when somebody promotes it", async () => {
     if (pgVersion !== 17) return;

@@ -46,7 +46,7 @@ export class RoleApp {
       case "broker":
         return createHttpApp(common);
       case "safekeeper":
-        return safekeeperHttpApp({ ...common, timelines: service(), dump: service(), pull: service() } as never);
+        return safekeeperHttpApp({ ...common, timelines: service(), dump: service(), pull: service(), backup: null } as never);
       case "pageserver":
         return pageserverHttpApp({ ...common, nodeId: 1, tenants: service(), deletionQueue: service(), defaultPgVersion: 17, jwt: service() });
       case "controller": {
