@@ -1,15 +1,18 @@
 /**
- * Runs damaged records through decoding, effects and redo and watches for anything but a typed error:
+ * Runs damaged records through decoding, interpretation (with it the effects) and redo and watches for anything but a typed
+ * error:
  *
  * - an error of another class, or one that only the runtime's own bounds check stopped;
  * - a byte written outside the page;
- * - a result that depends on bytes outside record and page (each attempt runs twice, between different bytes);
+ * - a page or an interpretation that depends on bytes outside record and page (each attempt runs twice, between different
+ *   bytes);
  * - more than 10 ms for one attempt (ten times in a row, so that a busy machine is not blamed on the record);
  * - one allocation of more than 16 MiB.
  */
 import { dataViewOf } from "../../../src/kit/bytes.ts";
 import { StrataError } from "../../../src/kit/errors.ts";
-import { decodeEffect } from "../../../src/postgres/effects/effect.ts";
+import { interpretRecord } from "../../../src/interpret/interpret-record.ts";
+import { UNSHARDED_IDENTITY } from "../../../src/keyspace/shard.ts";
 import { PAGE_SIZE } from "../../../src/postgres/page/page-layout.ts";
 import { redoRecord } from "../../../src/postgres/redo/redo.ts";
 import { decodeInPlace } from "../../../src/postgres/wal/decode-record.ts";
@@ -72,19 +75,24 @@ class Arena {
   }
 }
 
-/** What is attacked: does to a page (or learns from the record, with block id -1) what one block of a decoded record says. */
-export type AttackTarget = (page: Uint8Array, record: WalRecord, blockId: number) => void;
+/**
+ * What is attacked: does to a page what one block of a decoded record says (-1: a record without blocks), or learns from the
+ * record; what it returns must not depend on anything outside.
+ */
+export type AttackTarget = (page: Uint8Array, record: WalRecord, blockId: number) => unknown;
 
-const redoAndEffects: AttackTarget = (page, record, blockId) => {
-  if (blockId < 0) decodeEffect(record);
-  else redoRecord(page, record, blockId, record.endLsn);
+const SHARDS = [UNSHARDED_IDENTITY, { number: 0, count: 4, stripeBlocks: 1 }, { number: 3, count: 4, stripeBlocks: 2048 }] as const;
+
+const interpretation: AttackTarget = (_, record) => interpretRecord(record, SHARDS[record.totalLength % SHARDS.length]);
+const redo: AttackTarget = (page, record, blockId) => {
+  if (blockId >= 0) redoRecord(page, record, blockId, record.endLsn);
 };
 
 export interface AttackOptions {
   readonly attempts: number;
   readonly seed: number;
-  /** Default: redo, and the decoders of effects. */
-  readonly target?: AttackTarget;
+  /** One after the other, whatever becomes of the one before; default: interpretation, redo. */
+  readonly targets?: readonly AttackTarget[];
 }
 
 class Attack {
@@ -98,12 +106,13 @@ class Attack {
   readonly #firstPage = new Uint8Array(PAGE_SIZE);
   readonly #piece = new Uint8Array(STREAM_BYTES);
   readonly #seed: number;
-  readonly #target: AttackTarget;
+  readonly #targets: readonly AttackTarget[];
+  #results: unknown[] = [];
 
   constructor(material: Material, options: AttackOptions) {
     this.#material = material;
     this.#seed = options.seed;
-    this.#target = options.target ?? redoAndEffects;
+    this.#targets = options.targets ?? [interpretation, redo];
     this.#rng = new Rng(options.seed);
   }
 
@@ -120,10 +129,12 @@ class Attack {
   #attackRecord(number: number): void {
     const sample = damage(this.#attempt, this.#rng, this.#material.samples);
     const first = this.#timed(number, sample.kind, 0x00);
+    const firstResults = this.#results;
     this.#firstPage.set(this.#arena.page);
     const second = this.#timed(number, sample.kind, 0xff);
     if (first !== second) this.violation(number, `${sample.kind}: bytes outside decide between ${JSON.stringify(first)} and ${JSON.stringify(second)}`);
     else if (Buffer.compare(this.#firstPage, this.#arena.page) !== 0) this.violation(number, `${sample.kind}: bytes outside get into the page`);
+    if (!Bun.deepEquals(firstResults, this.#results)) this.violation(number, `${sample.kind}: bytes outside get into what is learned`);
     this.outcomes.set(first, (this.outcomes.get(first) ?? 0) + 1);
   }
 
@@ -140,22 +151,27 @@ class Attack {
     return outcome;
   }
 
+  /** The codes of the errors that came; a record that cannot be decoded has the one. */
   #guarded(number: number, kind: string): string {
-    let outcome = "";
+    const { decoded, page } = this.#arena;
+    this.#results = [];
     try {
-      this.#run();
+      decodeInPlace(decoded, false);
     } catch (error) {
-      outcome = this.#judge(error, number, kind);
+      return this.#judge(error, number, kind);
+    }
+    applyTweaks(this.#attempt, decoded);
+    let outcome = "";
+    for (const target of this.#targets) {
+      try {
+        this.#results.push(target(page, decoded, this.#attempt.blockId));
+      } catch (error) {
+        const code = this.#judge(error, number, kind);
+        if (code !== outcome) outcome = outcome === "" ? code : `${outcome} ${code}`;
+      }
     }
     if (!this.#arena.guardsWhole()) this.violation(number, `${kind}: bytes outside the page were written`);
     return outcome;
-  }
-
-  #run(): void {
-    const { decoded, page } = this.#arena;
-    decodeInPlace(decoded, false);
-    applyTweaks(this.#attempt, decoded);
-    this.#target(page, decoded, this.#attempt.blockId);
   }
 
   #judge(error: unknown, number: number, kind: string): string {
@@ -199,11 +215,15 @@ class Attack {
 export function runAttack(material: Material, options: AttackOptions): AttackResult {
   const attack = new Attack(material, options);
   let current = 0;
+  const { stackTraceLimit } = Error;
+  // Every other attempt makes an error; a violation needs only the place.
+  Error.stackTraceLimit = 3;
   const stopWatching = watchAllocations(ALLOCATION_LIMIT_BYTES, (size) => attack.violation(current, `an allocation of ${size} bytes`));
   try {
     for (current = 0; current < options.attempts; current++) attack.step(current);
   } finally {
     stopWatching();
+    Error.stackTraceLimit = stackTraceLimit;
   }
   return { attempts: options.attempts, violationCount: attack.violationCount, violations: attack.violations, outcomes: attack.outcomes };
 }
