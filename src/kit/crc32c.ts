@@ -55,14 +55,3 @@ function sliced(bytes: Uint8Array, start: number, end: number, previous: number)
   for (; at < end; at++) crc = t[(crc ^ bytes[at]) & 0xff] ^ (crc >>> 8);
   return ~crc >>> 0;
 }
-
-/**
- * The register (an unsigned 32-bit integer, as inside the computation: the complement of a checksum) that becomes `after`
- * when `zeroBytes` zero bytes are fed: the computation run backwards.
- */
-export function crc32cRegisterBefore(after: number, zeroBytes: number): number {
-  let register = after;
-  // The polynomial's top bit is set, so the register's top bit tells whether it was applied.
-  for (let bit = 0; bit < 8 * zeroBytes; bit++) register = register < 0 || register > 0x7fff_ffff ? ((register ^ POLYNOMIAL) << 1) | 1 : register << 1;
-  return register >>> 0;
-}

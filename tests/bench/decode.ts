@@ -1,7 +1,9 @@
 /**
  * `bun run bench decode [--mb N] [--rounds N] [--waldump PATH]`: records/s and MB/s of the WAL decoder, checksums verified, beside
- * `pg_waldump --stats` on the same WAL of a real PostgreSQL 15 in the same run, both from the page cache, interleaved, the
- * best round of each. Last line: `decode: N records/s, M MB/s, R x pg_waldump`.
+ * `pg_waldump --stats` on the same WAL of a real PostgreSQL 15 in the same run, both from the page cache, interleaved: best and
+ * median round of each, and the median of its processor time, which other load on the machine disturbs less (ours with the
+ * compiler's and collector's threads, theirs with the start of the process). Last line, of the best rounds:
+ * `decode: N records/s, M MB/s, R x pg_waldump`.
  */
 import { existsSync, openSync, readSync, closeSync } from "node:fs";
 import { join } from "node:path";
@@ -27,6 +29,8 @@ interface WalOnDisk {
 interface Run {
   readonly records: number;
   readonly seconds: number;
+  /** Of all threads. */
+  readonly cpuSeconds: number;
 }
 
 /** A mix of what a small write load leaves: inserts, updates, deletes, index entries, commits, some page images. */
@@ -59,6 +63,7 @@ function decodeAll(wal: WalOnDisk): Run {
   const buffer = new Uint8Array(PIECE);
   const record = new WalRecord();
   const start = performance.now();
+  const startCpu = process.cpuUsage();
   const decoder = new WalStreamDecoder(wal.from, 15, SEGMENT);
   let records = 0;
   for (let segment = wal.from - (wal.from % SEGMENT); segment < wal.to; segment += SEGMENT) {
@@ -74,7 +79,8 @@ function decodeAll(wal: WalOnDisk): Run {
     closeSync(file);
   }
   if (decoder.recordEnd !== wal.to) throw new Error(`decoding ended at ${lsnToString(decoder.recordEnd)}, not ${lsnToString(wal.to)}`);
-  return { records, seconds: (performance.now() - start) / 1000 };
+  const { user, system } = process.cpuUsage(startCpu);
+  return { records, seconds: (performance.now() - start) / 1000, cpuSeconds: (user + system) / 1e6 };
 }
 
 async function waldump(binary: string, wal: WalOnDisk): Promise<Run> {
@@ -84,20 +90,25 @@ async function waldump(binary: string, wal: WalOnDisk): Promise<Run> {
   const [output, errors, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
   const seconds = (performance.now() - start) / 1000;
   if (code !== 0) throw new Error(`pg_waldump ended with ${code}: ${errors}`);
-  return { records: Number(/^Total\s+(\d+)/m.exec(output)?.[1] ?? 0), seconds };
+  return { records: Number(/^Total\s+(\d+)/m.exec(output)?.[1] ?? 0), seconds, cpuSeconds: Number(child.resourceUsage()?.cpuTime.total ?? 0) / 1e6 };
 }
 
-function report(name: string, run: Run, sizeBytes: number): void {
-  const perSecond = Math.round(run.records / run.seconds).toLocaleString("en");
-  console.log(`${name.padEnd(20)} ${run.records} records in ${(run.seconds * 1000).toFixed(0)} ms: ${perSecond} records/s, ${(sizeBytes / run.seconds / 1e6).toFixed(0)} MB/s`);
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-function best(runs: readonly Run[]): Run {
-  return runs.reduce((a, b) => (b.seconds < a.seconds ? b : a));
+/** Prints what the rounds say, and returns the best. */
+function report(name: string, runs: readonly Run[], sizeBytes: number): Run {
+  const best = runs.reduce((a, b) => (b.seconds < a.seconds ? b : a));
+  const perSecond = Math.round(best.records / best.seconds).toLocaleString("en");
+  const ms = (seconds: number): string => `${(seconds * 1000).toFixed(0)} ms`;
+  const medians = `median ${ms(median(runs.map((run) => run.seconds)))}, of processor time ${ms(median(runs.map((run) => run.cpuSeconds)))}`;
+  console.log(`${name.padEnd(20)} ${best.records} records in ${ms(best.seconds)}: ${perSecond} records/s, ${(sizeBytes / best.seconds / 1e6).toFixed(0)} MB/s; ${medians}`);
+  return best;
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ args: process.argv.slice(2), options: { mb: { type: "string", default: "100" }, rounds: { type: "string", default: "7" }, waldump: { type: "string" } } });
+  const { values } = parseArgs({ args: process.argv.slice(2), options: { mb: { type: "string", default: "100" }, rounds: { type: "string", default: "15" }, waldump: { type: "string" } } });
   const binary = values.waldump ?? WALDUMP_PLACES.find((place) => existsSync(place));
   const wal = await makeWal(Number(values.mb) * 1e6);
   try {
@@ -108,12 +119,10 @@ async function main(): Promise<void> {
       ours.push(decodeAll(wal));
       if (binary !== undefined) theirs.push(await waldump(binary, wal));
     }
-    const decoded = best(ours);
-    report("decoder", decoded, sizeBytes);
+    const decoded = report("decoder", ours, sizeBytes);
     let ratio = "? (pg_waldump 15 is not installed)";
     if (theirs.length > 0) {
-      const dumped = best(theirs);
-      report("pg_waldump --stats", dumped, sizeBytes);
+      const dumped = report("pg_waldump --stats", theirs, sizeBytes);
       if (dumped.records !== decoded.records) throw new Error(`pg_waldump counts ${dumped.records} records`);
       ratio = (dumped.seconds / decoded.seconds).toFixed(2);
     }

@@ -20,7 +20,7 @@ import { StrataError, invariant } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
-import { checksumRunEnd, checksumRunHolds } from "./checksum-run.ts";
+import { checkRun } from "./checksum-run.ts";
 import { decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
 import {
   LONG_HEADER_SIZE,
@@ -220,11 +220,11 @@ export class WalStreamDecoder {
     return true;
   }
 
-  /** Checks the checksums of the records from `start` on, as many as can be together; at least of the one there nothing is known else. */
+  /** Checks the checksums of the records from `start` to the page's or piece's end together, if they are many. */
   #checkRun(start: number, limit: number): void {
-    const end = checksumRunEnd(this.#pieceView, start, limit);
-    this.#runHolds = checksumRunHolds(this.#pieceView, start, end);
-    this.#runEnd = end;
+    const end = checkRun(this.#piece, this.#pieceView, start, limit);
+    this.#runHolds = end >= 0;
+    this.#runEnd = end >= 0 ? end : ~end;
   }
 
   /** Adds to the record being collected; true when it is whole, and decoded into `into`. */

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { crc32c, crc32cRegisterBefore } from "../../../src/kit/crc32c.ts";
-import { checksumRunEnd, checksumRunHolds } from "../../../src/postgres/wal/checksum-run.ts";
+import { checkRun } from "../../../src/postgres/wal/checksum-run.ts";
 import { RMGR } from "../../../src/postgres/wal/constants.ts";
 import { encodeRecord, sealRecord } from "../../../src/postgres/wal/encode-record.ts";
 
@@ -28,9 +27,9 @@ const lengths = fc.array(fc.integer({ min: 30, max: 200 }), { minLength: 20, max
 describe(`checksums of a run of records (seed ${seed})`, () => {
   test("hold for what was written", () => {
     fc.assert(fc.property(lengths, (all) => {
-      const { view, end } = run(all);
-      expect(checksumRunEnd(view, 0, 8192)).toBe(end);
-      expect(checksumRunHolds(view, 0, end)).toBe(true);
+      const { bytes, view, end } = run(all);
+      expect(checkRun(bytes, view, 0, 8192)).toBe(end);
+      expect(checkRun(bytes, view, 0, end)).toBe(end);
     }), { seed, numRuns: 200 });
   });
 
@@ -44,24 +43,25 @@ describe(`checksums of a run of records (seed ${seed})`, () => {
         const bit = 32 + (flip % (8 * (view.getInt32(at, true) - 4)));
         bytes[at + (bit >> 3)] ^= 1 << (bit & 7);
       }
-      expect(checksumRunHolds(view, 0, end)).toBe(Buffer.compare(before, bytes) === 0);
+      expect(checkRun(bytes, view, 0, 8192)).toBe(Buffer.compare(before, bytes) === 0 ? end : ~end);
     }), { seed, numRuns: 1000 });
   });
 
-  test("end where a length is none, long, or beyond the limit", () => {
-    const { view, end, places } = run([100, 100, 100]);
-    expect(checksumRunEnd(view, 0, end - 1)).toBe(places[2]);
-    for (const length of [0, 23, -1, 1025, 8192, 0x7fff_ffff]) {
-      view.setInt32(places[1], length, true);
-      expect(checksumRunEnd(view, 0, 8192)).toBe(places[1]);
-    }
-    expect(checksumRunHolds(view, 0, 0)).toBe(false);
+  test("hold whatever the padding is, from a record in the middle on", () => {
+    fc.assert(fc.property(lengths, fc.nat(4), (all, first) => {
+      const { bytes, view, end, places } = run(all);
+      places.forEach((at) => bytes.fill(0xa5, at + view.getInt32(at, true), (at + view.getInt32(at, true) + 7) & ~7));
+      expect(checkRun(bytes, view, places[first], 8192)).toBe(end);
+    }), { seed, numRuns: 200 });
   });
 
-  test("the register run backwards is what zero bytes take to where it began", () => {
-    fc.assert(fc.property(fc.integer({ min: 0, max: 0xffff_ffff }), fc.nat(9), (after, count) => {
-      const before = crc32cRegisterBefore(after, count);
-      expect(~crc32c(new Uint8Array(count), 0, count, ~before >>> 0) >>> 0).toBe(after);
-    }), { seed });
+  test("end where a length is none, or beyond the limit", () => {
+    const { bytes, view, end, places } = run([900, 0, 900]);
+    expect(checkRun(bytes, view, 0, end - 1)).toBe(places[2]);
+    for (const length of [0, 23, -1, 8192, 0x7fff_ffff]) {
+      view.setInt32(places[2], length, true);
+      expect(checkRun(bytes, view, 0, 8192)).toBe(places[2]);
+    }
+    expect(checkRun(bytes, view, 0, 300)).toBe(~300);
   });
 });
