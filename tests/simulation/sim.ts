@@ -3,26 +3,30 @@
  *
  *   bun run sim --seeds 2000             seeds of both layers, one in four of the whole system
  *   bun run sim --seed 17 --trace        one seed of the whole system with everything that happened (--layer core: of the fast layer)
- *   bun run sim --exhaustive             every interleaving of a small configuration
+ *   bun run sim --exhaustive             every interleaving of small configurations; those larger than --limit states are left open
  *   bun run sim --mutants                deliberate mistakes, each of which must be noticed
  *
  * Exit status 1 when an invariant was violated, or a mutant was not noticed.
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { CONFIGURATIONS } from "./core/configurations.ts";
+import type { Exploration } from "./core/explore.ts";
+import { openCores } from "./core/open-cores.ts";
 import { hunt, type Hunt } from "./mutants/hunt.ts";
 import { MUTANTS } from "./mutants/all.ts";
 import { type Layer, type RangeResult, runRange, seedRunner } from "./run-seeds.ts";
 
 const WORLD_SHARE = 0.25;
+const DEFAULT_LIMIT = 200_000;
 const CHUNK: Readonly<Record<Layer, number>> = { world: 25, core: 250 };
 
 const { values } = parseArgs({
   options: {
     seeds: { type: "string" }, seed: { type: "string" }, trace: { type: "boolean" }, layer: { type: "string" }, exhaustive: { type: "boolean" }, mutants: { type: "boolean" },
-    entries: { type: "string" }, crashes: { type: "string" }, drops: { type: "string" }, limit: { type: "string" },
+    limit: { type: "string" },
     // Of the processes that this one starts.
-    range: { type: "string" }, mutant: { type: "string" },
+    range: { type: "string" }, mutant: { type: "string" }, explore: { type: "string" },
   },
 });
 
@@ -98,6 +102,37 @@ async function allMutants(): Promise<number> {
   return caught === MUTANTS.length ? 0 : 1;
 }
 
+interface Explored {
+  readonly name: string;
+  readonly seconds: number;
+  readonly result: Exploration;
+}
+
+async function exploreOne(index: number): Promise<Explored> {
+  openCores(null);
+  // The cores must be loaded after that.
+  const { explore } = await import("./core/explore.ts");
+  const startMs = performance.now();
+  const result = explore(CONFIGURATIONS[index], { maxStates: Number(values.limit ?? DEFAULT_LIMIT) });
+  return { name: CONFIGURATIONS[index].name, seconds: (performance.now() - startMs) / 1000, result };
+}
+
+async function exhaustive(): Promise<number> {
+  let [states, closed, violations] = [0, 0, 0];
+  const limit = values.limit === undefined ? [] : ["--limit", values.limit];
+  await inParallel<Explored>(CONFIGURATIONS.map((_, index) => ["--explore", String(index), ...limit]), ({ name, seconds, result }) => {
+    states += result.states;
+    if (result.closed) closed++;
+    const end = result.closed ? "closed" : result.violation === null ? "NOT closed" : "VIOLATION";
+    console.log(`${end}: ${name}: ${result.states} states, ${result.transitions} transitions, ${result.deepest} deep, ${seconds.toFixed(1)} s`);
+    if (result.violation === null) return;
+    violations++;
+    console.log(`${result.violation.message}\n${result.violation.path.map((step, at) => `${at}. ${step}`).join("\n")}`);
+  });
+  console.log(`sim: ${states} states, ${closed} of ${CONFIGURATIONS.length} configurations closed, ${violations} violations`);
+  return violations === 0 ? 0 : 1;
+}
+
 async function main(): Promise<number> {
   const { range, mutant } = values;
   if (mutant !== undefined) {
@@ -109,6 +144,11 @@ async function main(): Promise<number> {
     console.log(JSON.stringify(await runRange(layerOf(values.layer) ?? "world", from, to)));
     return 0;
   }
+  if (values.explore !== undefined) {
+    console.log(JSON.stringify(await exploreOne(Number(values.explore))));
+    return 0;
+  }
+  if (values.exhaustive === true) return exhaustive();
   if (values.mutants === true) return allMutants();
   if (values.seeds === undefined && values.seed !== undefined) return oneSeed(Number(values.seed));
   return manySeeds(Number(values.seeds ?? 2000), Number(values.seed ?? 1));

@@ -12,6 +12,8 @@ export interface Configuration {
   readonly name: string;
   /** Logs that two earlier leaders left behind, one on a single node each; else nobody has any WAL. */
   readonly parted: boolean;
+  /** The safekeepers that each compute reaches. */
+  readonly reach: readonly (readonly number[])[];
   /** Elections each compute may run for. */
   readonly candidacies: number;
   /** Entries each server may write. */
@@ -110,7 +112,7 @@ function moves(soup: Soup, budget: Budget, configuration: Configuration): Move[]
       found.push({ name: `compute ${index} writes`, budget, touched, act: (next) => next.computes[index].write(1) });
     }
     if (candidacy >= configuration.candidacies || core.dead) continue;
-    for (const { id } of soup.nodes) {
+    for (const id of configuration.reach[index]) {
       if (soup.wireOf(index, id) === undefined) found.push({ name: `compute ${index} connects to ${id}`, budget, touched: { node: id, compute: index }, act: (next) => connect(next, index, id) });
     }
   }

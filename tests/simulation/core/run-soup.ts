@@ -46,6 +46,7 @@ class SoupRun {
   readonly #total: number;
   readonly #separation: number;
   readonly #phase: number;
+  readonly #isShort: boolean;
   steps = 0;
   tail: string[] = [];
   #hash = 0;
@@ -54,12 +55,16 @@ class SoupRun {
   constructor(random: SeededRandom, print: ((line: string) => void) | null) {
     this.#random = random;
     this.#print = print;
+    // Short runs on logs that have parted, in which only the connections' speed differs, reach corners that long ones blur.
+    this.#isShort = random.chance(0.4);
     this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 5, computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
-    if (random.chance(0.5)) partLogs(this.#soup, random);
+    if (this.#isShort || random.chance(0.4)) partLogs(this.#soup, random);
+    this.#soup.slowShare = 0.4 * random.float();
+    this.#soup.stickiness = 0.5 + 0.48 * random.float();
     this.#separation = 0.5 + 0.5 * random.float();
-    this.#phase = 40 + random.below(120);
+    this.#phase = this.#isShort ? 15 + random.below(40) : 40 + random.below(120);
     const rate = 0.2 + 1.5 * random.float();
-    const breakage = Object.entries(BREAKAGE).filter(() => random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * rate * random.float()]);
+    const breakage = Object.entries(BREAKAGE).filter(() => !this.#isShort && random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * rate * random.float()]);
     this.#weights = [...Object.entries(BASE), ...breakage];
     this.#total = this.#weights.reduce((sum, [, weight]) => sum + weight, 0);
   }
@@ -68,7 +73,8 @@ class SoupRun {
     return `${(this.#hash >>> 0).toString(16).padStart(8, "0")}-${this.steps}`;
   }
 
-  chaos(steps: number): void {
+  chaos(most: number): void {
+    const steps = this.#isShort ? Math.min(most, 150) : most;
     for (let step = 0; step < steps; step++) {
       // Who reaches whom changes now and then: logs part where nobody reaches everybody.
       if (step % this.#phase === 0) this.#regroup();
@@ -178,14 +184,14 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     // What is left on a connection that its compute has given up comes late.
     if (wire === undefined || (wire.computeEnd === "closed" && random.chance(0.8))) return null;
     const toNode = wire.toNode.length > 0 && (wire.toCompute.length === 0 || random.chance(0.5));
-    if (toNode && wire.slow && wire.computeEnd === "open" && random.chance(0.7)) return null;
+    if (toNode && wire.slow && random.chance(soup.stickiness)) return null;
     const message = toNode ? wire.toNode[0] : wire.toCompute[0];
     if (toNode) soup.deliverToNode(wire);
     else soup.deliverToCompute(wire);
     return `${wire.compute}${toNode ? ">" : "<"}${wire.node} ${message.kind}`;
   },
   flush: onWire((_, { dirty }) => dirty, (soup, wire) => soup.flush(wire)),
-  append: onWire((soup, wire) => soup.hasAppend(wire), (soup, wire, random) => soup.sendAppend(wire, 1 + random.below(4))),
+  append: onWire((soup, wire) => soup.hasAppend(wire), (soup, wire, random) => soup.sendAppend(wire, 1 + (random.chance(0.5) ? 0 : random.below(4)))),
   write: (soup, random) => {
     const compute = choose(soup.computes.filter(({ mode, endLsn, acknowledgedLsn }) => mode === "run" && endLsn - acknowledgedLsn < 12), random);
     compute?.write(1 + random.below(3));
@@ -198,7 +204,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     // A half-open one is given up in time.
     if (old !== undefined && old.nodeEnd === "closed") soup.closeAtCompute(old, true);
     if (soup.wireOf(compute, node) !== undefined) return null;
-    soup.connect(compute, node, random.chance(0.2));
+    soup.connect(compute, node, random.chance(soup.slowShare));
     return `${compute}>${node}`;
   },
   heartbeat: (soup, random) => {

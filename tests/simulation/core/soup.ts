@@ -46,6 +46,10 @@ export class Soup {
   #nextWriter = 1;
   /** Computes and nodes that hardly reach each other at present. */
   avoid: ReadonlySet<number> = new Set();
+  /** Of the connections. */
+  slowShare = 0;
+  /** How long what goes on a slow one waits. */
+  stickiness = 0;
   /** Said on settling: all connected safekeepers, or a majority at once. */
   readonly settleAtMajority: boolean;
 

@@ -13,6 +13,8 @@ export interface Mutant {
   readonly file: string;
   readonly find: string;
   readonly replace: string;
+  /** Storage is nothing to the fast layer. */
+  readonly layer?: "world";
 }
 
 const SOURCE = join(import.meta.dir, "../../../src");
