@@ -130,7 +130,16 @@ export class WalConnection {
     const record = this.#record;
     decoder.feed(message.data, message.startLsn);
     let records = 0;
-    while (decoder.next(record)) {
+    let damage: unknown = null;
+    const next = (): boolean => {
+      try {
+        return decoder.next(record);
+      } catch (error) {
+        damage = error;
+        return false;
+      }
+    };
+    while (next()) {
       await ingest.ingest(interpretRecord(record, datadir.shard));
       if (++records % YIELD_RECORDS === 0) {
         await platform.clock.sleep(0);
@@ -138,7 +147,9 @@ export class WalConnection {
       }
     }
     metrics.receivedRecords.inc(records);
+    // What came whole before the damage is good, and branches may need it.
     await ingest.commit();
+    if (damage !== null) throw damage;
   }
 
   #protocolOptions(): string {

@@ -4,7 +4,7 @@
  */
 import type { BrokerClient } from "../../broker/api/client.ts";
 import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../broker/api/messages.ts";
-import { Cancelled, describeError } from "../../kit/errors.ts";
+import { Cancelled, isStrataError } from "../../kit/errors.ts";
 import type { NodeId } from "../../kit/ids.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import { backoffMs } from "../../kit/retry.ts";
@@ -176,7 +176,8 @@ export class WalReceiver {
     if (error === null) log.info("the safekeeper has nothing more");
     else if (!(error instanceof Cancelled)) {
       this.#failed(id);
-      log.info("WAL connection ended, another will be made", { error: describeError(error) });
+      const damaged = isStrataError(error) && error.kind === "corrupt";
+      log[damaged ? "warn" : "info"](damaged ? "WAL is damaged, this timeline cannot go on until it is mended" : "WAL connection ended, another will be made", { error });
     }
     // What the broker said before is no longer news: without new WAL there is nothing to reconnect for.
     this.#wake?.();

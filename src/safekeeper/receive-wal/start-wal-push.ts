@@ -158,7 +158,14 @@ class ProposerConnection {
     } finally {
       // Without it the next proposer could not count on what we hold; a store that failed says so elsewhere.
       if (this.#dirty && !this.#timeline.signal.aborted) await this.#flush().catch(() => undefined);
+      await this.#rememberCommit();
     }
+  }
+
+  /** Until another proposer comes nobody else could tell readers what of the log is committed: a restart must know it. */
+  async #rememberCommit(): Promise<void> {
+    if (this.#timeline.signal.aborted) return;
+    await this.#timeline.save().catch((error: unknown) => this.#options.log.info("control file could not be saved when the proposer left", { error }));
   }
 
   #take(): { readonly message: ProposerMessage; readonly sizeBytes: number } | null {
