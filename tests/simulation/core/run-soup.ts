@@ -127,6 +127,8 @@ class SoupRun {
   /** No more breakage: everyone is up, one compute runs. */
   recover(): void {
     const soup = this.#soup;
+    soup.slowShare = 0;
+    soup.stickiness = 0;
     for (const node of soup.nodes) if (node.acceptor === null) soup.restart(node.id);
     for (const compute of soup.computes) {
       for (const wire of [...soup.wires]) if (wire.compute === compute.index) soup.closeAtCompute(wire, true);

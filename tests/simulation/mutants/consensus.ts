@@ -10,8 +10,8 @@ export const CONSENSUS_MUTANTS: readonly Mutant[] = [
   { name: "two-votes-a-term", rule: "a vote is given once a term", file: ELECTION, find: "const voteGiven = acceptor.persisted.term < request.term;", replace: "const voteGiven = acceptor.persisted.term <= request.term;" },
   {
     name: "vote-before-persisted", rule: "the term is durable before the vote leaves", file: ACCEPTOR,
-    find: `    yield { kind: "persist", state: next };`,
-    replace: `    if (!("term" in patch)) yield { kind: "persist", state: next };`,
+    find: `    if (sameState(next, this.#persisted)) return;\n    yield { kind: "persist", state: next };`,
+    replace: `    if (sameState(next, this.#persisted)) return;\n    if (!("term" in patch)) yield { kind: "persist", state: next };`,
   },
   {
     name: "history-before-truncation", rule: "the log is cut before the new history is adopted", file: ELECTION,
