@@ -12,7 +12,7 @@ import { runWorld } from "./world/run-world.ts";
 
 const SIM = join(import.meta.dir, "sim.ts");
 const SEEDS = 2000;
-const TIMEOUT_MS = 300_000;
+const TIMEOUT_MS = 600_000;
 
 async function sim(...args: string[]): Promise<{ output: string; exitCode: number }> {
   const child = Bun.spawn([process.execPath, SIM, ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
