@@ -172,11 +172,12 @@ export class WalReceiver {
   #ended(id: NodeId, error: unknown, log: Logger): void {
     const progressed = this.#present !== null && this.#present.connection.progressMs > this.#present.connection.startedMs;
     this.#present = null;
-    if (progressed) this.#failures.delete(id);
+    const damaged = isStrataError(error) && error.kind === "corrupt";
+    // Damaged WAL comes again however much of it was received: its safekeeper has to rest longer each time, or the log would flood.
+    if (progressed && !damaged) this.#failures.delete(id);
     if (error === null) log.info("the safekeeper has nothing more");
     else if (!(error instanceof Cancelled)) {
       this.#failed(id);
-      const damaged = isStrataError(error) && error.kind === "corrupt";
       log[damaged ? "warn" : "info"](damaged ? "WAL is damaged, this timeline cannot go on until it is mended" : "WAL connection ended, another will be made", { error });
     }
     // What the broker said before is no longer news: without new WAL there is nothing to reconnect for.
