@@ -108,7 +108,11 @@ export class StockPostgres {
   }
 
   async start(): Promise<void> {
-    await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "30", "start"]);
+    try {
+      await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "60", "start"]);
+    } catch (error) {
+      throw new Error(`the server's log ends with:\n${this.log.slice(-2000)}`, { cause: error });
+    }
     this.#running = true;
   }
 

@@ -4,7 +4,6 @@
  * copied: from there two servers write two histories, on the trunk and on a branch. At each shutdown the pages at rest are
  * compared with the directory.
  */
-import { basename } from "node:path";
 import { lsnToString } from "../../../src/kit/lsn.ts";
 import type { TimelineId } from "../../../src/kit/ids.ts";
 import { UNSHARDED_IDENTITY } from "../../../src/keyspace/shard.ts";
@@ -166,8 +165,7 @@ class Epoch {
   /** A second server goes on from where the trunk's stopped, on a branch of its own. */
   async #fork(trunk: Branch): Promise<Branch> {
     const lsn = trunk.timeline.lastRecordLsn;
-    const newest = trunk.source.server.walSegments().at(-1);
-    const server = trunk.source.server.copy((path) => !/^[0-9A-F]{24}$/.test(basename(path)) || basename(path) === newest);
+    const server = trunk.source.server.copy();
     this.#servers.push(server);
     const id = this.#newId();
     await this.#history.manager.createBranch({ timelineId: id, ancestorTimelineId: trunk.id, lsn });
