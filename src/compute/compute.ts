@@ -11,10 +11,11 @@ import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { freePort } from "../platform/free-port.ts";
 import type { Platform } from "../platform/platform.ts";
-import { type PostgresBinaries, type PostgresUser, findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
+import { findPostgresBinaries, resolvePostgresUser } from "../platform/postgres-binaries.ts";
 import { type PostgresProcess, startPostgres, stopStalePostgres } from "../platform/postgres-process.ts";
 import { fetchBaseBackup } from "./base-backup/fetch.ts";
 import { type Start, writeStarter } from "./base-backup/starter.ts";
+import type { Compute, ComputeOptions, StartContext } from "./compute-context.ts";
 import { type ComputeConfig, DEFAULT_SHUTDOWN_TIMEOUT_MS, DEFAULT_SUPERUSER } from "./config.ts";
 import { type ComputeHttp, serveComputeHttp } from "./http/server.ts";
 import { choosePgData, type PgData } from "./pgdata.ts";
@@ -26,33 +27,6 @@ import { Proposer } from "./proposer/proposer.ts";
 import { settleLog } from "./proposer/settle-log.ts";
 import { startReplica } from "./replica/replica.ts";
 import { ComputeState } from "./state.ts";
-
-export interface ComputeOptions {
-  readonly platform: Platform;
-  readonly log: Logger;
-  readonly metrics?: Metrics;
-  readonly version?: string;
-  /** Breaks off the start; once started, use `stop`. */
-  readonly signal?: AbortSignal;
-}
-
-export interface Compute {
-  readonly pgPort: number;
-  readonly httpPort: number;
-  readonly socketDirectory: string;
-  readonly superuser: string;
-  /** What the base backup cost. */
-  readonly fetchedBytes: number;
-  readonly startLsn: Lsn;
-  /** Lines of PostgreSQL's log since its start, the newest 2000. */
-  postgresLog(): readonly string[];
-  /** Resolves when the compute has ended: null after `stop`, else why (fenced, PostgreSQL crashed). Never rejects. */
-  readonly ended: Promise<StrataError | null>;
-  /** Waits until a quorum has the shutdown checkpoint, at most the configured time. */
-  stop(): Promise<void>;
-  /** As if the power failed: for tests and for giving up. */
-  kill(): Promise<void>;
-}
 
 /** A log that moves under a starting compute moves because another one is starting too: one of them has to win. */
 const MAX_ATTEMPTS = 5;
@@ -85,17 +59,6 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
     await lock.release();
     throw error;
   }
-}
-
-/** What starting needs. */
-export interface StartContext {
-  readonly config: ComputeConfig;
-  readonly platform: Platform;
-  readonly log: Logger;
-  readonly binaries: PostgresBinaries;
-  readonly user: PostgresUser | null;
-  readonly state: ComputeState;
-  readonly signal: AbortSignal;
 }
 
 interface Running {

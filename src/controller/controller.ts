@@ -11,6 +11,7 @@ import { tenantShardIdToString } from "../kit/ids.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import type { Timer } from "../platform/clock.ts";
+import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { ControllerConfig } from "./config.ts";
 import { addControllerRoutes, type ControllerServices } from "./http/routes.ts";
@@ -137,7 +138,7 @@ async function start(config: ControllerConfig, deps: ControllerDeps, closers: Cl
   const { platform, log } = deps;
   const { clock } = platform;
   if (config.databaseUrl === null) {
-    await platform.files.makeDirectory(config.dataDirectory);
+    await makeDurableDirectory(platform.files, config.dataDirectory);
     const lock = await platform.files.lock(`${config.dataDirectory}/controller.lock`);
     closers.add(() => lock.release());
   }

@@ -26,7 +26,7 @@ import { errorReply, statusOf } from "./errors.ts";
 import { readJsonBody } from "./body.ts";
 import { registerInDocument } from "./openapi.ts";
 import { addProfileRoutes } from "./profile-routes.ts";
-import { checkRouteSpec, jsonReply, type RouteHandler, type RouteSpec, type RouteSummary, type Undeclared } from "./route.ts";
+import { checkRouteSpec, jsonReply, type RouteHandler, type RouteRegistry, type RouteSpec, type RouteSummary, type Undeclared } from "./route.ts";
 
 export interface AuthConfig {
   readonly jwt: JwtAuth;
@@ -68,11 +68,11 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     { method: "get", path: "/v1/openapi.json", permission: { kind: "public" }, summary: "This document", responses: { 200: { description: "OpenAPI 3.1", contentType: "application/json" } } },
     () => jsonReply(200, app.document()),
   );
-  addProfileRoutes(app);
+  addProfileRoutes(app, options.clock);
   return app;
 }
 
-export class HttpApp {
+export class HttpApp implements RouteRegistry {
   readonly #hono = new OpenAPIHono();
   readonly #options: HttpAppOptions;
   readonly #routes: RouteSummary[] = [];

@@ -60,6 +60,14 @@ export type RouteHandler<P extends z.ZodType, Q extends z.ZodType, H extends z.Z
   request: RouteRequest<z.output<P>, z.output<Q>, z.output<H>, z.output<B>>,
 ) => Promise<Response> | Response;
 
+/** Where routes are declared. */
+export interface RouteRegistry {
+  route<P extends z.ZodType = Undeclared, Q extends z.ZodType = Undeclared, H extends z.ZodType = Undeclared, B extends z.ZodType = z.ZodUndefined>(
+    spec: RouteSpec<P, Q, H, B>,
+    handler: RouteHandler<P, Q, H, B>,
+  ): void;
+}
+
 /** A route as the permission matrix test sees it. */
 export interface RouteSummary {
   readonly method: Method;

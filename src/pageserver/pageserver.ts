@@ -11,6 +11,7 @@ import { JwtAuth } from "../http/auth.ts";
 import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
+import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Platform } from "../platform/platform.ts";
 import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
 import { servePg } from "../wire/serve.ts";
@@ -87,7 +88,7 @@ class Role {
   async start(): Promise<{ pgPort: number; httpPort: number }> {
     const { workDirectory } = this.#config;
     const { files } = this.#deps.platform;
-    await files.makeDirectory(`${workDirectory}/tenants`);
+    await makeDurableDirectory(files, `${workDirectory}/tenants`);
     const lock = await files.lock(`${workDirectory}/${LOCK_FILE}`);
     this.#undo.push(() => lock.release());
     const { tenants, deletionQueue } = await this.#makeTenants();
@@ -100,7 +101,7 @@ class Role {
   async #makeTenants(): Promise<{ tenants: Tenants; deletionQueue: DeletionQueue }> {
     const config = this.#config;
     const { platform, log } = this.#deps;
-    await platform.files.makeDirectory(config.remoteStorage.directory);
+    await makeDurableDirectory(platform.files, config.remoteStorage.directory);
     const remote = await LocalDirectoryStorage.open(config.remoteStorage.directory, platform);
     const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint });
     if (broker !== null) this.#undo.push(async () => broker.close());

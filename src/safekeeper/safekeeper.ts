@@ -12,6 +12,7 @@ import type { Transport } from "../http/client.ts";
 import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
+import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
@@ -103,9 +104,8 @@ async function unwind(undo: (() => Promise<void>)[]): Promise<void> {
 
 /** Durably: the timelines in it are only as safe as its own name. */
 async function makeDataDirectory({ dataDirectory, noSync }: SafekeeperConfig, { files }: Platform): Promise<void> {
-  if (await files.exists(dataDirectory)) return;
-  await files.makeDirectory(dataDirectory);
-  if (!noSync) await files.syncDirectory(`${dataDirectory}/..`);
+  if (noSync) await files.makeDirectory(dataDirectory);
+  else await makeDurableDirectory(files, dataDirectory);
 }
 
 /** The directory keeps the id it was first used with: another one would vote in another's name. */

@@ -2,7 +2,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import postgres from "postgres";
-import { type Compute, startCompute } from "../../src/compute/compute.ts";
+import type { Compute } from "../../src/compute/compute-context.ts";
+import { startCompute } from "../../src/compute/compute.ts";
 import type { ComputeConfig } from "../../src/compute/config.ts";
 import { parseLsn } from "../../src/kit/lsn.ts";
 import { RecordingLogger } from "../../src/observability/recording-logger.ts";

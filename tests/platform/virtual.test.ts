@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { utf8, utf8ToString } from "../../src/kit/bytes.ts";
 import { Cancelled, isStrataError } from "../../src/kit/errors.ts";
+import { makeDurableDirectory } from "../../src/platform/durable-directory.ts";
 import type { Connection } from "../../src/platform/network.ts";
 import { Lifeline } from "../../src/platform/virtual/lifeline.ts";
 import { SeededRandom } from "../../src/platform/virtual/seeded-random.ts";
@@ -136,6 +137,16 @@ test("a file whose directory was never synced may be gone, one synced never is",
     else if (!found) gone++;
   }
   expect(gone).toBeGreaterThan(10);
+});
+
+test("a durable directory is there after any crash, with the parents that had to be made", async () => {
+  for (let seed = 0; seed < 50; seed++) {
+    const { files, crash } = disk(seed);
+    await makeDurableDirectory(files, "/a/b/c");
+    await makeDurableDirectory(files, "/a/b/d");
+    await makeDurableDirectory(files, "/a/b/d");
+    expect(await crash().list("/a/b")).toEqual(["c", "d"]);
+  }
 });
 
 test("directories after a crash are what some prefix of their changes made", async () => {

@@ -12,7 +12,7 @@ import { type PostgresProcess, startPostgres, stopStalePostgres } from "../../pl
 import { makeSocketDirectory, type SocketDirectory } from "../../platform/socket-directory.ts";
 import type { ControlFile } from "../../postgres/control-file/control-file.ts";
 import { fetchBaseBackup } from "../base-backup/fetch.ts";
-import type { Compute, StartContext } from "../compute.ts";
+import type { Compute, StartContext } from "../compute-context.ts";
 import { DEFAULT_SHUTDOWN_TIMEOUT_MS, DEFAULT_SUPERUSER } from "../config.ts";
 import type { ComputeHttp } from "../http/server.ts";
 import { choosePgData, type PgData } from "../pgdata.ts";
