@@ -206,8 +206,10 @@ export class Replay {
     const main = this.#relations.get(`${relation}/${FORK_MAIN}`);
     for (const block of main?.keys() ?? []) if (block >= left) main?.delete(block);
     const map = this.#relations.get(`${relation}/${FORK_VISIBILITY_MAP}`);
+    // A map page of which nothing would be left goes as well (visibilitymap_prepare_truncate).
+    const mapBlocksLeft = Math.ceil(left / HEAP_PAGES_PER_MAP_PAGE);
     for (const [block, page] of map ?? []) {
-      if (block > visibilityMapBlock(left)) map?.delete(block);
+      if (block >= mapBlocksLeft) map?.delete(block);
       else if (block === visibilityMapBlock(left)) {
         for (let heapBlock = left; heapBlock < (block + 1) * HEAP_PAGES_PER_MAP_PAGE; heapBlock++) clearVisibility(page, heapBlock, VISIBILITY_BITS);
       }
