@@ -12,16 +12,19 @@ import { describeError, isStrataError, StrataError } from "../../kit/errors.ts";
 import { tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
+import { withRetries } from "../../remote-storage/retry.ts";
 import { TimelineMaintenance } from "../maintenance/timeline-maintenance.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
 import { listRemoteTimelines, loadIndexPart } from "../remote-timeline/remote-download.ts";
 import { deleteRemoteTimeline, RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
+import { indexPartKey } from "../remote-timeline/remote-paths.ts";
 import { reconcileLocalFiles } from "./local-files.ts";
 import { Timeline } from "./timeline.ts";
 import type { TenantDeps } from "./timeline-deps.ts";
 import { WorkSlots } from "./work-slots.ts";
 
 const LOADS_AT_ONCE = 8;
+const UNBORN_ATTEMPTS = 10;
 
 interface Managed {
   readonly timeline: Timeline;
@@ -92,7 +95,7 @@ export class TimelineManager {
 
   /**
    * A branch of `ancestorTimelineId` at `lsn` (its last record LSN unless given): one index_part uploaded, nothing copied.
-   * @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` outside the ancestor's history
+   * @throws StrataError conflict `timeline-exists`, `timeline-busy`; not-found; fix-input `bad-branch-lsn` outside the ancestor's history
    */
   async createBranch(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn; readonly signal?: AbortSignal }): Promise<Timeline> {
     const { timelineId, signal } = options;
@@ -100,36 +103,67 @@ export class TimelineManager {
     const lsn = options.lsn ?? parent.lastRecordLsn;
     return await this.#exclusively(timelineId, "being created", async () => {
       await parent.waitLsn(lsn, { who: `creation of branch ${timelineId}`, signal });
-      // From the check to the entry nothing else runs: GC sees the branch point or has moved the cutoff before.
+      // From the checks to the entry nothing else runs: GC and deletion of the ancestor see the branch point, or came before.
+      this.#assertIdle(parent.timelineId);
       checkBranchLsn(parent, lsn);
       parent.branchPoints.set(timelineId, lsn);
       try {
-        const prevRecordLsn = lsn === parent.lastRecordLsn ? parent.prevRecordLsn : null;
-        const metadata: TimelineMetadata = { diskConsistentLsn: lsn, prevRecordLsn, ancestor: { timelineId: parent.timelineId, lsn }, latestGcCutoffLsn: parent.gcCutoffLsn, initdbLsn: parent.initdbLsn, pgVersion: parent.pgVersion };
-        await this.#prepareDirectory(timelineId);
-        const timeline = this.#start(timelineId, { metadata, clean: null, ancestor: { timeline: parent, lsn } });
-        timeline.remoteClient.scheduleIndexUpload();
-        await timeline.waitUploaded(signal);
-        return timeline;
+        return await this.#branchOff(parent, { timelineId, lsn, signal });
       } catch (error) {
-        await this.#discardUnborn(timelineId);
-        parent.branchPoints.delete(timelineId);
+        if (await this.#discardUnborn(timelineId)) parent.branchPoints.delete(timelineId);
         throw error;
       }
     });
   }
 
-  async #discardUnborn(timelineId: TimelineId): Promise<void> {
+  async #branchOff(parent: Timeline, options: { timelineId: TimelineId; lsn: Lsn; signal: AbortSignal | undefined }): Promise<Timeline> {
+    const { timelineId, lsn, signal } = options;
+    const metadata: TimelineMetadata = {
+      diskConsistentLsn: lsn,
+      prevRecordLsn: lsn === parent.lastRecordLsn ? parent.prevRecordLsn : null,
+      ancestor: { timelineId: parent.timelineId, lsn },
+      // A branch point below the ancestor's cutoff stood under a lease; the branch may be read from there on.
+      latestGcCutoffLsn: Math.min(parent.gcCutoffLsn, lsn),
+      initdbLsn: parent.initdbLsn,
+      pgVersion: parent.pgVersion,
+    };
+    await this.#prepareDirectory(timelineId);
+    const timeline = this.#start(timelineId, { metadata, clean: null, ancestor: { timeline: parent, lsn } });
+    timeline.remoteClient.scheduleIndexUpload();
+    await timeline.waitUploaded(signal);
+    return timeline;
+  }
+
+  /**
+   * Of a branch whose creation failed. Its index may have arrived although nobody heard of it, and would bring it back at the
+   * next start: true only when it is surely not there. As long as it may be, the ancestor's history must stay.
+   */
+  async #discardUnborn(timelineId: TimelineId): Promise<boolean> {
+    const { platform, remote, tenantShardId, generation, log } = this.#deps;
     const managed = this.#timelines.get(timelineId);
     this.#timelines.delete(timelineId);
-    await managed?.maintenance.stop();
-    await managed?.timeline.shutdown(false);
-    await this.#deps.platform.files.removeTree(this.#directoryOf(timelineId));
+    try {
+      await managed?.maintenance.stop();
+      await managed?.timeline.shutdown(false);
+      await platform.files.removeTree(this.#directoryOf(timelineId));
+      const { signal } = this.#stop;
+      await withRetries(() => remote.delete([indexPartKey(tenantShardId, timelineId, generation)], { signal }), { ...platform, maxAttempts: UNBORN_ATTEMPTS, signal });
+      return true;
+    } catch (error) {
+      log.info("an unfinished branch may come back at the next start", { timelineId, error });
+      return false;
+    }
+  }
+
+  #assertIdle(timelineId: TimelineId): void {
+    const busy = this.#busy.get(timelineId);
+    if (busy !== undefined) throw busyError(timelineId, busy);
+    this.get(timelineId);
   }
 
   async #exclusively<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
     const busy = this.#busy.get(timelineId);
-    if (busy !== undefined) throw new StrataError("conflict", "timeline-busy", `timeline ${timelineId} is ${busy}`, { details: { timelineId } });
+    if (busy !== undefined) throw busyError(timelineId, busy);
     if (this.#timelines.has(timelineId) || this.#broken.has(timelineId)) {
       throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already`, { details: { timelineId } });
     }
@@ -248,8 +282,7 @@ export class TimelineManager {
 
   #managedForDeletion(timelineId: TimelineId): Managed {
     const timeline = this.get(timelineId);
-    const busy = this.#busy.get(timelineId);
-    if (busy !== undefined) throw new StrataError("conflict", "timeline-busy", `timeline ${timelineId} is ${busy}`, { details: { timelineId } });
+    this.#assertIdle(timelineId);
     const children = [...timeline.branchPoints.keys()];
     if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${children.join(", ")}`, { details: { timelineId, children: children.length } });
     return this.#timelines.get(timelineId) as Managed;
@@ -313,6 +346,10 @@ export class TimelineManager {
       await timeline.shutdown(false);
     }
   }
+}
+
+function busyError(timelineId: TimelineId, busy: string): StrataError {
+  return new StrataError("conflict", "timeline-busy", `timeline ${timelineId} is ${busy}`, { details: { timelineId } });
 }
 
 function checkBranchLsn(parent: Timeline, lsn: Lsn): void {
