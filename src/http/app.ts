@@ -68,7 +68,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     { method: "get", path: "/v1/openapi.json", permission: { kind: "public" }, summary: "This document", responses: { 200: { description: "OpenAPI 3.1", contentType: "application/json" } } },
     () => jsonReply(200, app.document()),
   );
-  addProfileRoutes(app, options.clock);
+  addProfileRoutes(app, options);
   return app;
 }
 

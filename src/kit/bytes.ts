@@ -2,6 +2,7 @@
  * Byte cursors: bounds-checked sequential reading and growing sequential writing, with the endianness in each
  * name. Readers never copy: `bytes(n)` is a view into the input, owned by whoever owns the input.
  */
+import { allocateBytes } from "./buffers.ts";
 import { StrataError } from "./errors.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "./lsn.ts";
 
@@ -27,7 +28,7 @@ export function bytesEqual(a: Uint8Array, b: Uint8Array): boolean {
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;
   for (const part of parts) length += part.length;
-  const result = new Uint8Array(length);
+  const result = allocateBytes(length);
   let at = 0;
   for (const part of parts) {
     result.set(part, at);
@@ -145,7 +146,7 @@ export class ByteWriter {
     const at = this.#length;
     const end = at + length;
     if (end > this.#data.length) {
-      const grown = new Uint8Array(Math.max(end, this.#data.length * 2));
+      const grown = allocateBytes(Math.max(end, this.#data.length * 2));
       grown.set(this.#data.subarray(0, at));
       this.#data = grown;
       this.#view = dataViewOf(grown);

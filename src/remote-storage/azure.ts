@@ -5,6 +5,7 @@
  * Source: Azure Blob service REST documentation (Put Blob, Put Block, Put Block List, Get Blob, List Blobs, Delete Blob,
  * Copy Blob), service version 2021-08-06.
  */
+import { allocateBytes } from "../kit/buffers.ts";
 import { createHash } from "node:crypto";
 import { utf8 } from "../kit/bytes.ts";
 import { invariant, StrataError } from "../kit/errors.ts";
@@ -224,7 +225,7 @@ function md5(bytes: Uint8Array): string {
 
 async function readPart(file: FileHandle | null, start: number, end: number): Promise<Uint8Array> {
   invariant(file !== null, "blocks are read from an open file");
-  const bytes = new Uint8Array(end - start);
+  const bytes = allocateBytes(end - start);
   const got = await file.read(bytes, start);
   if (got < bytes.length) throw new StrataError("corrupt", "file-too-short", `${file.path} ends at ${start + got}, ${end} bytes wanted`);
   return bytes;

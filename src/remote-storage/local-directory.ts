@@ -5,6 +5,7 @@
  * Temporary files live in `.uploads/` below the root, out of every listing. Several processes may share the root:
  * names are random, and only leftovers older than a day are swept.
  */
+import { allocateBytes } from "../kit/buffers.ts";
 import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../platform/files.ts";
 import type { Platform } from "../platform/platform.ts";
@@ -80,7 +81,7 @@ export class LocalDirectoryStorage implements RemoteStorage {
   async #copyFile(to: FileHandle, source: { filePath: string; sizeBytes: number }, signal?: AbortSignal): Promise<void> {
     const from = await this.#files.open(source.filePath, "read");
     try {
-      const buffer = new Uint8Array(Math.min(CHUNK_BYTES, source.sizeBytes));
+      const buffer = allocateBytes(Math.min(CHUNK_BYTES, source.sizeBytes));
       for (let at = 0; at < source.sizeBytes; ) {
         signal?.throwIfAborted();
         const count = await from.read(buffer.subarray(0, Math.min(buffer.length, source.sizeBytes - at)), at);
@@ -254,7 +255,7 @@ function parentOf(path: string): string {
 async function* readChunks(file: FileHandle, range: { start: number; end: number }, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
   for (let at = range.start; at < range.end; ) {
     signal?.throwIfAborted();
-    const buffer = new Uint8Array(Math.min(CHUNK_BYTES, range.end - at));
+    const buffer = allocateBytes(Math.min(CHUNK_BYTES, range.end - at));
     const count = await file.read(buffer, at);
     if (count === 0) throw storageUnavailable(`${file.path} became shorter while it was read`);
     yield count === buffer.length ? buffer : buffer.subarray(0, count);

@@ -4,6 +4,7 @@
  *
  * Source: Amazon S3 API reference (PutObject, multipart upload, ListObjectsV2, DeleteObjects, CopyObject).
  */
+import { allocateBytes } from "../kit/buffers.ts";
 import { createHash } from "node:crypto";
 import { AwsV4Signer } from "aws4fetch";
 import { utf8 } from "../kit/bytes.ts";
@@ -236,7 +237,7 @@ function failOnErrorBody(text: string, what: string): void {
 
 async function readPart(file: FileHandle | null, start: number, end: number): Promise<Uint8Array> {
   invariant(file !== null, "parts are read from an open file");
-  const bytes = new Uint8Array(end - start);
+  const bytes = allocateBytes(end - start);
   const got = await file.read(bytes, start);
   if (got < bytes.length) throw new StrataError("corrupt", "file-too-short", `${file.path} ends at ${start + got}, ${end} bytes wanted`);
   return bytes;

@@ -76,6 +76,8 @@ test("every scope × route × tenant cell", async () => {
     "/metrics": "/metrics",
     // Refused for its parameters, but only after it was let in.
     "/profile/cpu": "/profile/cpu?seconds=0",
+    "/profile/heap": "/profile/heap?format=svg",
+    "/profile/heap/snapshot": "/profile/heap/snapshot",
     "/v1/openapi.json": "/v1/openapi.json",
   };
   for (const route of app.routes) {
@@ -83,6 +85,7 @@ test("every scope × route × tenant cell", async () => {
       for (const tenantId of [TENANT, OTHER]) {
         const init = { method: route.method.toUpperCase(), headers: bearer({ scope, tenantId }), ...(route.method === "post" ? { body: '{"text":"a"}' } : {}) };
         const reply = await app.fetch(new Request(`http://x${urls[route.path]}`, init));
+        await reply.body?.cancel();
         const permission = route.permission;
         const allowed = permission.kind === "public" || (permission.scopes.includes(scope) && (scope !== "tenant" || tenantId === TENANT));
         expect(`${route.path} ${scope} ${reply.status}`).toBe(`${route.path} ${scope} ${!allowed ? 403 : route.path === "/profile/cpu" ? 400 : 200}`);
@@ -143,7 +146,7 @@ test("a route without a usable permission cannot be declared", () => {
 test("the document lists every route with its parameters and scopes", async () => {
   const { app } = makeApp();
   const document = (await (await app.fetch(get("/v1/openapi.json"))).json()) as { paths: Record<string, Record<string, { parameters?: { name: string; in: string }[]; description?: string }>> };
-  expect(Object.keys(document.paths).sort()).toEqual(["/metrics", "/profile/cpu", "/status", "/v1/echo", "/v1/openapi.json", "/v1/tenant/{tenant_shard_id}/timeline/{timeline_id}/lsn"]);
+  expect(Object.keys(document.paths).sort()).toEqual(["/metrics", "/profile/cpu", "/profile/heap", "/profile/heap/snapshot", "/status", "/v1/echo", "/v1/openapi.json", "/v1/tenant/{tenant_shard_id}/timeline/{timeline_id}/lsn"]);
   const route = document.paths["/v1/tenant/{tenant_shard_id}/timeline/{timeline_id}/lsn"].get;
   expect(route.parameters?.map((p) => `${p.in}:${p.name}`)).toEqual(["path:tenant_shard_id", "path:timeline_id", "query:lsn", "query:times"]);
   expect(route.description).toBe("Scopes: tenant, pageserverapi");

@@ -1,6 +1,7 @@
 /**
  * A timeline's data directory as of one LSN: what relations, SLRU segments and files exist, their sizes and bytes.
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
@@ -184,7 +185,7 @@ export class DatadirReader {
   async slruSegment(kind: SlruKind, segment: number): Promise<Uint8Array> {
     const blocks = await this.slruSegmentBlocks(kind, segment);
     const pages = await this.view.getVectored(Array.from({ length: blocks }, (_, block) => slruBlockKey(kind, segment, block)));
-    const bytes = new Uint8Array(blocks * PAGE_SIZE);
+    const bytes = allocateBytes(blocks * PAGE_SIZE);
     pages.forEach((page, block) => {
       if (page instanceof Error) throw page;
       bytes.set(page.subarray(0, PAGE_SIZE), block * PAGE_SIZE);

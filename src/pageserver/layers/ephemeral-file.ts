@@ -2,6 +2,7 @@
  * Where the values of an in-memory layer go: a file that only grows, with full buffers written in the background while
  * the next one fills. Reads see everything appended, wherever it is. Nothing here survives a restart or has to.
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import { StrataError } from "../../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
 
@@ -29,7 +30,7 @@ export class EphemeralFile {
   readonly #files: FileSystem;
   readonly #path: string;
   #file: FileHandle | null = null;
-  #tail = new Uint8Array(BUFFER_BYTES);
+  #tail = allocateBytes(BUFFER_BYTES);
   #tailOffset = 0;
   #tailLength = 0;
   /** Full buffers on their way to the file, in order. */
@@ -67,7 +68,7 @@ export class EphemeralFile {
   #rotate(): void {
     this.#pending.push({ offset: this.#tailOffset, bytes: this.#tail });
     this.#tailOffset += this.#tailLength;
-    this.#tail = new Uint8Array(BUFFER_BYTES);
+    this.#tail = allocateBytes(BUFFER_BYTES);
     this.#tailLength = 0;
     // A failure is told to whoever waits in `drained`, which tries again.
     this.#startWriting().catch(() => {});
@@ -95,7 +96,7 @@ export class EphemeralFile {
 
   /** A copy of [offset, offset + length). */
   async read(offset: number, length: number): Promise<Uint8Array> {
-    const result = new Uint8Array(length);
+    const result = allocateBytes(length);
     await this.readInto(result, offset);
     return result;
   }
@@ -123,7 +124,7 @@ export class EphemeralFile {
         if (place.offset - end > GAP_MAX_BYTES || place.offset + place.length - start > RUN_MAX_BYTES) break;
         end = Math.max(end, place.offset + place.length);
       }
-      const bytes = new Uint8Array(end - start);
+      const bytes = allocateBytes(end - start);
       const wait = this.#readRun(bytes, start, run % SYNC_RUNS === 0);
       if (wait !== undefined) await wait;
       for (; first < next; first++) {

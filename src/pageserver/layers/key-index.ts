@@ -2,8 +2,9 @@
  * Index of an in-memory layer: key → versions, newest first, in typed columns (millions of small objects would cost a
  * full garbage collection hundreds of milliseconds). Keys are found by open addressing; versions of a key are chained.
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import { invariant } from "../../kit/errors.ts";
-import type { Lsn } from "../../kit/lsn.ts";
+import type { ValueBatch } from "../../interpret/value-batch.ts";
 import type { Key } from "../../keyspace/key.ts";
 import type { Pacer } from "./pacer.ts";
 
@@ -11,13 +12,28 @@ const NONE = -1;
 const FIRST_ROWS = 256;
 const FIELDS = 6;
 
-function hashKey(key: Key): number {
-  let h = Math.imul(key.field6 ^ 0x9e3779b9, 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 15) ^ key.field4, 0xc2b2ae35);
-  h = Math.imul(h ^ (h >>> 13) ^ key.field3, 0x27d4eb2f);
-  h = Math.imul(h ^ (h >>> 16) ^ key.field2 ^ (key.field5 << 8) ^ key.field1, 0x165667b1);
+/** Positional parameters on purpose: six numbers in the order of the key's bytes, for every value put. */
+function hashFields(field1: number, field2: number, field3: number, field4: number, field5: number, field6: number): number {
+  let h = Math.imul(field6 ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 15) ^ field4, 0xc2b2ae35);
+  h = Math.imul(h ^ (h >>> 13) ^ field3, 0x27d4eb2f);
+  h = Math.imul(h ^ (h >>> 16) ^ field2 ^ (field5 << 8) ^ field1, 0x165667b1);
   return (h ^ (h >>> 15)) >>> 0;
 }
+
+function hashKey(key: Key): number {
+  return hashFields(key.field1, key.field2, key.field3, key.field4, key.field5, key.field6);
+}
+
+/** In shared memory: a worker reads the columns of a frozen layer while reads here go on. */
+function shared(sizeBytes: number): ArrayBuffer {
+  return new SharedArrayBuffer(sizeBytes) as unknown as ArrayBuffer;
+}
+
+const u8Column = (length: number): Uint8Array => new Uint8Array(shared(length));
+const u32Column = (length: number): Uint32Array => new Uint32Array(shared(length * 4));
+const i32Column = (length: number): Int32Array => new Int32Array(shared(length * 4));
+const f64Column = (length: number): Float64Array => new Float64Array(shared(length * 8));
 
 function grown<T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(column: T, make: (length: number) => T): T {
   const next = make(column.length * 2);
@@ -25,67 +41,105 @@ function grown<T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(c
   return next;
 }
 
+/** The columns of an index that does not change any more: plain data that a worker can be given. */
+export interface IndexColumns {
+  readonly keyCount: number;
+  readonly versionCount: number;
+  /** Six numbers a key. */
+  readonly fields: Uint32Array;
+  /** Newest version of each key. */
+  readonly heads: Int32Array;
+  readonly lsns: Float64Array;
+  readonly offsets: Uint32Array;
+  readonly lengths: Uint32Array;
+  readonly willInit: Uint8Array;
+  /** Next older version of the same key, or -1. */
+  readonly older: Int32Array;
+}
+
 export class KeyIndex {
   keyCount = 0;
   versionCount = 0;
   /** Six fields a key, side by side. */
-  #fields = new Uint32Array(FIRST_ROWS * FIELDS);
+  #fields = u32Column(FIRST_ROWS * FIELDS);
   /** Newest version of each key. */
-  #heads = new Int32Array(FIRST_ROWS);
+  #heads = i32Column(FIRST_ROWS);
   #slots = new Int32Array(FIRST_ROWS * 2).fill(NONE);
 
-  lsns = new Float64Array(FIRST_ROWS);
-  offsets = new Uint32Array(FIRST_ROWS);
-  lengths = new Uint32Array(FIRST_ROWS);
-  willInit = new Uint8Array(FIRST_ROWS);
+  lsns = f64Column(FIRST_ROWS);
+  offsets = u32Column(FIRST_ROWS);
+  lengths = u32Column(FIRST_ROWS);
+  willInit = u8Column(FIRST_ROWS);
   /** Next older version of the same key, or -1. */
-  older = new Int32Array(FIRST_ROWS);
+  older = i32Column(FIRST_ROWS);
 
   get memoryBytes(): number {
     return this.#heads.length * (FIELDS * 4 + 4) + this.#slots.length * 4 + this.lsns.length * 21;
   }
 
-  /** LSNs of one key rise; the same LSN again replaces the version. */
-  add(key: Key, version: { readonly lsn: Lsn; readonly offset: number; readonly length: number; readonly willInit: boolean }): void {
-    const row = this.#keyRow(key);
-    const head = this.#heads[row];
-    invariant(head === NONE || this.lsns[head] <= version.lsn, "versions of a key come in rising LSN order");
-    const at = head !== NONE && this.lsns[head] === version.lsn ? head : this.#newVersion(row, head);
-    this.lsns[at] = version.lsn;
-    this.offsets[at] = version.offset;
-    this.lengths[at] = version.length;
-    this.willInit[at] = version.willInit ? 1 : 0;
+  get columns(): IndexColumns {
+    const { keyCount, versionCount, lsns, offsets, lengths, willInit, older } = this;
+    return { keyCount, versionCount, fields: this.#fields, heads: this.#heads, lsns, offsets, lengths, willInit, older };
   }
 
-  #newVersion(row: number, older: number): number {
-    if (this.versionCount === this.lsns.length) {
-      this.lsns = grown(this.lsns, (n) => new Float64Array(n));
-      this.offsets = grown(this.offsets, (n) => new Uint32Array(n));
-      this.lengths = grown(this.lengths, (n) => new Uint32Array(n));
-      this.willInit = grown(this.willInit, (n) => new Uint8Array(n));
-      this.older = grown(this.older, (n) => new Int32Array(n));
+  /**
+   * Entries of a batch whose values were stored from `base` on. LSNs of one key rise; the same LSN again replaces the version.
+   * `newKey` is told the row of each key not seen before.
+   */
+  addBatch(batch: ValueBatch, base: number, newKey: (row: number) => void): void {
+    const { count, lsns, offsets, lengths, willInit } = batch;
+    this.#makeRoom(count);
+    for (let i = 0; i < count; i++) {
+      const keys = this.keyCount;
+      const row = this.#rowOf(batch.fields, i * FIELDS);
+      if (row === keys) newKey(row);
+      const head = this.#heads[row];
+      const lsn = lsns[i];
+      let at = head;
+      if (head === NONE || this.lsns[head] !== lsn) {
+        invariant(head === NONE || this.lsns[head] < lsn, "versions of a key come in rising LSN order");
+        at = this.versionCount++;
+        this.older[at] = head;
+        this.#heads[row] = at;
+        this.lsns[at] = lsn;
+      }
+      this.offsets[at] = base + offsets[i];
+      this.lengths[at] = lengths[i];
+      this.willInit[at] = willInit[i];
     }
-    const at = this.versionCount++;
-    this.older[at] = older;
-    this.#heads[row] = at;
-    return at;
   }
 
-  #keyRow(key: Key): number {
-    const mask = this.#slots.length - 1;
-    let slot = hashKey(key) & mask;
-    for (; this.#slots[slot] !== NONE; slot = (slot + 1) & mask) {
-      if (this.#rowIs(this.#slots[slot], key)) return this.#slots[slot];
+  /** For `count` more versions. */
+  #makeRoom(count: number): void {
+    while (this.versionCount + count > this.lsns.length) {
+      this.lsns = grown(this.lsns, f64Column);
+      this.offsets = grown(this.offsets, u32Column);
+      this.lengths = grown(this.lengths, u32Column);
+      this.willInit = grown(this.willInit, u8Column);
+      this.older = grown(this.older, i32Column);
+    }
+  }
+
+  /** The row of the key at `at` in `fields`; a new one when it is not known. */
+  #rowOf(fields: Uint32Array, at: number): number {
+    const slots = this.#slots;
+    const mask = slots.length - 1;
+    let slot = hashFields(fields[at], fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4], fields[at + 5]) & mask;
+    const known = this.#fields;
+    for (let row = slots[slot]; row !== NONE; row = slots[slot]) {
+      const r = row * FIELDS;
+      if (known[r + 5] === fields[at + 5] && known[r + 3] === fields[at + 3] && known[r + 4] === fields[at + 4] && known[r + 2] === fields[at + 2] && known[r + 1] === fields[at + 1] && known[r] === fields[at]) return row;
+      slot = (slot + 1) & mask;
     }
     const row = this.keyCount++;
     if (row === this.#heads.length) {
-      this.#fields = grown(this.#fields, (n) => new Uint32Array(n));
-      this.#heads = grown(this.#heads, (n) => new Int32Array(n));
+      this.#fields = grown(this.#fields, u32Column);
+      this.#heads = grown(this.#heads, i32Column);
     }
-    this.#fields.set([key.field1, key.field2, key.field3, key.field4, key.field5, key.field6], row * FIELDS);
+    for (let i = 0; i < FIELDS; i++) this.#fields[row * FIELDS + i] = fields[at + i];
     this.#heads[row] = NONE;
-    this.#slots[slot] = row;
-    if (this.keyCount * 2 > this.#slots.length) this.#rehash();
+    slots[slot] = row;
+    if (this.keyCount * 2 > slots.length) this.#rehash();
     return row;
   }
 
@@ -93,7 +147,9 @@ export class KeyIndex {
     const slots = new Int32Array(this.#slots.length * 2).fill(NONE);
     const mask = slots.length - 1;
     for (let row = 0; row < this.keyCount; row++) {
-      let slot = hashKey(this.keyAt(row)) & mask;
+      const f = this.#fields;
+      const at = row * FIELDS;
+      let slot = hashFields(f[at], f[at + 1], f[at + 2], f[at + 3], f[at + 4], f[at + 5]) & mask;
       while (slots[slot] !== NONE) slot = (slot + 1) & mask;
       slots[slot] = row;
     }
@@ -124,35 +180,36 @@ export class KeyIndex {
     const at = row * FIELDS;
     return { field1: f[at], field2: f[at + 1], field3: f[at + 2], field4: f[at + 3], field5: f[at + 4], field6: f[at + 5] };
   }
+}
 
-  /** Key rows in key order: radix sort, least significant byte first, skipping bytes that are the same everywhere. */
-  async sortedRows(pacer: Pacer): Promise<Uint32Array> {
-    const count = this.keyCount;
-    let from: Uint32Array = Uint32Array.from({ length: count }, (_, i) => i);
-    let to: Uint32Array = new Uint32Array(count);
-    for (let field = FIELDS - 1; field >= 0; field--) {
-      const differing = this.#differingBits(field);
-      for (let shift = 0; shift < 32; shift += 8) {
-        if (((differing >>> shift) & 0xff) === 0) continue;
-        this.#sortPass({ from, to, field, shift });
-        [from, to] = [to, from];
-        await pacer.pause();
-      }
+/** Key rows in key order: radix sort, least significant byte first, skipping bytes that are the same everywhere. */
+export async function sortedRows(columns: Pick<IndexColumns, "keyCount" | "fields">, pacer: Pacer): Promise<Uint32Array> {
+  const count = columns.keyCount;
+  let from = new Uint32Array(count);
+  for (let row = 0; row < count; row++) from[row] = row;
+  let to = new Uint32Array(count);
+  for (let field = FIELDS - 1; field >= 0; field--) {
+    const differing = differingBits(columns, field);
+    for (let shift = 0; shift < 32; shift += 8) {
+      if (((differing >>> shift) & 0xff) === 0) continue;
+      sortPass(columns.fields, { from, to, field, shift });
+      [from, to] = [to, from];
+      await pacer.pause();
     }
-    return from;
   }
+  return from;
+}
 
-  #differingBits(field: number): number {
-    let bits = 0;
-    const first = this.#fields[field];
-    for (let row = 1; row < this.keyCount; row++) bits |= first ^ this.#fields[row * FIELDS + field];
-    return bits;
-  }
+function differingBits({ keyCount, fields }: Pick<IndexColumns, "keyCount" | "fields">, field: number): number {
+  let bits = 0;
+  const first = fields[field];
+  for (let row = 1; row < keyCount; row++) bits |= first ^ fields[row * FIELDS + field];
+  return bits;
+}
 
-  #sortPass({ from, to, field, shift }: { from: Uint32Array; to: Uint32Array; field: number; shift: number }): void {
-    const starts = new Uint32Array(257);
-    for (let i = 0; i < from.length; i++) starts[((this.#fields[from[i] * FIELDS + field] >>> shift) & 0xff) + 1]++;
-    for (let i = 1; i < 257; i++) starts[i] += starts[i - 1];
-    for (let i = 0; i < from.length; i++) to[starts[(this.#fields[from[i] * FIELDS + field] >>> shift) & 0xff]++] = from[i];
-  }
+function sortPass(fields: Uint32Array, { from, to, field, shift }: { from: Uint32Array; to: Uint32Array; field: number; shift: number }): void {
+  const starts = new Uint32Array(257);
+  for (let i = 0; i < from.length; i++) starts[((fields[from[i] * FIELDS + field] >>> shift) & 0xff) + 1]++;
+  for (let i = 1; i < 257; i++) starts[i] += starts[i - 1];
+  for (let i = 0; i < from.length; i++) to[starts[(fields[from[i] * FIELDS + field] >>> shift) & 0xff]++] = from[i];
 }

@@ -2,6 +2,7 @@
  * A layer file opened for reading. Every block is checked against the trailer before anybody sees it, index blocks and
  * values alike (see summary.ts for where the checksums lie); layers without a trailer are the peer's and are trusted.
  */
+import { allocateBytes, copyOfBytes } from "../../kit/buffers.ts";
 import { dataViewOf } from "../../kit/bytes.ts";
 import { crc32c } from "../../kit/crc32c.ts";
 import { invariant, StrataError } from "../../kit/errors.ts";
@@ -79,11 +80,11 @@ export class LayerFile {
   /** Reads, checks and caches `count` blocks from `first`. */
   async #readRun(first: number, count: number, into: Map<number, Uint8Array>): Promise<void> {
     if (first < 0 || first + count > this.#blockCount) throw truncated(this.#where, `block ${first + count - 1} of ${this.#blockCount}`);
-    const buffer = new Uint8Array(count * BLOCK_SIZE);
+    const buffer = allocateBytes(count * BLOCK_SIZE);
     const got = await this.#file.read(buffer, first * BLOCK_SIZE);
     if (got < buffer.length) throw truncated(this.#where, `${got} bytes at block ${first}`);
     for (let i = 0; i < count; i++) {
-      const block = count === 1 ? buffer : buffer.slice(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
+      const block = count === 1 ? buffer : copyOfBytes(buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
       this.#check(first + i, block);
       this.#cache.put(this.#cacheId, first + i, block);
       into.set(first + i, block);
@@ -166,7 +167,7 @@ export class LayerFile {
   /** Reads the whole file once. @throws StrataError corrupt `layer-checksum-mismatch` */
   async verify(): Promise<void> {
     for (let first = 0; first < this.#blockCount; first += READ_MAX_BLOCKS) {
-      const buffer = new Uint8Array(Math.min(READ_MAX_BLOCKS, this.#blockCount - first) * BLOCK_SIZE);
+      const buffer = allocateBytes(Math.min(READ_MAX_BLOCKS, this.#blockCount - first) * BLOCK_SIZE);
       if ((await this.#file.read(buffer, first * BLOCK_SIZE)) < buffer.length) throw truncated(this.#where, `block ${first}`);
       for (let i = 0; i * BLOCK_SIZE < buffer.length; i++) this.#check(first + i, buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
     }
@@ -208,7 +209,7 @@ function gather(blocks: Map<number, Uint8Array>, offset: number, size: number): 
     if (size === 0) return new Uint8Array(0);
     return (blocks.get(number) as Uint8Array).subarray(start, start + size);
   }
-  const result = new Uint8Array(size);
+  const result = allocateBytes(size);
   for (let at = 0, from = start; at < size; number++, from = 0) {
     const block = blocks.get(number);
     invariant(block !== undefined, `block ${number} was loaded`);

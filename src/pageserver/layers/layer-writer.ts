@@ -2,6 +2,7 @@
  * Writing a layer file in one pass: values in key (and LSN) order, then the index, then checksums and summary. The file
  * has a temporary name until it is complete and synced; the caller syncs the directory before naming the layer anywhere.
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import { crc32c } from "../../kit/crc32c.ts";
 import { invariant } from "../../kit/errors.ts";
 import type { TenantId, TimelineId } from "../../kit/ids.ts";
@@ -42,7 +43,7 @@ class LayerWriter {
   readonly #file: FileHandle;
   readonly #temporaryPath: string;
   readonly #tree: BtreeBuilder;
-  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  readonly #buffer = allocateBytes(BUFFER_BYTES);
   /** CRC of each block written, by number. */
   readonly #crcs: number[] = [0];
   /** Where the buffer begins in the file, a multiple of the block size. */

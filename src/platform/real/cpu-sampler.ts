@@ -5,8 +5,10 @@
 import { profile, type SamplingProfile } from "bun:jsc";
 import { StrataError } from "../../kit/errors.ts";
 
-/** The profiler goes on ticking at its last rate after it was stopped; this one costs nothing. */
-const IDLE_INTERVAL_US = 1_000_000;
+/** The profiler goes on ticking at its last rate after it was stopped; this one costs next to nothing. */
+const IDLE_INTERVAL_US = 200_000;
+/** It takes up a new rate only at its next tick: without waiting for that the first samples, on a short run all of them, would be missing. */
+const WARM_UP_MS = IDLE_INTERVAL_US / 1000 + 20;
 
 export interface StackFrame {
   readonly name: string;
@@ -30,6 +32,7 @@ interface Running {
 }
 
 let running: Running | null = null;
+let ticksIdly = false;
 
 export interface SampleOptions {
   readonly durationMs: number;
@@ -45,34 +48,43 @@ export async function sampleCpu(options: SampleOptions): Promise<StackSamples> {
     running.stop();
     await running.done;
   }
-  const end = Promise.withResolvers<void>();
-  const timer = setTimeout(end.resolve, options.durationMs);
-  const sampling = sample(end.promise, 1e6 / options.frequencyHz);
+  const cut = Promise.withResolvers<void>();
+  const sampling = sample(options, cut.promise);
   const done = sampling.then(
     () => undefined,
     () => undefined,
   );
-  running = { stop: end.resolve, done };
+  running = { stop: cut.resolve, done };
   try {
     return await sampling;
   } finally {
-    clearTimeout(timer);
     running = null;
   }
 }
 
-async function sample(end: Promise<void>, intervalUs: number): Promise<StackSamples> {
+async function sample(options: SampleOptions, cut: Promise<void>): Promise<StackSamples> {
+  const intervalUs = 1e6 / options.frequencyHz;
+  if (ticksIdly) await profile(() => pause(WARM_UP_MS, cut), intervalUs);
   const startedMs = Date.now();
   const start = performance.now();
-  const result: SamplingProfile = await profile(() => end, intervalUs);
+  const result: SamplingProfile = await profile(() => pause(options.durationMs, cut), intervalUs);
   const durationMs = performance.now() - start;
   await profile(() => Promise.resolve(), IDLE_INTERVAL_US);
-  const stacks = result.stackTraces.traces.map(({ frames }) =>
-    frames.map((frame) => ({
-      name: frame.name === "" ? "(anonymous)" : frame.name,
-      file: frame.sourceURL ?? "",
-      line: frame.line === undefined || frame.line >= 2 ** 31 ? 0 : frame.line,
-    })),
-  );
-  return { stacks, intervalMs: intervalUs / 1000, durationMs, startedMs };
+  ticksIdly = true;
+  return { stacks: result.stackTraces.traces.map(({ frames }) => frames.map(stackFrame)), intervalMs: intervalUs / 1000, durationMs, startedMs };
+}
+
+async function pause(durationMs: number, cut: Promise<void>): Promise<void> {
+  const over = Promise.withResolvers<void>();
+  const timer = setTimeout(over.resolve, durationMs);
+  await Promise.race([over.promise, cut]);
+  clearTimeout(timer);
+}
+
+function stackFrame(frame: SamplingProfile["stackTraces"]["traces"][number]["frames"][number]): StackFrame {
+  return {
+    name: frame.name === "" ? "(anonymous)" : frame.name,
+    file: frame.sourceURL ?? "",
+    line: frame.line === undefined || frame.line >= 2 ** 31 ? 0 : frame.line,
+  };
 }

@@ -14,6 +14,7 @@
  *
  * Source: PostgreSQL access/transam/xlogreader.c (XLogDecodeNextRecord).
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import { dataViewOf } from "../../kit/bytes.ts";
 import { copyBytes } from "../../kit/copy.ts";
 import { StrataError, invariant } from "../../kit/errors.ts";
@@ -280,7 +281,7 @@ export class WalStreamDecoder {
   }
 
   #replaceBuffer(size: number): void {
-    this.#buffer = new Uint8Array(size);
+    this.#buffer = allocateBytes(size);
     this.#bufferView = dataViewOf(this.#buffer);
   }
 

@@ -1,4 +1,5 @@
 /** What a reader is sent: raw WAL, or records interpreted for a shard. */
+import { allocateBytes } from "../../kit/buffers.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { WAL_PAGE_SIZE } from "../../postgres/wal/constants.ts";
 import { encodeWalDataHeader } from "../../wire/replication-messages.ts";
@@ -33,7 +34,7 @@ export class RawWalSource implements WalSource {
     const startLsn = this.#lsn;
     const full = startLsn + MAX_APPEND_BYTES;
     const chunkEnd = full >= endLsn ? endLsn : full - (full % WAL_PAGE_SIZE);
-    const buffer = new Uint8Array(chunkEnd - startLsn);
+    const buffer = allocateBytes(chunkEnd - startLsn);
     const length = await this.#reader.read(startLsn, buffer);
     this.#lsn = startLsn + length;
     return { header: encodeWalDataHeader({ startLsn, endLsn, timestamp }), body: buffer.subarray(0, length), positionLsn: this.#lsn };

@@ -29,7 +29,11 @@ const COMMON: Readonly<Record<string, Expectation>> = {
   "get /metrics": EVERYBODY,
   "get /v1/openapi.json": EVERYBODY,
   "get /profile/cpu": EVERYBODY,
+  "get /profile/heap": EVERYBODY,
 };
+
+/** Of every role that authenticates. */
+const GUARDED = { ...COMMON, "get /profile/heap/snapshot": only("admin") };
 
 const SAFEKEEPER_NODE = only("safekeeperdata");
 const SAFEKEEPER_TENANT: Expectation = { scopes: ["safekeeperdata", "tenant"], tenantParam: "tenant_id" };
@@ -42,11 +46,11 @@ const SHARD_TIMELINE: Expectation = { ...SHARD, timelineParam: "timeline_id" };
 const PAGESERVER = "/v1/tenant/:tenant_shard_id";
 
 export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
-  broker: { adminIsSuperset: false, routes: COMMON },
+  broker: { adminIsSuperset: false, routes: GUARDED },
   safekeeper: {
     adminIsSuperset: false,
     routes: {
-      ...COMMON,
+      ...GUARDED,
       "get /v1/status": EVERYBODY,
       "get /v1/utilization": SAFEKEEPER_NODE,
       "get /v1/tenant/timeline": SAFEKEEPER_NODE,
@@ -71,7 +75,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
   pageserver: {
     adminIsSuperset: false,
     routes: {
-      ...COMMON,
+      ...GUARDED,
       "get /v1/status": EVERYBODY,
       "put /v1/deletion_queue/flush": OPERATOR,
       "post /v1/reload_auth_validation_keys": OPERATOR,
@@ -100,7 +104,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
   controller: {
     adminIsSuperset: true,
     routes: {
-      ...COMMON,
+      ...GUARDED,
       "get /ready": EVERYBODY,
       "post /upcall/v1/re-attach": only("generations_api"),
       "post /upcall/v1/validate": only("generations_api"),

@@ -10,11 +10,13 @@ const ROLES = Object.keys(EXPECTED) as RoleName[];
 
 const nameOf = (route: RouteSummary): string => `${route.method} ${route.path}`;
 
+/** Profiles are refused for a parameter, once they have let somebody in: they take their time. */
+const REFUSED_QUERIES: Readonly<Record<string, string>> = { "/profile/cpu": "?seconds=0", "/profile/heap": "?format=jemalloc" };
+
 /** The route's path with TENANT and TIMELINE in it. */
 function urlOf(path: string): string {
   const filled = path.replace(/:(tenant_shard_id|tenant_id)/, TENANT).replace(":timeline_id", TIMELINE).replace(/:(node_id|destination_id|name)/, "1").replace("*", "rest");
-  // The profiler is refused for its parameter, once it has let somebody in.
-  return `http://x${filled}${path === "/profile/cpu" ? "?seconds=0" : ""}`;
+  return `http://x${filled}${REFUSED_QUERIES[path] ?? ""}`;
 }
 
 async function statusOf(role: RoleApp, route: RouteSummary, headers: Record<string, string>): Promise<number> {
