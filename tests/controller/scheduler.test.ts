@@ -2,6 +2,8 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { isStrataError } from "../../src/kit/errors.ts";
 import { planReconcile, type ObservedLocation } from "../../src/controller/reconciler/plan.ts";
+import { placeShard } from "../../src/controller/service/placement.ts";
+import { ControllerState, nodeFromRow, shardFromRow } from "../../src/controller/service/state.ts";
 import { chooseNode, mayHost, type NodeView } from "../../src/controller/scheduler/scheduler.ts";
 
 const node: fc.Arbitrary<NodeView> = fc.record({
@@ -66,4 +68,29 @@ test("carrying out plans step by step ends where the intent is, with one node at
     }),
     { numRuns: 2000 },
   );
+});
+
+test("a shard whose node is away, and which nobody else can take, stays that node's: it is not told to let go when it comes back", () => {
+  const state = new ControllerState();
+  const node = nodeFromRow({ nodeId: 1, schedulingPolicy: "active", listenHttpAddr: "h", listenHttpPort: 1, listenPgAddr: "p", listenPgPort: 2, availabilityZoneId: "a" });
+  state.nodes.set(1, node);
+  const shard = shardFromRow({
+    tenantId: "11".repeat(16), shardNumber: 0, shardCount: 0, shardStripeSize: 32768, generation: 1, generationPageserver: 1,
+    placementPolicy: '{"Attached":0}', schedulingPolicy: '"Active"', config: "{}", preferredAzId: null, splitting: 0,
+  });
+  state.addShard(shard);
+  const plan = () => planReconcile({
+    intent: { attached: shard.intentAttached, secondary: shard.intentSecondary }, observed: shard.observed, generation: shard.generation, generationNode: shard.generationNode,
+    configJson: "{}", reachable: (id) => state.nodes.get(id)?.availability !== "Offline",
+  });
+  expect(() => placeShard(state, shard)).toThrow("no pageserver can take");
+  expect(shard.intentAttached).toBe(1);
+  expect(plan()).toEqual([]);
+  // As re-attach leaves it.
+  Object.assign(shard, { generation: 2 });
+  shard.observed.set(1, { mode: "AttachedSingle", generation: 2, configJson: "{}" });
+  node.availability = "WarmingUp";
+  expect(plan()).toEqual([]);
+  placeShard(state, shard);
+  expect([shard.intentAttached, plan()]).toEqual([1, []]);
 });

@@ -42,6 +42,7 @@ function isAttached(mode: LocationMode): boolean {
 }
 
 function attachSteps(input: ReconcileInput, node: NodeId): ReconcileStep[] {
+  if (!input.reachable(node)) return [];
   const current = input.observed.get(node);
   const holdsNewest = input.generationNode === node && input.generation !== null;
   if (holdsNewest && current?.mode === "AttachedSingle" && current.generation === input.generation && current.configJson === input.configJson) return [];

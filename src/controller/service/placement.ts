@@ -44,8 +44,8 @@ export function placeShard(state: ControllerState, shard: TenantShard): void {
     shard.intentSecondary = [shard.intentAttached, ...shard.intentSecondary];
     shard.intentAttached = null;
   }
-  if (shard.intentAttached !== null && !usable(state, shard.intentAttached)) shard.intentAttached = null;
-  if (wantsAttached && shard.intentAttached === null) attach(state, shard);
+  if (shard.intentAttached !== null && !state.nodes.has(shard.intentAttached)) shard.intentAttached = null;
+  if (wantsAttached && (shard.intentAttached === null || !usable(state, shard.intentAttached))) attach(state, shard);
   const wanted = wantedSecondaries(shard.policy);
   shard.intentSecondary = shard.intentSecondary.filter((node) => state.nodes.has(node)).slice(0, wanted);
   while (shard.intentSecondary.length < wanted) {
@@ -53,6 +53,7 @@ export function placeShard(state: ControllerState, shard: TenantShard): void {
   }
 }
 
+/** A node that is gone keeps the shard as long as nobody else can take it: it may come back, and must not be told to let go then. */
 function attach(state: ControllerState, shard: TenantShard): void {
   const views = new Map(state.nodeViews().map((view) => [view.id, view]));
   const warm = shard.intentSecondary.find((node) => {

@@ -1,5 +1,5 @@
 /** One timeline of an attached tenant as the rest of the pageserver uses it: storage, data directory, WAL receiver. */
-import { StrataError } from "../../kit/errors.ts";
+import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { BrokerClient } from "../../broker/api/client.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
@@ -16,10 +16,14 @@ export interface WalSource {
   readonly metrics: WalConnectionOptions["metrics"];
 }
 
+/** After a start that failed for a reason that may pass. */
+const RETRY_MS = 1000;
+
 export class TenantTimeline implements ServedTimeline {
   readonly timeline: Timeline;
   readonly datadir: TimelineDatadir;
   #receiver: WalReceiver | null = null;
+  #starting: { readonly abort: AbortController; readonly done: Promise<void> } | null = null;
 
   constructor(timeline: Timeline, shard: ShardIdentity) {
     this.timeline = timeline;
@@ -31,20 +35,42 @@ export class TenantTimeline implements ServedTimeline {
     return this.#receiver?.currentSafekeeper ?? null;
   }
 
-  /** Begins to take WAL; the timeline has its first content. */
-  async startReceiving(source: WalSource): Promise<void> {
-    if (this.#receiver !== null) return;
-    const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver" });
-    const { segmentSize } = decodeControlFile(await reader.controlFile());
-    const { platform } = this.timeline.deps;
-    this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log: this.timeline.log, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
-    this.#receiver.start();
+  /**
+   * Begins to take WAL, in the background: a branch whose content is its ancestor's waits until that has caught up, which may
+   * take a compute to start on the ancestor. Nobody may wait for it here, least of all who would start that compute.
+   */
+  startReceiving(source: WalSource): void {
+    if (this.#receiver !== null || this.#starting !== null) return;
+    const abort = new AbortController();
+    const done = this.#start(source, abort.signal).finally(() => (this.#starting = null));
+    this.#starting = { abort, done };
   }
 
   async stopReceiving(): Promise<void> {
+    this.#starting?.abort.abort();
+    await this.#starting?.done;
     const receiver = this.#receiver;
     this.#receiver = null;
     await receiver?.stop();
+  }
+
+  /** Never throws. */
+  async #start(source: WalSource, signal: AbortSignal): Promise<void> {
+    const { deps: { platform }, log } = this.timeline;
+    while (!signal.aborted) {
+      try {
+        const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver", signal });
+        const { segmentSize } = decodeControlFile(await reader.controlFile());
+        if (signal.aborted) return;
+        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
+        return this.#receiver.start();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isStrataError(error) || (error.kind !== "retry" && error.kind !== "unavailable")) return log.error("timeline takes no WAL", { error });
+        log.info("timeline takes no WAL yet", { error });
+        await platform.clock.sleep(RETRY_MS, signal).catch(() => undefined);
+      }
+    }
   }
 
   grantLease(lsn: Lsn): number {

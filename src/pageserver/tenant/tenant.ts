@@ -109,7 +109,7 @@ export class Tenant {
       if (this.#state !== "attaching") return;
       this.#state = "active";
       log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });
-      for (const timelineId of this.#manager.timelineIds) await this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
+      for (const timelineId of this.#manager.timelineIds) this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
     } catch (error) {
       if (!this.#stop.signal.aborted) this.markBroken(error);
     }
@@ -121,15 +121,11 @@ export class Tenant {
     this.#state = "broken";
   }
 
-  async #startReceiving(timeline: TenantTimeline): Promise<void> {
-    const { walSource, availabilityZone, safekeeperToken, settings, log } = this.#options;
+  #startReceiving(timeline: TenantTimeline): void {
+    const { walSource, availabilityZone, safekeeperToken, settings } = this.#options;
     if (walSource === null || this.#state !== "active") return;
-    try {
-      const config = { ...settings().walReceiver, availabilityZone, authToken: safekeeperToken };
-      await timeline.startReceiving({ ...walSource, config });
-    } catch (error) {
-      log.error("timeline takes no WAL", { timelineId: timeline.timeline.timelineId, error });
-    }
+    const config = { ...settings().walReceiver, availabilityZone, authToken: safekeeperToken };
+    timeline.startReceiving({ ...walSource, config });
   }
 
   /** @throws StrataError unavailable `tenant-not-ready`, `tenant-broken` */
@@ -178,7 +174,7 @@ export class Tenant {
           this.#timelines.delete(timelineId);
           throw error;
         }
-        await this.#startReceiving(timeline);
+        this.#startReceiving(timeline);
         return timeline;
       },
     });
@@ -188,7 +184,7 @@ export class Tenant {
   async branchTimeline(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn }): Promise<TenantTimeline> {
     this.#assertActive();
     const branch = this.#adopt(await this.#manager.createBranch(options));
-    await this.#startReceiving(branch);
+    this.#startReceiving(branch);
     return branch;
   }
 
