@@ -44,7 +44,9 @@ test("the tenant is attached at once, the parent's compute starts, and the branc
   await query("create table t as select generate_series(1, 1000) as id");
   const controller = new ControllerClient({ baseUrl: `http://127.0.0.1:${cluster.cluster.ports.controller}`, clock: platform.clock });
   const [main] = cluster.cluster.branches;
-  const branch = await new BranchMaker({ cluster: cluster.cluster, controller, platform }).branch({ name: "branch", parent: main, at: "now" });
+  const maker = new BranchMaker({ cluster: cluster.cluster, controller, platform });
+  const branch = await maker.plan({ name: "branch", parent: main, at: "now" });
+  await maker.make(branch, main);
   const branchLsn = parseLsn(branch.lsn ?? "");
 
   await cluster.killAll();

@@ -54,6 +54,19 @@ test("a branch of a branch, and the tree that shows it", async () => {
   expect(tree[2]).toStartWith("    child at ");
 }, 30_000);
 
+test("a replica of a branch follows its primary, and cannot write", async () => {
+  await dev.run("endpoint", "start", "reader", "--branch", "main", "--replica");
+  expect(await dev.run("endpoint", "list")).toMatch(/^reader {2}branch main {2}replica {2}postgres:/m);
+  expect(await dev.sql("reader", "select pg_is_in_recovery()")).toBe("t");
+  await dev.sql("main", "create table followed as select 11 as n");
+  const lsn = await dev.sql("main", "select pg_current_wal_flush_lsn()");
+  for (let tries = 0; (await dev.sql("reader", `select pg_last_wal_replay_lsn() >= '${lsn}'`)) !== "t" && tries < 100; tries++) await Bun.sleep(100);
+  expect(await dev.sql("reader", "select n from followed")).toBe("11");
+  expect(await refused("sql", "reader", "-c", "create table no (n int)")).toContain("read-only");
+  expect(await refused("endpoint", "start", "main", "--replica")).toContain("is a primary");
+  await dev.run("endpoint", "stop", "reader");
+}, 90_000);
+
 test("what cannot be is refused with a reason", async () => {
   expect(await refused("branch", "create", "child")).toContain("exists already");
   expect(await refused("branch", "create", "Big Name")).toContain("is not a name");

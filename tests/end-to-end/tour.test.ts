@@ -8,6 +8,9 @@ import { binDirectory, programs } from "../support/executable.ts";
 import { Shell } from "../support/shell.ts";
 
 const ROOT = join(import.meta.dir, "../..");
+/** Starting a cluster takes ten seconds on an idle machine; a busy one has a lot of room, and a hang ends with a reason. */
+const STEP_TIMEOUT_MS = 150_000;
+const LOG_LINES = 60;
 const cleanups: (() => Promise<unknown>)[] = [];
 
 afterEach(async () => {
@@ -25,9 +28,16 @@ for (const program of programs()) {
     const steps = consoleSteps(await readFile(join(ROOT, "README.md"), "utf8"));
     expect(steps.length).toBeGreaterThan(15);
     for (const { command, expected } of steps) {
-      const { output, exitCode } = await shell.run(command);
+      const { output, exitCode } = await shell.run(command, { timeoutMs: STEP_TIMEOUT_MS }).catch(async (error: Error) => {
+        throw new Error(`${error.message}\nthe log ends:\n${await logTail(directory)}`);
+      });
       const told = `$ ${command}\n${output}`;
       if (exitCode !== 0 || !outputMatches(output, expected)) throw new Error(`${told}\nexit code ${exitCode}; expected:\n${expected.join("\n")}`);
     }
-  }, 240_000);
+  }, 600_000);
+}
+
+async function logTail(directory: string): Promise<string> {
+  const log = await readFile(join(directory, ".strata/dev.log"), "utf8").catch(() => "(no log)");
+  return log.split("\n").slice(-LOG_LINES).join("\n");
 }

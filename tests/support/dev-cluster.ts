@@ -231,7 +231,8 @@ function newCluster(options: TestClusterOptions): Cluster {
       safekeepers: Array.from({ length: SAFEKEEPERS }, () => ({ pg: freePort(), http: freePort() })),
     },
     branches: [{ name: MAIN_BRANCH, timelineId: id(), parent: null, lsn: null }],
-    endpoints: [{ name: MAIN_BRANCH, branch: MAIN_BRANCH, pgPort: freePort(), httpPort: freePort(), wanted: true }],
+    pendingBranches: [],
+    endpoints: [{ name: MAIN_BRANCH, branch: MAIN_BRANCH, pgPort: freePort(), httpPort: freePort(), wanted: true, replica: false }],
   };
 }
 

@@ -18,8 +18,17 @@ export class Shell {
     this.#reader = this.#child.stdout.getReader();
   }
 
-  /** Standard output and error of one command line, in order of arrival, without the last line end. */
-  async run(command: string): Promise<{ output: string; exitCode: number }> {
+  /** Standard output and error of one command line, in order of arrival, without the last line end. @throws Error with what came so far when it takes longer */
+  async run(command: string, options: { timeoutMs: number } = { timeoutMs: 600_000 }): Promise<{ output: string; exitCode: number }> {
+    const late = setTimeout(() => this.#child.kill("SIGKILL"), options.timeoutMs);
+    try {
+      return await this.#run(command);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  async #run(command: string): Promise<{ output: string; exitCode: number }> {
     const marker = `__end_${this.#count++}_`;
     this.#child.stdin.write(`{ ${command}\n} </dev/null 2>&1; echo "${marker}$?"\n`);
     await this.#child.stdin.flush();
@@ -32,7 +41,7 @@ export class Shell {
         return { output, exitCode: Number(end[1]) };
       }
       const { value, done } = await this.#reader.read();
-      if (done) throw new Error(`the shell ended during: ${command}\n${this.#buffer}`);
+      if (done) throw new Error(`the shell ended, or was ended for taking too long, during: ${command}\n${this.#buffer}`);
       this.#buffer += this.#decoder.decode(value, { stream: true });
     }
   }

@@ -11,8 +11,8 @@ const timelineSchema = z.object({ timeline_id: z.string(), last_record_lsn: z.st
 const lsnByTimestampSchema = z.object({ lsn: z.string(), kind: z.enum(["present", "future", "past", "nodata"]) });
 const safekeeperTimelineSchema = z.object({ commit_lsn: z.string() });
 
-/** The pageserver may still be attaching the tenant. */
-const RETRIES_MAX = 100;
+/** The pageserver may still be attaching the tenant: so long that takes at most, on a busy machine too. */
+const PATIENCE_MS = 120_000;
 const RETRY_PAUSE_MS = 100;
 
 export interface BranchMakerOptions {
@@ -28,30 +28,29 @@ export class BranchMaker {
     this.#options = options;
   }
 
-  #newId(): string {
-    return this.#options.platform.random.bytes(16).toHex();
-  }
-
-  /** Idempotent; waits for the pageserver to be known to the controller. */
+  /** Idempotent; waits for the pageserver to be known to the controller. @throws StrataError unavailable `dev-step-timeout` */
   async ensureTenant(): Promise<void> {
     const { controller, cluster } = this.#options;
-    await this.#retry(() => controller.createTenant({ new_tenant_id: cluster.tenantId }));
+    await this.#retry(`tenant ${cluster.tenantId} attached to the pageserver`, () => controller.createTenant({ new_tenant_id: cluster.tenantId }));
   }
 
-  async bootstrap(name: string): Promise<Branch> {
-    const { controller, cluster } = this.#options;
-    const timelineId = this.#newId();
-    await this.#retry(() => controller.createTimeline(cluster.tenantId, { new_timeline_id: timelineId, pg_version: cluster.pgVersion }, timelineSchema));
-    return { name, timelineId, parent: null, lsn: null };
+  /** A first branch, not made yet. */
+  planFirst(name: string): Branch {
+    return { name, timelineId: this.#options.platform.random.bytes(16).toHex(), parent: null, lsn: null };
   }
 
-  /** @param request.at an LSN, a timestamp, or "now" */
-  async branch(request: { name: string; parent: Branch; at: string }): Promise<Branch> {
-    const { controller, cluster } = this.#options;
+  /** A branch, not made yet. @param request.at an LSN, a timestamp, or "now". Errors as `resolve` */
+  async plan(request: { name: string; parent: Branch; at: string }): Promise<Branch> {
     const lsn = lsnToString(await this.resolve(request.parent, request.at));
-    const timelineId = this.#newId();
-    await controller.createTimeline(cluster.tenantId, { new_timeline_id: timelineId, ancestor_timeline_id: request.parent.timelineId, ancestor_start_lsn: lsn }, timelineSchema);
-    return { name: request.name, timelineId, parent: request.parent.name, lsn };
+    return { name: request.name, timelineId: this.#options.platform.random.bytes(16).toHex(), parent: request.parent.name, lsn };
+  }
+
+  /** Makes what was planned; doing it again is no harm. @param parent null for a first branch */
+  async make(branch: Branch, parent: Branch | null): Promise<void> {
+    const { controller, cluster } = this.#options;
+    const { timelineId, lsn } = branch;
+    const origin = parent === null || lsn === null ? { pg_version: cluster.pgVersion } : { ancestor_timeline_id: parent.timelineId, ancestor_start_lsn: lsn };
+    await this.#retry(`branch "${branch.name}" made`, () => controller.createTimeline(cluster.tenantId, { new_timeline_id: timelineId, ...origin }, timelineSchema));
   }
 
   /** The LSN a person means by "now", a timestamp, or an LSN. @throws StrataError fix-input `bad-lsn`, `bad-timestamp`, `beyond-history` */
@@ -90,14 +89,18 @@ export class BranchMaker {
     return Math.max(parseLsn(timeline.last_record_lsn), ...known);
   }
 
-  async #retry<T>(action: () => Promise<T>): Promise<T> {
-    for (let attempt = 0; ; attempt++) {
+  /** @param goal what is waited for, for the error */
+  async #retry<T>(goal: string, action: () => Promise<T>): Promise<T> {
+    const { clock } = this.#options.platform;
+    const deadlineMs = clock.monotonicMs() + PATIENCE_MS;
+    for (;;) {
       try {
         return await action();
       } catch (error) {
         const passing = isStrataError(error) && (error.kind === "unavailable" || error.kind === "retry" || error.code === "tenant-not-found");
-        if (!passing || attempt >= RETRIES_MAX) throw error;
-        await this.#options.platform.clock.sleep(RETRY_PAUSE_MS);
+        if (!passing) throw error;
+        if (clock.monotonicMs() > deadlineMs) throw new StrataError("unavailable", "dev-step-timeout", `waited ${PATIENCE_MS / 1000} s in vain for: ${goal}`, { cause: error });
+        await clock.sleep(RETRY_PAUSE_MS);
       }
     }
   }

@@ -27,6 +27,8 @@ const endpointSchema = z.object({
   httpPort: port,
   /** Whether it should run: a restarted cluster starts it again. */
   wanted: z.boolean(),
+  /** A standby that only reads; a branch has any number of them beside its one primary. */
+  replica: z.boolean().default(false),
 });
 export type Endpoint = z.infer<typeof endpointSchema>;
 
@@ -46,6 +48,8 @@ const clusterSchema = z.object({
     safekeepers: z.array(z.object({ pg: port, http: port })),
   }),
   branches: z.array(branchSchema),
+  /** Asked for and perhaps made: written down before, so that no crash leaves a timeline that nobody knows. */
+  pendingBranches: z.array(branchSchema).default([]),
   endpoints: z.array(endpointSchema),
 });
 export type Cluster = z.infer<typeof clusterSchema>;

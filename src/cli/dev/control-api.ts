@@ -10,7 +10,7 @@ import { type Cluster, loadCluster } from "./cluster-file.ts";
 import { type DevCluster, endpointUrl } from "./dev-cluster.ts";
 
 const branchSchema = z.object({ name: z.string(), timelineId: z.string(), parent: z.string().nullable(), lsn: z.string().nullable() });
-const endpointSchema = z.object({ name: z.string(), branch: z.string(), url: z.string(), running: z.boolean() });
+const endpointSchema = z.object({ name: z.string(), branch: z.string(), replica: z.boolean(), url: z.string(), running: z.boolean() });
 const statusSchema = z.object({
   ready: z.boolean(),
   tenantId: z.string(),
@@ -22,7 +22,7 @@ const statusSchema = z.object({
 export type DevStatus = z.infer<typeof statusSchema>;
 
 const branchRequestSchema = z.object({ name: z.string(), from: z.string(), at: z.string() });
-const endpointRequestSchema = z.object({ name: z.string(), branch: z.string().nullable() });
+const endpointRequestSchema = z.object({ name: z.string(), branch: z.string().nullable(), replica: z.boolean().default(false) });
 const nameParams = z.object({ name: z.string() });
 
 // On loopback only, and with no more power than the user's own files next to it.
@@ -36,7 +36,7 @@ function refuseBrowsers(raw: Request): void {
 function statusOf(dev: DevCluster, ready: boolean): DevStatus {
   const { cluster } = dev;
   const processes = dev.processes();
-  const endpoints = cluster.endpoints.map((one) => ({ name: one.name, branch: one.branch, url: endpointUrl(one), running: processes[`endpoint-${one.name}`] != null }));
+  const endpoints = cluster.endpoints.map((one) => ({ name: one.name, branch: one.branch, replica: one.replica, url: endpointUrl(one), running: processes[`endpoint-${one.name}`] != null }));
   return { ready, tenantId: cluster.tenantId, pgVersion: cluster.pgVersion, branches: cluster.branches, endpoints, processes };
 }
 
@@ -49,7 +49,7 @@ export function addControlRoutes(app: HttpApp, dev: DevCluster, actions: { ready
   app.route({ method: "post", path: "/v1/dev/endpoint", permission, summary: "Start an endpoint", body: endpointRequestSchema, responses: { 200: { description: "running", schema: endpointSchema } } }, async ({ body, raw }) => {
     refuseBrowsers(raw);
     const endpoint = await dev.startEndpoint(body);
-    return jsonReply(200, { name: endpoint.name, branch: endpoint.branch, url: endpointUrl(endpoint), running: true });
+    return jsonReply(200, { name: endpoint.name, branch: endpoint.branch, replica: endpoint.replica, url: endpointUrl(endpoint), running: true });
   });
   app.route({ method: "post", path: "/v1/dev/endpoint/:name/stop", permission, summary: "Stop an endpoint", params: nameParams, responses: { 200: { description: "stopped" } } }, async ({ params, raw }) => {
     refuseBrowsers(raw);

@@ -3,7 +3,7 @@
  * first branch, keeps the endpoints that are wanted running, and stops all of it in the reverse order.
  */
 import { ControllerClient } from "../../controller/api/client.ts";
-import { StrataError } from "../../kit/errors.ts";
+import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
 import { freePort } from "../../platform/free-port.ts";
 import type { Platform } from "../../platform/platform.ts";
@@ -63,7 +63,10 @@ export class DevCluster {
     await Promise.all(safekeepers.map((child, index) => this.#waitHttp(child, cluster.ports.safekeepers[index]?.http ?? 0, "/v1/status")));
     await this.#waitHttp(pageserver, cluster.ports.pageserver.http, "/v1/status");
     await this.#makeFirstBranch();
-    await Promise.all(cluster.endpoints.filter((endpoint) => endpoint.wanted).map((endpoint) => this.#startEndpoint(endpoint)));
+    // Replicas behind their primaries, which settle what is committed.
+    for (const replica of [false, true]) {
+      await Promise.all(cluster.endpoints.filter((endpoint) => endpoint.wanted && endpoint.replica === replica).map((endpoint) => this.#startEndpoint(endpoint)));
+    }
   }
 
   #child(role: RoleArgs): Child {
@@ -72,7 +75,9 @@ export class DevCluster {
     return new Child({ name: role.name, launch, onLine }, { clock: platform.clock, log });
   }
 
+  /** @throws Cancelled when the cluster is being stopped: what begins now would be left behind */
   #launch(role: RoleArgs): Child {
+    this.#assertRunning();
     const child = this.#child(role);
     this.#roles.push(child);
     child.start();
@@ -85,18 +90,49 @@ export class DevCluster {
 
   async #makeFirstBranch(): Promise<void> {
     const { cluster, progress } = this.#options;
-    const made = cluster.branches.length > 0;
-    if (!made) progress(`creating tenant ${cluster.tenantId} and branch ${MAIN_BRANCH} (initdb of PostgreSQL ${cluster.pgVersion})`);
+    if (cluster.branches.length === 0) {
+      progress(`creating tenant ${cluster.tenantId} and branch ${MAIN_BRANCH} (initdb of PostgreSQL ${cluster.pgVersion})`);
+      if (cluster.pendingBranches.length === 0) await this.#setPending([this.#branches.planFirst(MAIN_BRANCH)]);
+    }
     // Asked for again after every start: it costs nothing when it is there, and heals a first start cut short.
     await this.#branches.ensureTenant();
-    if (made) return;
-    cluster.branches.push(await this.#branches.bootstrap(MAIN_BRANCH));
+    for (const branch of [...cluster.pendingBranches]) await this.#finishPending(branch);
+    if (cluster.endpoints.length > 0) return;
     cluster.endpoints.push(this.#newEndpoint(MAIN_BRANCH, MAIN_BRANCH));
     await this.#save();
   }
 
-  #newEndpoint(name: string, branch: string): Endpoint {
-    return { name, branch, pgPort: freePort(), httpPort: freePort(), wanted: true };
+  /** A branch that an earlier run was making: made, or given up when it cannot be. */
+  async #finishPending(branch: Branch): Promise<void> {
+    try {
+      await this.#makePending(branch);
+    } catch (error) {
+      if (branch.parent === null) throw error;
+      this.#options.log.warn("a branch of an earlier run could not be made and is given up", { branch: branch.name, error });
+    }
+  }
+
+  async #setPending(pending: Branch[]): Promise<void> {
+    this.cluster.pendingBranches = pending;
+    await this.#save();
+  }
+
+  /** Makes a branch that is written down as pending. When it is refused it is forgotten again. */
+  async #makePending(branch: Branch): Promise<void> {
+    const { cluster } = this;
+    const without = (): Branch[] => cluster.pendingBranches.filter((one) => one !== branch);
+    try {
+      await this.#branches.make(branch, branch.parent === null ? null : findBranch(cluster, branch.parent));
+    } catch (error) {
+      if (branch.parent !== null) await this.#setPending(without());
+      throw error;
+    }
+    cluster.branches.push(branch);
+    await this.#setPending(without());
+  }
+
+  #newEndpoint(name: string, branch: string, replica = false): Endpoint {
+    return { name, branch, pgPort: freePort(), httpPort: freePort(), wanted: true, replica };
   }
 
   #save(): Promise<void> {
@@ -106,25 +142,25 @@ export class DevCluster {
   /** @throws StrataError conflict `branch-exists`, not-found `branch-not-found`, and what the pageserver refuses */
   async createBranch(request: { name: string; from: string; at: string }): Promise<Branch> {
     const name = checkName(request.name);
-    if (this.cluster.branches.some((branch) => branch.name === name)) throw new StrataError("conflict", "branch-exists", `branch "${name}" exists already`);
-    const branch = await this.#branches.branch({ name, parent: findBranch(this.cluster, request.from), at: request.at });
-    this.cluster.branches.push(branch);
-    await this.#save();
+    const { branches, pendingBranches } = this.cluster;
+    if ([...branches, ...pendingBranches].some((branch) => branch.name === name)) throw new StrataError("conflict", "branch-exists", `branch "${name}" exists already`);
+    const branch = await this.#branches.plan({ name, parent: findBranch(this.cluster, request.from), at: request.at });
+    await this.#setPending([...this.cluster.pendingBranches, branch]);
+    await this.#makePending(branch);
     return branch;
   }
 
   /** Starts the endpoint, making it on the branch of the same name (or the one given) when there is none yet. */
-  async startEndpoint(request: { name: string; branch: string | null }): Promise<Endpoint> {
+  async startEndpoint(request: { name: string; branch: string | null; replica: boolean }): Promise<Endpoint> {
     const name = checkName(request.name);
     let endpoint = this.cluster.endpoints.find((one) => one.name === name);
     if (endpoint === undefined) {
-      const branch = findBranch(this.cluster, request.branch ?? name);
-      const writer = this.cluster.endpoints.find((one) => one.branch === branch.name);
-      if (writer !== undefined) throw new StrataError("conflict", "branch-has-endpoint", `branch "${branch.name}" has the endpoint "${writer.name}": a second primary would fence it`);
-      endpoint = this.#newEndpoint(name, branch.name);
+      endpoint = this.#planEndpoint({ ...request, name });
       this.cluster.endpoints.push(endpoint);
     } else if (request.branch !== null && request.branch !== endpoint.branch) {
       throw new StrataError("conflict", "endpoint-exists", `endpoint "${name}" is on branch "${endpoint.branch}"`);
+    } else if (request.replica && !endpoint.replica) {
+      throw new StrataError("conflict", "endpoint-exists", `endpoint "${name}" is a primary`);
     }
     endpoint.wanted = true;
     await this.#save();
@@ -132,11 +168,19 @@ export class DevCluster {
     return endpoint;
   }
 
+  #planEndpoint({ name, branch, replica }: { name: string; branch: string | null; replica: boolean }): Endpoint {
+    const on = findBranch(this.cluster, branch ?? name).name;
+    const writer = this.cluster.endpoints.find((one) => one.branch === on && !one.replica);
+    if (!replica && writer !== undefined) throw new StrataError("conflict", "branch-has-endpoint", `branch "${on}" has the endpoint "${writer.name}": a second primary would fence it`);
+    return this.#newEndpoint(name, on, replica);
+  }
+
   async #startEndpoint(endpoint: Endpoint): Promise<void> {
     const { platform, directory, progress } = this.#options;
+    this.#assertRunning();
     let child = this.#endpoints.get(endpoint.name);
     if (child === undefined) {
-      progress(`starting endpoint ${endpoint.name} on branch ${endpoint.branch}`);
+      progress(`starting ${endpoint.replica ? "replica" : "endpoint"} ${endpoint.name} on branch ${endpoint.branch}`);
       const role = computeArgs(this.cluster, directory, { endpoint, branch: findBranch(this.cluster, endpoint.branch) });
       child = this.#child(role);
       this.#endpoints.set(endpoint.name, child);
@@ -171,6 +215,10 @@ export class DevCluster {
   processes(): Record<string, number | null> {
     const children = [...this.#roles, ...this.#endpoints.values()];
     return Object.fromEntries(children.map((child) => [child.spec.name, child.isRunning ? (child.pid ?? process.pid) : null]));
+  }
+
+  #assertRunning(): void {
+    if (this.#stopping) throw new Cancelled("the cluster is being stopped");
   }
 
   async stop(): Promise<void> {

@@ -26,6 +26,7 @@ export const BRANCH_OPTIONS = {
 export const ENDPOINT_OPTIONS = {
   ...DIRECTORY_OPTIONS,
   branch: option({ flag: "--branch <name>", help: "branch of a new endpoint; the one of its name unless given", parse: text, default: null }),
+  replica: toggle("--replica", "a standby that follows the branch and only reads"),
 };
 
 export const SQL_OPTIONS = {

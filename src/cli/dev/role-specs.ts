@@ -84,6 +84,7 @@ export function computeArgs(cluster: Cluster, directory: string, target: { endpo
     "--safekeepers", safekeepers, "--pageserver", `${HOST}:${cluster.ports.pageserver.pg}`, "--listen-pg", `${HOST}:${endpoint.pgPort}`,
     "--listen-http", `${HOST}:${endpoint.httpPort}`, "--pg-version", String(cluster.pgVersion), "--superuser", SUPERUSER,
   ];
+  if (endpoint.replica) args.push("--mode", "replica");
   if (cluster.pgBinDir !== null) args.push("--pg-bin-dir", cluster.pgBinDir);
   for (const [name, value] of Object.entries(cluster.settings)) args.push("--setting", `${name}=${value}`);
   return { name: `endpoint-${endpoint.name}`, args };

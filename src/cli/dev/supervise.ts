@@ -37,6 +37,7 @@ function newCluster(values: OptionValues<typeof START_OPTIONS>, platform: Platfo
       safekeepers: Array.from({ length: values.safekeepers }, () => ({ pg: freePort(), http: freePort() })),
     },
     branches: [],
+    pendingBranches: [],
     endpoints: [],
   };
 }

@@ -16,7 +16,7 @@ export function printStatus(status: DevStatus): void {
   console.log(`processes: ${Object.entries(status.processes).map(([name, pid]) => `${name} ${pid ?? "(down)"}`).join(", ")}`);
   console.log("branches:");
   for (const line of branchTree(status.branches)) console.log(`  ${line}`);
-  for (const { name, branch, url, running } of status.endpoints) console.log(`endpoint ${name} on ${branch}: ${running ? url : "stopped"}`);
+  for (const { name, branch, replica, url, running } of status.endpoints) console.log(`${replica ? "replica" : "endpoint"} ${name} on ${branch}: ${running ? url : "stopped"}`);
 }
 
 export async function showStatus(values: OptionValues<typeof DIRECTORY_OPTIONS>, platform: Platform): Promise<number> {
