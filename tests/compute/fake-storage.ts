@@ -112,11 +112,12 @@ export class FakePageserver extends Server {
 
   async query(session: PgSession, sql: string): Promise<void> {
     this.queries.push(sql);
-    const match = /^fullbasebackup \w+ \w+( [\dA-F]+\/[\dA-F]+)? --gzip$/.exec(sql);
+    const match = /^fullbasebackup \w+ \w+( [\dA-F]+\/[\dA-F]+)?( --gzip)?$/.exec(sql);
     if (match === null) throw new StrataError("fix-input", "syntax-error", sql);
     const lsn = match[1] === undefined ? this.lsn : parseLsn(match[1].trim());
     if (lsn !== this.lsn) throw new StrataError("not-found", "no-such-lsn", `only ${lsnToString(this.lsn)} is here, not ${lsnToString(lsn)}`);
-    const archive = gzipSync(await tarOf(this.directory, lsn), { level: 1 });
+    const tar = await tarOf(this.directory, lsn);
+    const archive = match[2] === undefined ? tar : gzipSync(tar, { level: 1 });
     const copy = session.copyOut();
     for (let at = 0; at < archive.length; at += 100_000) {
       copy.write(archive.subarray(at, at + 100_000));

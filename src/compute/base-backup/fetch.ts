@@ -24,7 +24,7 @@ export interface FetchOptions {
 }
 
 export interface FetchedBackup extends UnpackedBackup {
-  /** What came over the network, compressed. */
+  /** What came over the network, compressed unless it came over loopback. */
   readonly fetchedBytes: number;
 }
 
@@ -43,14 +43,30 @@ export async function fetchBaseBackup(options: FetchOptions): Promise<FetchedBac
   options.signal?.addEventListener("abort", abort, { once: true });
   try {
     const at = lsn === 0 ? "" : ` ${lsnToString(lsn)}`;
-    const stream = await client.copyOut(`fullbasebackup ${tenantId} ${timelineId}${at} --gzip${options.replica === true ? " --replica" : ""}`);
+    // Over loopback compression would only cost both sides time.
+    const gzip = !isLoopback(pageserver.host);
+    const stream = await client.copyOut(`fullbasebackup ${tenantId} ${timelineId}${at}${gzip ? " --gzip" : ""}${options.replica === true ? " --replica" : ""}`);
     const unpacker = new BackupUnpacker(platform.files, directory);
-    const fetchedBytes = await unzip(stream, (chunk) => unpacker.push(chunk));
+    const sink = (chunk: Uint8Array): Promise<void> => unpacker.push(chunk);
+    const fetchedBytes = gzip ? await unzip(stream, sink) : await copy(stream, sink);
     return { ...(await unpacker.finish()), fetchedBytes };
   } finally {
     options.signal?.removeEventListener("abort", abort);
     client.destroy();
   }
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+async function copy(stream: ClientCopyStream, sink: (chunk: Uint8Array) => Promise<void>): Promise<number> {
+  let fetchedBytes = 0;
+  for (let data = await stream.read(); data !== null; data = await stream.read()) {
+    fetchedBytes += data.length;
+    await sink(data);
+  }
+  return fetchedBytes;
 }
 
 /** Feeds the decompressed stream to `sink`, reading no faster than it takes. Returns the compressed size. */
