@@ -44,6 +44,13 @@ export interface DurationChild {
   recordMs(durationMs: number): void;
 }
 
+/** Of one label set. */
+export interface GaugeReading {
+  /** Values, in the order of the metric's label names. */
+  readonly labels: readonly string[];
+  readonly value: number;
+}
+
 /** A metric with labels: children by label values. A metric without labels is its own child: `with()`. */
 export interface Family<Child> {
   with(...labelValues: readonly string[]): Child;
@@ -77,6 +84,18 @@ export class Metrics {
   /** A gauge whose value is read when it is scraped. */
   gaugeFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
     const metric: PromGauge = new PromGauge({ ...this.#config(options), collect: () => metric.set(read()) });
+  }
+
+  /** Gauges with labels, all read when they are scraped: what is not read any more is gone. */
+  gaugesFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
+    const { labels = [], maxChildren = DEFAULT_MAX_CHILDREN } = options;
+    const metric: PromGauge = new PromGauge({
+      ...this.#config(options),
+      collect: () => {
+        metric.reset();
+        for (const reading of read().slice(0, maxChildren)) metric.set(Object.fromEntries(labels.map((label, index) => [label, reading.labels[index]])), reading.value);
+      },
+    });
   }
 
   /** Of counts or sizes. For durations use `duration`. */

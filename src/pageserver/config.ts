@@ -49,6 +49,8 @@ export interface PageserverConfig {
   readonly tenantDefaults: TenantSettings;
   readonly pageCacheBytes: number;
   readonly maxOpenFiles: number;
+  /** Between two calculations of all tenants' synthetic sizes; 0: none. */
+  readonly syntheticSizeIntervalMs: number;
   readonly pgAuth: boolean;
   readonly httpAuth: boolean;
   readonly authPublicKeyPath: string | null;
@@ -87,6 +89,7 @@ const tomlSchema = z.object({
   page_cache_size: z.number().int().positive().default(8192),
   max_file_descriptors: z.number().int().positive().default(100),
   wait_lsn_timeout: DURATION.default(300_000),
+  synthetic_size_calculation_interval: DURATION.default(600_000),
   wal_receiver_protocol: walProtocolSchema.default({ type: "vanilla" }),
   image_compression: z.string().default("zstd(1)"),
   tenant_config: z.record(z.string(), z.unknown()).default({}),
@@ -128,6 +131,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     },
     pageCacheBytes: toml.page_cache_size * BLOCK_SIZE,
     maxOpenFiles: toml.max_file_descriptors,
+    syntheticSizeIntervalMs: toml.synthetic_size_calculation_interval,
     pgAuth: toml.pg_auth_type === "NeonJWT",
     httpAuth: toml.http_auth_type === "NeonJWT",
     authPublicKeyPath: toml.auth_validation_public_key_path ?? null,

@@ -16,6 +16,7 @@ import type { Platform } from "../platform/platform.ts";
 import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
 import { servePg } from "../wire/serve.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
+import { BackgroundTasks } from "./background-tasks.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
@@ -25,6 +26,8 @@ import { PageserverMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
 import { readLocalLocations } from "./tenant/location-file.ts";
+import { sizeTasks } from "./size/size-tasks.ts";
+import { registerTenantMetrics } from "./tenant-metrics.ts";
 import { Tenants } from "./tenant/tenants.ts";
 import { WorkSlots } from "./timeline/work-slots.ts";
 
@@ -46,6 +49,7 @@ const LOCK_FILE = "pageserver.pid";
 const AUDIENCE = "pageserver";
 const FLUSHES_AT_ONCE = 2;
 const MAINTENANCE_AT_ONCE = 1;
+const SIZE_COUNTS_AT_ONCE = 1;
 const DEFAULT_PG_VERSION = 17;
 
 /** From the files in the working directory. Errors as `startPageserver`, and fix-input `bad-config`. */
@@ -92,6 +96,8 @@ class Role {
     const lock = await files.lock(`${workDirectory}/${LOCK_FILE}`);
     this.#undo.push(() => lock.release());
     const { tenants, deletionQueue } = await this.#makeTenants();
+    registerTenantMetrics(this.#registry, tenants);
+    this.#startTasks(tenants);
     const jwt = await this.#keys();
     const pgPort = await this.#listenPg(tenants, jwt);
     const httpPort = await this.#listenHttp({ tenants, deletionQueue, jwt });
@@ -133,6 +139,7 @@ class Role {
       initdb: config.initdb,
       availabilityZone: config.availabilityZone,
       safekeeperToken: config.safekeeperToken,
+      sizeSlots: new WorkSlots(SIZE_COUNTS_AT_ONCE),
       walSource: broker === null ? null : { broker, metrics: this.#metrics },
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,
@@ -143,6 +150,13 @@ class Role {
         metrics: this.#metrics,
       },
     });
+  }
+
+  #startTasks(tenants: Tenants): void {
+    const { platform: { clock }, log } = this.#deps;
+    const tasks = new BackgroundTasks({ clock, log });
+    this.#undo.push(() => tasks.stop());
+    tasks.start(sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs }));
   }
 
   #controlPlane(): ControlPlane | null {

@@ -5,6 +5,7 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import { PAGE_SIZE } from "../../keyspace/relation.ts";
+import { abortable } from "../layers/layer.ts";
 import type { ReadContext, TimelineStore } from "../timeline/timeline-store.ts";
 import { DatadirReader } from "./datadir-reader.ts";
 import { RelationSizeCache } from "./relation-size-cache.ts";
@@ -14,16 +15,16 @@ export class TimelineDatadir {
   readonly version: PgMajor;
   readonly shard: ShardIdentity;
   readonly sizes: RelationSizeCache;
-  readonly #sizeBaseLsn: Lsn;
-  #sizeBaseBlocks: Promise<number> | null = null;
+  /** All relations' blocks when they were counted, and what ingest has changed since that count began. */
+  #baseBlocks: number | null = null;
   #blocksSinceBase = 0;
+  #counting: Promise<void> | null = null;
 
   constructor(store: TimelineStore, options: { version: PgMajor; shard: ShardIdentity }) {
     this.store = store;
     this.version = options.version;
     this.shard = options.shard;
     this.sizes = new RelationSizeCache(store.lastRecordLsn);
-    this.#sizeBaseLsn = store.lastRecordLsn;
   }
 
   /** The directory as of `lsn`; the caller has waited for it. */
@@ -46,18 +47,28 @@ export class TimelineDatadir {
 
   /** The timeline holds nothing yet: sizes are counted from zero. */
   startEmpty(): void {
-    this.#sizeBaseBlocks = Promise.resolve(0);
+    this.#baseBlocks = 0;
     this.#blocksSinceBase = 0;
   }
 
-  /** Bytes in all relation forks now: counted once at the LSN the timeline was loaded at, kept by ingest after that. */
+  /** Bytes in all relation forks now: counted once, and kept by ingest after that. */
   async currentLogicalSizeBytes(context: ReadContext): Promise<number> {
-    this.#sizeBaseBlocks ??= this.#countBlocks(this.#sizeBaseLsn, context).catch((error: unknown) => {
-      this.#sizeBaseBlocks = null;
-      throw error;
-    });
-    const base = await this.#sizeBaseBlocks;
-    return (base + this.#blocksSinceBase) * PAGE_SIZE;
+    // The count is everybody's: it goes on when one of them gives up.
+    if (this.#baseBlocks === null) await abortable((this.#counting ??= this.#countBase().finally(() => (this.#counting = null))), context.signal);
+    return this.knownLogicalSize.sizeBytes;
+  }
+
+  /** What is known without looking; not exact before the first count: only what ingest has added since the start then. */
+  get knownLogicalSize(): { readonly sizeBytes: number; readonly isExact: boolean } {
+    const blocks = (this.#baseBlocks ?? 0) + this.#blocksSinceBase;
+    return { sizeBytes: Math.max(0, blocks) * PAGE_SIZE, isExact: this.#baseBlocks !== null };
+  }
+
+  /** At the LSN of its start: GC may have passed the one of an earlier attempt. */
+  async #countBase(): Promise<void> {
+    const { lastRecordLsn } = this.store;
+    this.#blocksSinceBase = 0;
+    this.#baseBlocks = await this.#countBlocks(lastRecordLsn, { task: "logical-size" });
   }
 
   /** The same, counted at `lsn`. */

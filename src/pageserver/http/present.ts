@@ -6,10 +6,36 @@ import type { TenantInfo, TimelineInfo } from "../api/timelines.ts";
 import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
 import type { TenantView } from "../tenant/tenants.ts";
 
-export async function timelineInfo(view: TenantTimeline, signal: AbortSignal): Promise<TimelineInfo> {
-  const { timeline, datadir } = view;
+export interface TimelineInfoOptions {
+  readonly signal: AbortSignal;
+  /** Waits for an exact logical size, however long it takes to count. */
+  readonly awaitLogicalSize?: boolean;
+  /** Counts it once more, relation by relation. */
+  readonly countLogicalSize?: boolean;
+}
+
+/** The first count is given that long; then the size is said to be inexact, and is there for a later request. */
+const COUNT_WAIT_MS = 1000;
+
+async function logicalSizes(view: TenantTimeline, options: TimelineInfoOptions) {
+  const { datadir, timeline } = view;
+  const context = { task: "http", signal: options.signal };
+  if (options.awaitLogicalSize === true) await datadir.currentLogicalSizeBytes(context);
+  else if (!datadir.knownLogicalSize.isExact) {
+    const counted = datadir.currentLogicalSizeBytes(context).catch(() => undefined);
+    const late = new AbortController();
+    const patience = timeline.deps.platform.clock.sleep(COUNT_WAIT_MS, late.signal).catch(() => undefined);
+    await Promise.race([counted, patience]);
+    late.abort();
+  }
+  const counted = options.countLogicalSize === true ? await datadir.logicalSizeBytes(timeline.lastRecordLsn, context) : null;
+  return { ...datadir.knownLogicalSize, counted };
+}
+
+export async function timelineInfo(view: TenantTimeline, options: TimelineInfoOptions): Promise<TimelineInfo> {
+  const { timeline } = view;
+  const logicalSize = await logicalSizes(view, options);
   const { ancestor, lastRecordLsn, prevRecordLsn } = timeline;
-  const logicalSizeBytes = await datadir.currentLogicalSizeBytes({ task: "http", signal });
   const layers = [...timeline.stack.map.layers()];
   const bytesOf = (those: typeof layers): number => those.reduce((sum, layer) => sum + layer.metadata.sizeBytes, 0);
   return {
@@ -24,11 +50,11 @@ export async function timelineInfo(view: TenantTimeline, signal: AbortSignal): P
     remote_consistent_lsn: lsnToString(timeline.remoteClient.cleanIndex?.metadata.diskConsistentLsn ?? 0),
     remote_consistent_lsn_visible: lsnToString(timeline.remoteConsistentLsn),
     initdb_lsn: lsnToString(timeline.initdbLsn),
-    current_logical_size: logicalSizeBytes,
-    current_logical_size_is_accurate: true,
+    current_logical_size: logicalSize.sizeBytes,
+    current_logical_size_is_accurate: logicalSize.isExact,
     directory_entries_counts: [],
     current_physical_size: bytesOf(layers),
-    current_logical_size_non_incremental: null,
+    current_logical_size_non_incremental: logicalSize.counted,
     pitr_history_size: Math.max(0, lastRecordLsn - timeline.gcCutoffLsn),
     within_ancestor_pitr: false,
     timeline_dir_layer_file_size_sum: bytesOf(layers.filter((layer) => layer.isResident)),
@@ -38,7 +64,7 @@ export async function timelineInfo(view: TenantTimeline, signal: AbortSignal): P
     pg_version: timeline.pgVersion,
     state: "Active",
     walreceiver_status: view.safekeeper === null ? "no connection" : `streaming from safekeeper ${view.safekeeper}`,
-    is_archived: false,
+    is_archived: timeline.remoteClient.archivedAt !== null,
   };
 }
 

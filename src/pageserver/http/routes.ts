@@ -7,6 +7,7 @@ import type { Clock } from "../../platform/clock.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import { ADMIN } from "./permissions.ts";
+import { addSizeRoutes } from "./size-routes.ts";
 import { addTenantRoutes } from "./tenant-routes.ts";
 import { addTimelineMaintenanceRoutes } from "./timeline-maintenance-routes.ts";
 import { addTimelineRoutes } from "./timeline-routes.ts";
@@ -42,6 +43,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
     },
   );
   addTenantRoutes(app, options);
+  addSizeRoutes(app, options);
   addTimelineRoutes(app, options);
   addTimelineMaintenanceRoutes(app, options);
   return app;

@@ -11,7 +11,7 @@ import type { Tenants } from "../tenant/tenants.ts";
 import { tenantInfo } from "./present.ts";
 import { ADMIN } from "./permissions.ts";
 
-const shardParams = z.object({ tenant_shard_id: tenantShardIdText });
+export const shardParams = z.object({ tenant_shard_id: tenantShardIdText });
 const attachResult = z.object({ shards: z.array(z.unknown()), stripe_size: z.number().nullable() });
 const configBody = z.object({ tenant_id: z.string() }).catchall(z.unknown());
 const done = { 200: { description: "done", schema: z.null() } };

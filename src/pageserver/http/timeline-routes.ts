@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { StrataError } from "../../kit/errors.ts";
 import { parseTimelineId, type TimelineId } from "../../kit/ids.ts";
-import { lsnToString, parseLsn } from "../../kit/lsn.ts";
+import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
+import type { Logger } from "../../observability/log.ts";
 import type { HttpApp } from "../../http/app.ts";
 import { booleanText, lsnText, tenantShardIdText, timelineIdText } from "../../http/params.ts";
 import { emptyReply, jsonReply } from "../../http/route.ts";
@@ -13,12 +14,18 @@ import { lsnForTimestamp, timestampOfLsn } from "../datadir/lsn-for-timestamp.ts
 import type { Tenant } from "../tenant/tenant.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
+import { shardParams } from "./tenant-routes.ts";
 import { TENANT_PERMISSION, TIMELINE_PERMISSION } from "./permissions.ts";
 import { timelineInfo } from "./present.ts";
 
 const POSTGRES_EPOCH_MS = 946_684_800_000;
-const shardParams = z.object({ tenant_shard_id: tenantShardIdText });
 export const timelineParams = z.object({ tenant_shard_id: tenantShardIdText, timeline_id: timelineIdText });
+
+const sizeQuery = z.object({ "include-non-incremental-logical-size": booleanText.optional(), "force-await-initial-logical-size": booleanText.optional() });
+
+function sizeOptions(query: z.output<typeof sizeQuery>) {
+  return { countLogicalSize: query["include-non-incremental-logical-size"] === true, awaitLogicalSize: query["force-await-initial-logical-size"] === true };
+}
 
 export interface TimelineRouteOptions {
   readonly tenants: Tenants;
@@ -30,19 +37,19 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
   const find = (params: z.output<typeof timelineParams>): Promise<TenantTimeline> => tenants.attached(params.tenant_shard_id).timeline(params.timeline_id);
   app.route(
     { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "Create a timeline: a branch, or from a fresh initdb", params: shardParams, body: timelineCreateSchema, responses: { 201: { description: "created", schema: timelineInfoSchema } } },
-    async ({ params, body, signal }) => jsonReply(201, await timelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion), signal)),
+    async ({ params, body, signal }) => jsonReply(201, await timelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion), { signal })),
   );
   app.route(
-    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "All timelines of a tenant shard", params: shardParams, responses: { 200: { description: "timelines", schema: z.array(timelineInfoSchema) } } },
-    async ({ params, signal }) => {
+    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "All timelines of a tenant shard", params: shardParams, query: sizeQuery, responses: { 200: { description: "timelines", schema: z.array(timelineInfoSchema) } } },
+    async ({ params, query, signal }) => {
       const tenant = tenants.attached(params.tenant_shard_id);
       await tenant.load();
-      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => timelineInfo(timeline, signal))));
+      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => timelineInfo(timeline, { signal, ...sizeOptions(query) }))));
     },
   );
   app.route(
-    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "One timeline", params: timelineParams, responses: { 200: { description: "timeline", schema: timelineInfoSchema } } },
-    async ({ params, signal }) => jsonReply(200, await timelineInfo(await find(params), signal)),
+    { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "One timeline", params: timelineParams, query: sizeQuery, responses: { 200: { description: "timeline", schema: timelineInfoSchema } } },
+    async ({ params, query, signal }) => jsonReply(200, await timelineInfo(await find(params), { signal, ...sizeOptions(query) })),
   );
   app.route(
     { method: "delete", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "Delete a timeline for good", params: timelineParams, responses: { 202: { description: "deleted, ask again to be sure" }, 404: { description: "gone" } } },
@@ -81,6 +88,22 @@ function isTheSame(existing: TenantTimeline, body: TimelineCreate): boolean {
   return body.ancestor_start_lsn == null || parseLsn(body.ancestor_start_lsn) === ancestor.lsn;
 }
 
+/** Transaction statuses are on shard 0 only. */
+function shardZero(params: z.output<typeof timelineParams>): z.output<typeof timelineParams> {
+  if (params.tenant_shard_id.number !== 0) throw new StrataError("fix-input", "not-shard-zero", "timestamps are known on shard zero only");
+  return params;
+}
+
+/** An answer without a lease is still an answer: the LSN may be one that is kept anyway. */
+function leaseIfPossible(view: TenantTimeline, lsn: Lsn, log: Logger): { valid_until?: string } {
+  try {
+    return { valid_until: new Date(view.grantLease(lsn, view.timeline.config.lsnLeaseLengthForTsMs)).toISOString() };
+  } catch (error) {
+    log.info("no lease for the LSN of a timestamp", { lsn: lsnToString(lsn), error });
+    return {};
+  }
+}
+
 function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParams>) => Promise<TenantTimeline>): void {
   const base = "/v1/tenant/:tenant_shard_id/timeline/:timeline_id";
   app.route(
@@ -88,20 +111,19 @@ function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParam
       method: "get", path: `${base}/get_lsn_by_timestamp`, permission: TIMELINE_PERMISSION, summary: "The LSN that shows all commits up to a moment", params: timelineParams,
       query: z.object({ timestamp: z.string(), with_lease: booleanText.optional() }), responses: { 200: { description: "LSN", schema: lsnByTimestampSchema } },
     },
-    async ({ params, query, signal }) => {
+    async ({ params, query, signal, log }) => {
       const timestampMs = Date.parse(query.timestamp);
       if (Number.isNaN(timestampMs)) throw new StrataError("fix-input", "bad-timestamp", `"${query.timestamp}" is not an RFC 3339 time`);
-      const view = await find(params);
+      const view = await find(shardZero(params));
       const found = await lsnForTimestamp(view.datadir, postgresTimestamp(timestampMs), { task: "http", signal });
-      const lease = query.with_lease === true ? { valid_until: new Date(view.grantLease(found.lsn)).toISOString() } : {};
-      return jsonReply(200, { lsn: lsnToString(found.lsn), kind: found.kind, ...lease });
+      return jsonReply(200, { lsn: lsnToString(found.lsn), kind: found.kind, ...(query.with_lease === true ? leaseIfPossible(view, found.lsn, log) : {}) });
     },
   );
   app.route(
     { method: "get", path: `${base}/get_timestamp_of_lsn`, permission: TIMELINE_PERMISSION, summary: "When the newest commit that an LSN shows was made", params: timelineParams, query: z.object({ lsn: lsnText }), responses: { 200: { description: "RFC 3339 time", schema: z.string() } } },
     async ({ params, query, signal }) => {
-      const timestamp = await timestampOfLsn((await find(params)).datadir, query.lsn, { task: "http", signal });
-      if (timestamp === null) throw new StrataError("not-found", "no-timestamp", `no commit is known at or before ${lsnToString(query.lsn)}`);
+      const timestamp = await timestampOfLsn((await find(shardZero(params))).datadir, query.lsn, { task: "http", signal });
+      if (timestamp === null) throw new StrataError("conflict", "precondition-failed", `timestamp for lsn ${lsnToString(query.lsn)} not found`);
       return jsonReply(200, new Date(POSTGRES_EPOCH_MS + Number(timestamp / 1000n)).toISOString());
     },
   );

@@ -32,6 +32,7 @@ const schema = z.object({
   gc_period: duration.nullish(),
   pitr_interval: duration.nullish(),
   lsn_lease_length: duration.nullish(),
+  lsn_lease_length_for_ts: duration.nullish(),
   l0_flush_stall_threshold: count.nullish(),
   walreceiver_connect_timeout: duration.nullish(),
   lagging_wal_timeout: duration.nullish(),
@@ -67,6 +68,7 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
       gcPeriodMs: c.gc_period ?? timeline.gcPeriodMs,
       pitrIntervalMs: c.pitr_interval ?? timeline.pitrIntervalMs,
       lsnLeaseLengthMs: c.lsn_lease_length ?? timeline.lsnLeaseLengthMs,
+      lsnLeaseLengthForTsMs: c.lsn_lease_length_for_ts ?? timeline.lsnLeaseLengthForTsMs,
       l0FlushStallThreshold: c.l0_flush_stall_threshold ?? timeline.l0FlushStallThreshold,
     },
     walReceiver: {

@@ -73,12 +73,13 @@ export class TenantTimeline implements ServedTimeline {
     }
   }
 
-  grantLease(lsn: Lsn): number {
+  /** @param lengthMs the tenant's unless given */
+  grantLease(lsn: Lsn, lengthMs?: number): number {
     const { gcCutoffLsn, lastRecordLsn, leases, config } = this.timeline;
     if (lsn > lastRecordLsn || (lsn < gcCutoffLsn && !leases.has(lsn))) {
       throw new StrataError("fix-input", "lsn-out-of-range", `no lease on ${lsnToString(lsn)}: history goes from ${lsnToString(gcCutoffLsn)} to ${lsnToString(lastRecordLsn)}`);
     }
-    return leases.grant(lsn, config.lsnLeaseLengthMs);
+    return leases.grant(lsn, lengthMs ?? config.lsnLeaseLengthMs);
   }
 
   hasLease(lsn: Lsn): boolean {

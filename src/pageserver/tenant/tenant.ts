@@ -15,6 +15,7 @@ import { lsnForTimestamp } from "../datadir/lsn-for-timestamp.ts";
 import { postgresTimestamp } from "../../wire/replication-messages.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { importDatadir, inspectDatadir } from "../import/import-datadir.ts";
+import { TenantSize } from "../size/tenant-size.ts";
 import type { StorageResources } from "../timeline/timeline-deps.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { TimelineManager } from "../timeline/timeline-manager.ts";
@@ -22,6 +23,7 @@ import type { TimelineStore } from "../timeline/timeline-store.ts";
 import { type InitdbSettings, withFreshDatadir } from "./bootstrap.ts";
 import type { TenantSettings } from "./tenant-config.ts";
 import { TenantTimeline, type WalSource } from "./tenant-timeline.ts";
+import type { WorkSlots } from "../timeline/work-slots.ts";
 
 export type TenantState = "attaching" | "active" | "broken" | "stopping";
 
@@ -33,6 +35,8 @@ export interface TenantOptions {
   readonly log: Logger;
   readonly settings: () => TenantSettings;
   readonly initdb: InitdbSettings;
+  /** Counts of logical sizes at past LSNs that may run at once. */
+  readonly sizeSlots: WorkSlots;
   /** Null: no broker, no WAL. */
   readonly walSource: Omit<WalSource, "config"> | null;
   readonly availabilityZone: string | null;
@@ -43,6 +47,7 @@ export class Tenant {
   readonly #options: TenantOptions;
   readonly #manager: TimelineManager;
   readonly #timelines = new Map<TimelineId, TenantTimeline>();
+  readonly size: TenantSize;
   #state: TenantState = "attaching";
   #brokenBy: unknown = null;
   #loading: Promise<void> | null = null;
@@ -50,6 +55,7 @@ export class Tenant {
 
   constructor(options: TenantOptions) {
     this.#options = options;
+    this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots });
     this.#manager = new TimelineManager({
       ...options.resources,
       log: options.log,

@@ -22,6 +22,8 @@ export interface TimelineConfig {
   readonly pitrIntervalMs: number;
   /** lsn_lease_length */
   readonly lsnLeaseLengthMs: number;
+  /** lsn_lease_length_for_ts: of those that come with an LSN found by its time. */
+  readonly lsnLeaseLengthForTsMs: number;
   /** L0 layers at which ingest waits for compaction; 0 never waits. */
   readonly l0FlushStallThreshold: number;
   /** image_compression: zstd level of image layers, null for none. */
@@ -45,6 +47,7 @@ export const DEFAULT_TIMELINE_CONFIG: TimelineConfig = {
   gcPeriodMs: 60 * MINUTE_MS,
   pitrIntervalMs: 7 * 24 * 60 * MINUTE_MS,
   lsnLeaseLengthMs: 10 * MINUTE_MS,
+  lsnLeaseLengthForTsMs: MINUTE_MS,
   l0FlushStallThreshold: 30,
   imageCompressionLevel: 1,
   waitLsnTimeoutMs: 300_000,

@@ -88,6 +88,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       [`delete ${PAGESERVER}`]: OPERATOR,
       [`get ${PAGESERVER}/config`]: OPERATOR,
       [`put ${PAGESERVER}/location_config`]: OPERATOR,
+      [`get ${PAGESERVER}/synthetic_size`]: SHARD,
       [`get ${PAGESERVER}/timeline`]: SHARD,
       [`post ${PAGESERVER}/timeline`]: SHARD,
       [`get ${PAGESERVER}/timeline/:timeline_id`]: SHARD_TIMELINE,

@@ -1,0 +1,51 @@
+/** Sizes found in the background: logical sizes of timelines nobody has asked about yet, and synthetic sizes, for metrics and feedback. */
+import { isStrataError } from "../../kit/errors.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { BackgroundTask } from "../background-tasks.ts";
+import type { Tenants } from "../tenant/tenants.ts";
+import type { Tenant } from "../tenant/tenant.ts";
+
+const INITIAL_SIZE_PERIOD_MS = 10_000;
+
+export interface SizeTaskOptions {
+  readonly tenants: Tenants;
+  readonly log: Logger;
+  /** synthetic_size_calculation_interval; 0: never. */
+  readonly syntheticSizeIntervalMs: number;
+}
+
+export function sizeTasks({ tenants, log, syntheticSizeIntervalMs }: SizeTaskOptions): BackgroundTask[] {
+  /** One tenant's trouble is its own. */
+  const each = async (what: string, signal: AbortSignal, work: (tenant: Tenant) => Promise<void>): Promise<void> => {
+    for (const { id, tenant } of tenants.list()) {
+      if (id.number !== 0 || tenant?.state !== "active") continue;
+      signal.throwIfAborted();
+      try {
+        await work(tenant);
+      } catch (error) {
+        if (signal.aborted || !isStrataError(error)) throw error;
+        log.info(`${what} could not be calculated`, { tenantId: id.tenantId, error });
+      }
+    }
+  };
+  return [
+    {
+      name: "initial logical sizes",
+      periodMs: () => INITIAL_SIZE_PERIOD_MS,
+      run: (signal) =>
+        each("logical size", signal, async (tenant) => {
+          for (const { datadir } of tenant.listTimelines()) {
+            if (!datadir.knownLogicalSize.isExact) await datadir.currentLogicalSizeBytes({ task: "logical-size", signal });
+          }
+        }),
+    },
+    {
+      name: "synthetic sizes",
+      periodMs: () => syntheticSizeIntervalMs,
+      run: (signal) =>
+        each("synthetic size", signal, async (tenant) => {
+          await tenant.size.calculate({ signal });
+        }),
+    },
+  ];
+}

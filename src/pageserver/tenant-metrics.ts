@@ -1,0 +1,63 @@
+/** Metrics of tenants and timelines, read when they are scraped; under the peer's names (pageserver/src/metrics.rs). */
+import { type TenantShardId } from "../kit/ids.ts";
+import type { GaugeReading, Metrics } from "../observability/metrics.ts";
+import type { TenantTimeline } from "./tenant/tenant-timeline.ts";
+import type { Tenants, TenantView } from "./tenant/tenants.ts";
+
+const TIMELINE_LABELS = ["tenant_id", "shard_id", "timeline_id"];
+
+export function registerTenantMetrics(metrics: Metrics, tenants: Tenants): void {
+  metrics.gaugesFrom({ name: "pageserver_tenant_manager_slots", help: "Number of slots currently existing, including all attached, secondary and in-progress operations", labels: ["mode"] }, () =>
+    counted(["attached", "secondary", "inprogress"], tenants.list(), slotMode),
+  );
+  metrics.gaugesFrom({ name: "pageserver_tenant_states_count", help: "Count of tenants per state", labels: ["state"] }, () =>
+    counted(["Attaching", "Active", "Stopping", "Broken"], tenants.list(), ({ tenant }) => (tenant === null ? null : tenant.state[0].toUpperCase() + tenant.state.slice(1))),
+  );
+  metrics.gaugesFrom({ name: "pageserver_tenant_synthetic_cached_size_bytes", help: "Synthetic size of each tenant in bytes", labels: ["tenant_id"] }, () =>
+    tenants.list().flatMap(({ id, tenant }) => {
+      const bytes = tenant?.size.lastBytes ?? null;
+      return bytes === null ? [] : [{ labels: [id.tenantId], value: bytes }];
+    }),
+  );
+  const timelineGauge = (name: string, help: string, read: (view: TenantTimeline) => number): void =>
+    metrics.gaugesFrom({ name, help, labels: TIMELINE_LABELS }, () => timelines(tenants).map(({ labels, view }) => ({ labels, value: read(view) })));
+  timelineGauge("pageserver_current_logical_size", "Current logical size grouped by timeline", ({ datadir }) => datadir.knownLogicalSize.sizeBytes);
+  timelineGauge("pageserver_last_record_lsn", "Last record LSN grouped by timeline", ({ timeline }) => timeline.lastRecordLsn);
+  timelineGauge("pageserver_disk_consistent_lsn", "Disk consistent LSN grouped by timeline", ({ timeline }) => timeline.diskConsistentLsn);
+  timelineGauge("pageserver_pitr_history_size", "Data written since PITR cutoff on this timeline", ({ timeline }) => Math.max(0, timeline.lastRecordLsn - timeline.gcCutoffLsn));
+  timelineGauge("pageserver_resident_physical_size", "The size of the layer files present in the pageserver's filesystem", (view) => residentBytes(view));
+  timelineGauge("pageserver_remote_physical_size", "The size of the layer files present in the remote storage that are listed in the remote index_part.json", ({ timeline }) => sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? []));
+}
+
+function slotMode({ tenant }: TenantView): string {
+  if (tenant === null) return "secondary";
+  return tenant.state === "attaching" || tenant.state === "stopping" ? "inprogress" : "attached";
+}
+
+function counted(names: readonly string[], views: readonly TenantView[], nameOf: (view: TenantView) => string | null): GaugeReading[] {
+  const counts = new Map(names.map((name) => [name, 0]));
+  for (const view of views) {
+    const name = nameOf(view);
+    if (name !== null) counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return [...counts].map(([name, value]) => ({ labels: [name], value }));
+}
+
+function timelines(tenants: Tenants): { labels: string[]; view: TenantTimeline }[] {
+  return tenants.list().flatMap(({ id, tenant }) => (tenant?.state === "active" ? tenant.listTimelines().map((view) => ({ labels: [id.tenantId, shardSlug(id), view.timeline.timelineId], view })) : []));
+}
+
+/** Number and count as in a sharded tenant's id; 0000 without shards. */
+function shardSlug({ number, count }: TenantShardId): string {
+  return [number, count].map((part) => part.toString(16).padStart(2, "0")).join("");
+}
+
+export function residentBytes({ timeline }: TenantTimeline): number {
+  return sumOf([...timeline.stack.map.layers()].filter((layer) => layer.isResident));
+}
+
+function sumOf(layers: Iterable<{ readonly metadata: { readonly sizeBytes: number } }>): number {
+  let sum = 0;
+  for (const { metadata } of layers) sum += metadata.sizeBytes;
+  return sum;
+}
