@@ -64,6 +64,12 @@ export class TimelineDatadir {
     return { sizeBytes: Math.max(0, blocks) * PAGE_SIZE, isExact: this.#baseBlocks !== null };
   }
 
+  /** The size if it is exact. */
+  get knownLogicalSizeBytes(): number | null {
+    const { sizeBytes, isExact } = this.knownLogicalSize;
+    return isExact ? sizeBytes : null;
+  }
+
   /** At the LSN of its start: GC may have passed the one of an earlier attempt. */
   async #countBase(): Promise<void> {
     const { lastRecordLsn } = this.store;

@@ -17,7 +17,13 @@ export interface TimelineInfoOptions {
 /** The first count is given that long; then the size is said to be inexact, and is there for a later request. */
 const COUNT_WAIT_MS = 1000;
 
-async function logicalSizes(view: TenantTimeline, options: TimelineInfoOptions) {
+/** With the logical size, which may have to be counted first. */
+export async function timelineInfo(view: TenantTimeline, options: TimelineInfoOptions): Promise<TimelineInfo> {
+  const countedBytes = await countLogicalSize(view, options);
+  return { ...knownTimelineInfo(view), current_logical_size_non_incremental: countedBytes };
+}
+
+async function countLogicalSize(view: TenantTimeline, options: TimelineInfoOptions): Promise<number | null> {
   const { datadir, timeline } = view;
   const context = { task: "http", signal: options.signal };
   if (options.awaitLogicalSize === true) await datadir.currentLogicalSizeBytes(context);
@@ -28,13 +34,13 @@ async function logicalSizes(view: TenantTimeline, options: TimelineInfoOptions) 
     await Promise.race([counted, patience]);
     late.abort();
   }
-  const counted = options.countLogicalSize === true ? await datadir.logicalSizeBytes(timeline.lastRecordLsn, context) : null;
-  return { ...datadir.knownLogicalSize, counted };
+  return options.countLogicalSize === true ? await datadir.logicalSizeBytes(timeline.lastRecordLsn, context) : null;
 }
 
-export async function timelineInfo(view: TenantTimeline, options: TimelineInfoOptions): Promise<TimelineInfo> {
+/** With what is known now: a new branch is told at once, however large its ancestor. */
+export function knownTimelineInfo(view: TenantTimeline): TimelineInfo {
   const { timeline } = view;
-  const logicalSize = await logicalSizes(view, options);
+  const logicalSize = view.datadir.knownLogicalSize;
   const { ancestor, lastRecordLsn, prevRecordLsn } = timeline;
   const layers = [...timeline.stack.map.layers()];
   const bytesOf = (those: typeof layers): number => those.reduce((sum, layer) => sum + layer.metadata.sizeBytes, 0);
@@ -54,7 +60,7 @@ export async function timelineInfo(view: TenantTimeline, options: TimelineInfoOp
     current_logical_size_is_accurate: logicalSize.isExact,
     directory_entries_counts: [],
     current_physical_size: bytesOf(layers),
-    current_logical_size_non_incremental: logicalSize.counted,
+    current_logical_size_non_incremental: null,
     pitr_history_size: Math.max(0, lastRecordLsn - timeline.gcCutoffLsn),
     within_ancestor_pitr: false,
     timeline_dir_layer_file_size_sum: bytesOf(layers.filter((layer) => layer.isResident)),

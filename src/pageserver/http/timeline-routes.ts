@@ -16,7 +16,7 @@ import type { Tenants } from "../tenant/tenants.ts";
 import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
 import { shardParams } from "./tenant-routes.ts";
 import { TENANT_PERMISSION, TIMELINE_PERMISSION } from "./permissions.ts";
-import { timelineInfo } from "./present.ts";
+import { knownTimelineInfo, timelineInfo } from "./present.ts";
 
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 export const timelineParams = z.object({ tenant_shard_id: tenantShardIdText, timeline_id: timelineIdText });
@@ -37,14 +37,16 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
   const find = (params: z.output<typeof timelineParams>): Promise<TenantTimeline> => tenants.attached(params.tenant_shard_id).timeline(params.timeline_id);
   app.route(
     { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "Create a timeline: a branch, or from a fresh initdb", params: shardParams, body: timelineCreateSchema, responses: { 201: { description: "created", schema: timelineInfoSchema } } },
-    async ({ params, body, signal }) => jsonReply(201, await timelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion), { signal })),
+    async ({ params, body }) => jsonReply(201, knownTimelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion))),
   );
   app.route(
     { method: "get", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "All timelines of a tenant shard", params: shardParams, query: sizeQuery, responses: { 200: { description: "timelines", schema: z.array(timelineInfoSchema) } } },
     async ({ params, query, signal }) => {
       const tenant = tenants.attached(params.tenant_shard_id);
       await tenant.load();
-      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => timelineInfo(timeline, { signal, ...sizeOptions(query) }))));
+      const sizes = sizeOptions(query);
+      const asked = sizes.awaitLogicalSize || sizes.countLogicalSize;
+      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => (asked ? timelineInfo(timeline, { signal, ...sizes }) : knownTimelineInfo(timeline)))));
     },
   );
   app.route(
