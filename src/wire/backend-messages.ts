@@ -1,6 +1,7 @@
 /** Messages a server sends, field by field (layouts: protocol.ts). */
 import { utf8 } from "../kit/bytes.ts";
 import { StrataError } from "../kit/errors.ts";
+import type { BackendKey } from "./cancel-keys.ts";
 import type { PgMessageWriter } from "./message-writer.ts";
 import type { PgColumn } from "./pg-session.ts";
 import { AUTH, TAG } from "./protocol.ts";
@@ -25,7 +26,7 @@ export function writeParameterStatus(writer: PgMessageWriter, name: string, valu
   writer.begin(TAG.parameterStatus).cstring(name).cstring(value).finish();
 }
 
-export function writeBackendKey(writer: PgMessageWriter, processId: number, secret: number): void {
+export function writeBackendKey(writer: PgMessageWriter, { processId, secret }: BackendKey): void {
   writer.begin(TAG.backendKey).u32(processId).u32(secret).finish();
 }
 

@@ -1,5 +1,6 @@
 /** Messages a client receives, decoded (layouts: protocol.ts). */
 import { ByteReader, utf8ToString } from "../kit/bytes.ts";
+import type { BackendKey } from "./cancel-keys.ts";
 import type { PgColumn } from "./pg-session.ts";
 import type { PgErrorFields } from "./sqlstate.ts";
 
@@ -18,6 +19,11 @@ export function parseFields(body: Uint8Array): PgErrorFields {
     ...(detail === undefined ? {} : { detail }),
     ...(hint === undefined ? {} : { hint }),
   };
+}
+
+export function parseBackendKey(body: Uint8Array): BackendKey {
+  const reader = new ByteReader(body, "backend key");
+  return { processId: reader.u32be(), secret: reader.u32be() };
 }
 
 export function parseParameterStatus(body: Uint8Array): [name: string, value: string] {

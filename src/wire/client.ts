@@ -11,14 +11,15 @@ import { InvariantError, StrataError } from "../kit/errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Connection, Network } from "../platform/network.ts";
 import type { Random } from "../platform/random.ts";
+import type { BackendKey } from "./cancel-keys.ts";
 import { ClientCopyStream } from "./client-copy-stream.ts";
-import { parseDataRow, parseFields, parseParameterStatus, parseRowDescription } from "./client-messages.ts";
+import { parseBackendKey, parseDataRow, parseFields, parseParameterStatus, parseRowDescription } from "./client-messages.ts";
 import { ClientAuthentication, writeStartup } from "./client-startup.ts";
 import { PgFrameReader } from "./frame-reader.ts";
 import { PgFramer, type PgFrame } from "./framer.ts";
 import { PgMessageWriter } from "./message-writer.ts";
 import type { PgColumn } from "./pg-session.ts";
-import { MESSAGE_MAX_BYTES, TAG, tagName } from "./protocol.ts";
+import { CANCEL_REQUEST_CODE, MESSAGE_MAX_BYTES, TAG, tagName } from "./protocol.ts";
 import { type PgErrorFields, errorFromServer } from "./sqlstate.ts";
 import { cstringBody, violation } from "./startup.ts";
 
@@ -57,6 +58,7 @@ export class PgClient {
   readonly #writer: PgMessageWriter;
   readonly #options: PgClientOptions;
   readonly #parameterStatus = new Map<string, string>();
+  #backendKey: BackendKey | null = null;
   #busy = false;
 
   private constructor(connection: Connection, options: PgClientOptions) {
@@ -100,6 +102,22 @@ export class PgClient {
 
   get remote(): string {
     return this.#connection.remote;
+  }
+
+  /** What `cancel` needs; null when the server gave none. */
+  get backendKey(): BackendKey | null {
+    return this.#backendKey;
+  }
+
+  /** Asks a server to end the query of the session that has this key. There is no answer. @throws StrataError unavailable `connect-failed` */
+  static async cancel(network: Network, address: PgClientOptions["address"], key: BackendKey): Promise<void> {
+    const connection = await network.connect(address);
+    const writer = new PgMessageWriter(connection);
+    writer.beginUntagged().u32(CANCEL_REQUEST_CODE).u32(key.processId).u32(key.secret).finish();
+    writer.flush();
+    // The server closes when it has done it.
+    await connection.read().catch(() => null);
+    connection.destroy();
   }
 
   get closed(): Promise<void> {
@@ -202,7 +220,8 @@ export class PgClient {
       if (frame.tag === TAG.authentication) authentication.answer(frame);
       else if (frame.tag === TAG.error) throw errorFromServer(parseFields(frame.body));
       else if (frame.tag === TAG.ready) return;
-      else if (frame.tag !== TAG.backendKey && frame.tag !== TAG.negotiate) throw violation(`unexpected message "${tagName(frame.tag)}" in the handshake`);
+      else if (frame.tag === TAG.backendKey) this.#backendKey = parseBackendKey(frame.body);
+      else if (frame.tag !== TAG.negotiate) throw violation(`unexpected message "${tagName(frame.tag)}" in the handshake`);
     }
   }
 

@@ -7,8 +7,12 @@ import { type PgFrame } from "./framer.ts";
 export class PgFrameReader {
   readonly #connection: Connection;
   readonly #framer: PgFramer;
-  #interrupt: ((error: Error) => void) | null = null;
+  /** The read that is waited for now. */
+  #waiting: { readonly reading: Promise<Uint8Array | null>; readonly reject: (error: Error) => void } | null = null;
+  /** One that was waited for when a query was cancelled: what it brings is the next read's. */
+  #abandoned: Promise<Uint8Array | null> | null = null;
   #interrupted: Error | null = null;
+  #isCancel = false;
 
   constructor(connection: Connection, framer: PgFramer) {
     this.#connection = connection;
@@ -29,9 +33,27 @@ export class PgFrameReader {
 
   /** Makes the waiting read and all later ones fail with Cancelled. */
   interrupt(reason: string): void {
-    if (this.#interrupted !== null) return;
+    if (this.#interrupted !== null && !this.#isCancel) return;
     this.#interrupted = new Cancelled(reason);
-    this.#interrupt?.(this.#interrupted);
+    this.#isCancel = false;
+    this.#waiting?.reject(this.#interrupted);
+  }
+
+  /** Makes the waiting read and all later ones fail with `error`, until `resume`. No byte is lost by it. */
+  cancel(error: Error): void {
+    if (this.#interrupted !== null) return;
+    this.#interrupted = error;
+    this.#isCancel = true;
+    if (this.#waiting === null) return;
+    this.#abandoned = this.#waiting.reading;
+    this.#waiting.reject(error);
+    this.#waiting = null;
+  }
+
+  resume(): void {
+    if (!this.#isCancel) return;
+    this.#isCancel = false;
+    this.#interrupted = null;
   }
 
   /** The next message if it is already here. */
@@ -58,9 +80,18 @@ export class PgFrameReader {
   }
 
   #read(): Promise<Uint8Array | null> {
+    const reading = this.#abandoned ?? this.#connection.read();
+    this.#abandoned = null;
     return new Promise((resolve, reject) => {
-      this.#interrupt = reject;
-      this.#connection.read().then(resolve, reject);
+      const waiting = { reading, reject };
+      this.#waiting = waiting;
+      const over = (): void => {
+        if (this.#waiting === waiting) this.#waiting = null;
+      };
+      reading.then(
+        (chunk) => (over(), resolve(chunk)),
+        (error: Error) => (over(), reject(error)),
+      );
     });
   }
 }

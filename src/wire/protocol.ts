@@ -39,7 +39,9 @@ export const TAG = {
   authentication: 0x52, // R
   backendKey: 0x4b, // K
   bind: 0x42, // B
+  bindComplete: 0x32, // 2
   close: 0x43, // C (frontend)
+  closeComplete: 0x33, // 3
   commandComplete: 0x43, // C (backend)
   copyBoth: 0x57, // W
   copyData: 0x64, // d
@@ -55,11 +57,15 @@ export const TAG = {
   flush: 0x48, // H (frontend)
   functionCall: 0x46, // F
   negotiate: 0x76, // v
+  noData: 0x6e, // n
   notice: 0x4e, // N
   notification: 0x41, // A
   parameterStatus: 0x53, // S (backend)
+  parameterDescription: 0x74, // t
   parse: 0x50, // P
+  parseComplete: 0x31, // 1
   password: 0x70, // p, SASL answers too
+  portalSuspended: 0x73, // s
   query: 0x51, // Q
   ready: 0x5a, // Z
   rowDescription: 0x54, // T

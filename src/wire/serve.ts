@@ -1,5 +1,5 @@
 /**
- * One PostgreSQL-protocol connection, served: handshake, then simple queries one after the other until the peer leaves.
+ * One PostgreSQL-protocol connection, served: handshake, then queries one after the other until the peer leaves.
  * Reading pulls and nothing is read ahead of the handler, so a slow handler is felt by the client.
  *
  *   network.listen(address, (connection) => void servePg(connection, handler, { auth, platform, log }));
@@ -11,6 +11,7 @@ import type { Logger } from "../observability/log.ts";
 import type { Connection, TlsServerOptions } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
 import { writeBackendKey, writeFields, writeParameterStatus } from "./backend-messages.ts";
+import { CancelKeys } from "./cancel-keys.ts";
 import type { PgHandler } from "./pg-session.ts";
 import { MESSAGE_MAX_BYTES, TAG } from "./protocol.ts";
 import { ServerSession } from "./server-session.ts";
@@ -30,6 +31,8 @@ export interface ServePgOptions {
   readonly messageMaxBytes?: number;
   /** Handshake, password included; 60 s unless given. */
   readonly startupTimeoutMs?: number;
+  /** Shared by all connections of a listener: what a CancelRequest can end. Without it such requests come to nothing. */
+  readonly cancelKeys?: CancelKeys;
   /** ParameterStatus messages beside or instead of the usual ones. */
   readonly parameterStatus?: Readonly<Record<string, string>>;
 }
@@ -70,14 +73,20 @@ interface Opened {
   readonly password: string | null;
 }
 
+/** Null when there is no session to serve. */
 async function startup(first: Channel, options: ServePgOptions, onChannel: (channel: Channel) => void): Promise<Opened | null> {
   let channel = first;
   const limitMs = options.startupTimeoutMs ?? STARTUP_TIMEOUT_MS;
   const timer = options.platform.clock.after(limitMs, () => channel.reader.interrupt(`no handshake within ${limitMs} ms`));
   try {
     const tls = options.tls === undefined ? null : { network: options.platform.network, options: options.tls };
-    const packet = await receiveStartup(channel, tls, (next) => onChannel((channel = next)));
-    if (packet === null) return null;
+    const begun = await receiveStartup(channel, tls, (next) => onChannel((channel = next)));
+    if (begun === null) return null;
+    if (begun.kind === "cancel") {
+      options.cancelKeys?.cancel(begun.key);
+      return null;
+    }
+    const { packet } = begun;
     const password = await authenticate(channel, packet, options.auth);
     return { packet, password };
   } finally {
@@ -90,15 +99,16 @@ async function runSession(session: Opened & { channel: Channel; handler: PgHandl
   channel.reader.setMode({ tagged: true, maxBytes: options.messageMaxBytes ?? MESSAGE_MAX_BYTES });
   const server = new ServerSession({ channel, handler, packet, password, log });
   const abort = (): void => server.abort();
+  const key = (options.cancelKeys ?? new CancelKeys()).issue(options.platform.random, () => server.cancel());
   options.signal?.addEventListener("abort", abort, { once: true });
   void channel.connection.closed.then(abort);
   try {
     await handler.connected(server);
     for (const [name, value] of Object.entries({ ...PARAMETER_STATUS, ...options.parameterStatus })) writeParameterStatus(channel.writer, name, value);
-    const { random } = options.platform;
-    writeBackendKey(channel.writer, 1 + random.below(0x7fff_ffff), random.below(0x1_0000_0000));
+    writeBackendKey(channel.writer, key);
     await server.run();
   } finally {
+    options.cancelKeys?.forget(key);
     options.signal?.removeEventListener("abort", abort);
     server.abort();
     handler.disconnected(server);

@@ -3,6 +3,7 @@ import { Cancelled, InvariantError, StrataError } from "../kit/errors.ts";
 import type { Logger } from "../observability/log.ts";
 import { writeCommandComplete, writeCopyResponse, writeDataRow, writeFields, writeReady, writeRowDescription } from "./backend-messages.ts";
 import { type CopyMode, ServerCopyStream } from "./copy-stream.ts";
+import { ExtendedQueries, type PgRow, type QueryResult } from "./extended-query.ts";
 import type { PgFrame } from "./framer.ts";
 import type { CopyStream, PgColumn, PgHandler, PgSession } from "./pg-session.ts";
 import { TAG, tagName } from "./protocol.ts";
@@ -10,6 +11,12 @@ import { errorFields } from "./sqlstate.ts";
 import { type Channel, type StartupPacket, cstringBody, violation } from "./startup.ts";
 
 const COPY_TAG: Readonly<Record<CopyMode, number>> = { in: TAG.copyIn, out: TAG.copyOut, both: TAG.copyBoth };
+
+interface Collected {
+  columns: readonly PgColumn[] | null;
+  rows: readonly PgRow[];
+  tag: string;
+}
 
 export class ServerSession implements PgSession {
   readonly parameters: ReadonlyMap<string, string>;
@@ -19,6 +26,11 @@ export class ServerSession implements PgSession {
   readonly #handler: PgHandler;
   readonly #log: Logger;
   readonly #abort = new AbortController();
+  readonly #extended: ExtendedQueries;
+  /** Of the query that runs now. */
+  #running: AbortController | null = null;
+  /** Where a query of the extended protocol puts its result; null for a simple one, whose result goes out at once. */
+  #collected: Collected | null = null;
   #copy: ServerCopyStream | null = null;
   #completed = false;
   /** After an error in the extended protocol everything up to Sync is skipped. */
@@ -31,14 +43,23 @@ export class ServerSession implements PgSession {
     this.parameters = options.packet.parameters;
     this.password = options.password;
     this.remote = options.channel.connection.remote;
+    this.#extended = new ExtendedQueries(options.channel.writer, (sql) => this.#collect(sql));
   }
 
   get signal(): AbortSignal {
-    return this.#abort.signal;
+    return (this.#running ?? this.#abort).signal;
   }
 
   abort(): void {
     this.#abort.abort();
+    this.#running?.abort();
+  }
+
+  /** A CancelRequest came: the query that runs now, if any, ends with an error; the session goes on. */
+  cancel(): void {
+    if (this.#running === null) return;
+    this.#running.abort();
+    this.#channel.reader.cancel(queryCanceled());
   }
 
   /** Serves queries until the peer leaves. @throws StrataError fix-input `protocol-violation`; Cancelled when the server stops */
@@ -63,10 +84,13 @@ export class ServerSession implements PgSession {
       case TAG.copyData:
       case TAG.copyDone:
       case TAG.copyFail:
+        return false;
       case TAG.flush:
+        writer.flush();
         return false;
       case TAG.sync:
         this.#skipToSync = false;
+        this.#extended.sync();
         writeReady(writer);
         return false;
       case TAG.parse:
@@ -74,18 +98,31 @@ export class ServerSession implements PgSession {
       case TAG.describe:
       case TAG.execute:
       case TAG.close:
-        this.#refuseExtended();
+        if (!this.#skipToSync) await this.#extendedMessage(frame);
+        return false;
+      case TAG.functionCall:
+        this.#tell(new StrataError("fix-input", "not-supported", "function calls are not supported here"));
+        writeReady(writer);
         return false;
       default:
         throw violation(`invalid frontend message type "${tagName(frame.tag)}"`);
     }
   }
 
-  #refuseExtended(): void {
-    if (this.#skipToSync) return;
-    this.#skipToSync = true;
-    const error = new StrataError("fix-input", "not-supported", "the extended query protocol is not supported here: use simple queries");
-    writeFields(this.#channel.writer, TAG.error, errorFields(error, "ERROR"));
+  async #extendedMessage(frame: PgFrame): Promise<void> {
+    try {
+      await this.#extended.message(frame);
+    } catch (error) {
+      if (isFatal(error) || this.#abort.signal.aborted) throw error;
+      this.#skipToSync = true;
+      this.#tell(error);
+    }
+  }
+
+  #tell(error: unknown): void {
+    const { writer } = this.#channel;
+    writer.abandonOpen();
+    writeFields(writer, TAG.error, errorFields(error, "ERROR"));
   }
 
   async #query(sql: string): Promise<boolean> {
@@ -94,18 +131,48 @@ export class ServerSession implements PgSession {
     this.#completed = false;
     try {
       if (sql.trim() === "") this.#emptyQuery();
-      else await this.#handler.query(this, sql);
+      else await this.#handle(sql);
       this.#copyOf()?.done();
       if (!this.#completed) writeCommandComplete(writer, this.#copyOf() === null ? "OK" : "COPY 0");
     } catch (error) {
       if (isFatal(error) || this.#abort.signal.aborted) throw error;
       this.#log.info("libpq query failed", { query: sql.slice(0, 200), error });
-      writer.abandonOpen();
-      writeFields(writer, TAG.error, errorFields(error, "ERROR"));
+      this.#tell(error);
     }
     if (this.#copyOf()?.connectionEnded === true) return true;
     writeReady(writer);
     return false;
+  }
+
+  /** Has the handler answer, under a signal of the query's own. */
+  async #handle(sql: string): Promise<void> {
+    const running = new AbortController();
+    this.#running = running;
+    if (this.#abort.signal.aborted) running.abort();
+    try {
+      await this.#handler.query(this, sql);
+      // A handler that stopped because its signal said so has not done what it was asked.
+      if (running.signal.aborted && !this.#completed) throw queryCanceled();
+    } catch (error) {
+      const broken = isFatal(error) && !(error instanceof Cancelled);
+      throw running.signal.aborted && !this.#abort.signal.aborted && !broken ? queryCanceled() : error;
+    } finally {
+      this.#running = null;
+      this.#channel.reader.resume();
+    }
+  }
+
+  async #collect(sql: string): Promise<QueryResult> {
+    if (sql.trim() === "") return { columns: null, rows: [], tag: null };
+    const collected: Collected = { columns: null, rows: [], tag: "OK" };
+    this.#collected = collected;
+    this.#completed = false;
+    try {
+      await this.#handle(sql);
+    } finally {
+      this.#collected = null;
+    }
+    return collected;
   }
 
   #emptyQuery(): void {
@@ -123,12 +190,19 @@ export class ServerSession implements PgSession {
     for (const row of rows) {
       if (row.length !== columns.length) throw new InvariantError(`a row of ${row.length} values for ${columns.length} columns`);
     }
-    writeRowDescription(writer, columns);
-    for (const row of rows) writeDataRow(writer, row);
+    if (this.#collected === null) {
+      writeRowDescription(writer, columns);
+      for (const row of rows) writeDataRow(writer, row);
+    } else Object.assign(this.#collected, { columns, rows });
     this.sendCommandComplete(tag);
   }
 
   sendCommandComplete(tag: string): void {
+    if (this.#collected !== null) {
+      this.#collected.tag = tag;
+      this.#completed = true;
+      return;
+    }
     this.#copy?.done();
     this.#completed = true;
     writeCommandComplete(this.#channel.writer, tag);
@@ -149,12 +223,17 @@ export class ServerSession implements PgSession {
   }
 
   #startCopy(mode: CopyMode): CopyStream {
+    if (this.#collected !== null) throw new StrataError("fix-input", "not-supported", "COPY is not supported in the extended query protocol: use a simple query");
     if (this.#copy !== null) throw new InvariantError("one COPY a query");
     const { reader, writer } = this.#channel;
     writeCopyResponse(writer, COPY_TAG[mode]);
     this.#copy = new ServerCopyStream({ mode, reader, writer });
     return this.#copy;
   }
+}
+
+function queryCanceled(): StrataError {
+  return new StrataError("retry", "query-canceled", "canceling statement due to user request");
 }
 
 /** Errors after which the byte stream cannot be trusted, or nobody listens. */

@@ -24,6 +24,7 @@ const BY_KIND: Readonly<Record<ErrorKind, string>> = {
 const BY_CODE: Readonly<Record<string, string>> = {
   "protocol-violation": "08P01",
   "copy-failed": "57014",
+  "query-canceled": "57014",
   "syntax-error": "42601",
   "not-supported": "0A000",
   "disk-full": "53100",

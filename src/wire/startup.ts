@@ -8,6 +8,7 @@ import { ByteReader, utf8ToString } from "../kit/bytes.ts";
 import { StrataError } from "../kit/errors.ts";
 import type { Connection, Network, TlsServerOptions } from "../platform/network.ts";
 import { writeAuthenticationOk, writeCleartextRequest, writeNegotiate } from "./backend-messages.ts";
+import type { BackendKey } from "./cancel-keys.ts";
 import { PgFrameReader } from "./frame-reader.ts";
 import { PgFramer } from "./framer.ts";
 import { PgMessageWriter } from "./message-writer.ts";
@@ -31,6 +32,9 @@ export interface Channel {
   readonly writer: PgMessageWriter;
 }
 
+/** What a connection begins with: a session's parameters, or the key of a session whose query is to end. */
+export type Startup = { readonly kind: "session"; readonly packet: StartupPacket } | { readonly kind: "cancel"; readonly key: BackendKey };
+
 export interface StartupPacket {
   readonly parameters: ReadonlyMap<string, string>;
   /** Options beginning with `_pq_.`, none of which we know. */
@@ -45,22 +49,22 @@ export function openChannel(connection: Connection): Channel {
 
 /**
  * Reads up to the start-up packet, turning the channel into a TLS one on request.
- * Returns null when there is nothing to serve: the peer left, or only asked to cancel something.
+ * Returns null when the peer left before it said anything.
  * @throws StrataError fix-input `protocol-violation`, `not-supported` for another major version
  */
 export async function receiveStartup(
   first: Channel,
   tls: { network: Network; options: TlsServerOptions } | null,
   onChannel: (channel: Channel) => void,
-): Promise<StartupPacket | null> {
+): Promise<Startup | null> {
   let channel = first;
   for (let requests = 0; ; requests++) {
     const frame = await channel.reader.next();
     if (frame === null) return null;
     const reader = new ByteReader(frame.body, "start-up packet");
     const code = reader.u32be();
-    if (code === CANCEL_REQUEST_CODE) return null;
-    if (code !== SSL_REQUEST_CODE && code !== GSSENC_REQUEST_CODE) return parseStartup(code, reader);
+    if (code === CANCEL_REQUEST_CODE) return { kind: "cancel", key: { processId: reader.u32be(), secret: reader.u32be() } };
+    if (code !== SSL_REQUEST_CODE && code !== GSSENC_REQUEST_CODE) return { kind: "session", packet: parseStartup(code, reader) };
     if (requests >= MAX_ENCRYPTION_REQUESTS) throw violation("too many encryption requests");
     const accept = code === SSL_REQUEST_CODE && tls !== null && channel === first;
     // Bytes sent ahead of the answer were not protected by TLS; taking them as if they were would let a man in the

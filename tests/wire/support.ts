@@ -71,6 +71,9 @@ export class EchoHandler implements PgHandler {
       session.sendCommandComplete(`COPY ${bytes}`);
     } else if (sql === "wait") {
       await testClock.sleep(60_000, session.signal);
+    } else if (sql === "hang") {
+      // Ends when its signal says so, without a word.
+      await new Promise((resolve) => session.signal.addEventListener("abort", resolve));
     }
   }
 }
