@@ -14,7 +14,7 @@ import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Platform } from "../platform/platform.ts";
 import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
-import { servePg } from "../wire/serve.ts";
+import { listenPg } from "../wire/listen.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
 import { BackgroundTasks } from "./background-tasks.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
@@ -198,18 +198,8 @@ class Role {
     const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics });
     // The handler decides on the token, for each command by its tenant.
     const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
-    const stop = new AbortController();
-    const serving = new Set<Promise<void>>();
-    const listener = await platform.network.listen(this.#config.pgAddress, (connection) => {
-      const served = servePg(connection, handler, { auth: authenticator, log, platform, signal: stop.signal });
-      serving.add(served);
-      void served.finally(() => serving.delete(served));
-    });
-    this.#undo.push(async () => {
-      await listener.close();
-      stop.abort();
-      await Promise.all(serving);
-    });
+    const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: null, session: () => ({ handler }) });
+    this.#undo.push(() => listener.close());
     return listener.port;
   }
 

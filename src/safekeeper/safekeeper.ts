@@ -16,7 +16,7 @@ import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
-import { servePg } from "../wire/serve.ts";
+import { listenPg } from "../wire/listen.ts";
 import { backupLoop } from "./backup/backup-loop.ts";
 import { PartialBackup } from "./backup/partial-backup.ts";
 import { WalBackup } from "./backup/wal-backup.ts";
@@ -186,28 +186,18 @@ class Role {
 
   async #listenPg(address: Address, auth: JwtAuth | null, tenantScopeOnly: boolean): Promise<Listener> {
     const { platform, log } = this.#deps;
-    const stop = new AbortController();
-    const serving = new Set<Promise<void>>();
-    const listener = await platform.network.listen(address, (connection) => {
-      const handler = new SafekeeperPgHandler({
-        timelines: this.timelines, connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
-      });
-      // Read when the session starts, after the handler has seen which timeline it is about.
-      const parameterStatus = { get server_version(): string { return handler.serverVersion ?? "17.0"; } };
+    return await listenPg({
+      address, platform, log, tls: null,
       // The handler decides on the token, once it knows for which timeline.
-      const authenticator = auth === null ? null : { authenticate: async () => undefined };
-      const served = servePg(connection, handler, { auth: authenticator, log, platform, signal: stop.signal, parameterStatus });
-      serving.add(served);
-      void served.finally(() => serving.delete(served));
-    });
-    return {
-      port: listener.port,
-      close: async () => {
-        await listener.close();
-        stop.abort();
-        await Promise.all(serving);
+      auth: auth === null ? null : { authenticate: async () => undefined },
+      session: () => {
+        const handler = new SafekeeperPgHandler({
+          timelines: this.timelines, connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
+        });
+        // Read when the session starts, after the handler has seen which timeline it is about.
+        return { handler, parameterStatus: { get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
       },
-    };
+    });
   }
 
   async #listenHttp(): Promise<{ readonly port: number; stop(): Promise<void> }> {
