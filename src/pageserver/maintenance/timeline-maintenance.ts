@@ -45,15 +45,20 @@ export class TimelineMaintenance {
       const { compactionPeriodMs } = this.#timeline.config;
       await this.#sleep(compactionPeriodMs || IDLE_CHECK_MS, this.#wake.promise);
       this.#wake = Promise.withResolvers<void>();
-      if (this.#timeline.config.compactionPeriodMs > 0) await this.#guard("compaction", () => this.compact());
+      if (this.#timeline.config.compactionPeriodMs > 0 && this.#hasLayers) await this.#guard("compaction", () => this.compact());
     }
   }
 
   async #gcLoop(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       await this.#sleep(this.#timeline.config.gcPeriodMs || IDLE_CHECK_MS);
-      if (this.#timeline.config.gcPeriodMs > 0) await this.#guard("gc", () => this.collectGarbage());
+      if (this.#timeline.config.gcPeriodMs > 0 && this.#hasLayers) await this.#guard("gc", () => this.collectGarbage());
     }
+  }
+
+  /** A branch without layers of its own has nothing to compact or collect, and there may be thousands of those. */
+  get #hasLayers(): boolean {
+    return this.#timeline.stack.map.size > 0;
   }
 
   async #sleep(durationMs: number, wake?: Promise<void>): Promise<void> {

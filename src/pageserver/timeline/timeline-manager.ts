@@ -175,13 +175,12 @@ export class TimelineManager {
     }
   }
 
-  /** Leftovers of a creation that never came to an index are cleared. */
+  /** Leftovers of a creation that never came to an index are cleared. Not synced: a start makes the directory again. */
   async #prepareDirectory(timelineId: TimelineId): Promise<void> {
     const { files } = this.#deps.platform;
     const directory = this.#directoryOf(timelineId);
-    await files.removeTree(directory);
+    if (await files.exists(directory)) await files.removeTree(directory);
     await files.makeDirectory(directory);
-    await files.syncDirectory(directory.slice(0, directory.lastIndexOf("/")));
   }
 
   #start(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null; ancestor: { timeline: Timeline; lsn: Lsn } | null }): Timeline {
