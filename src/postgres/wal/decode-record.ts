@@ -90,8 +90,7 @@ export function decodeRecord(bytes: Uint8Array, version: PgMajor, into: WalRecor
 export function decodeInPlace(record: WalRecord, checkCrc: boolean): void {
   decodeRecordHeader(record);
   if (checkCrc) checkRecordCrc(record);
-  const contents = decodeFragmentHeaders(record);
-  placeContents(record, contents);
+  decodeFragments(record);
 }
 
 /** Reads and checks the 24-byte header. @throws StrataError corrupt `wal-bad-record` */
@@ -129,89 +128,107 @@ export function recordCrc(bytes: Uint8Array, start: number, totalLength: number)
   return crc32c(bytes, start, start + 20, crc32c(bytes, start + RECORD_HEADER_SIZE, start + totalLength));
 }
 
-/** Returns where the headers end and the contents begin; the lengths add up to the record's end exactly. */
-function decodeFragmentHeaders(record: WalRecord): number {
-  const { view } = record;
+/**
+ * Reads what follows the header: block references, origin, top-level xid, main data, whose lengths add up to the record's end
+ * exactly, and gives each its offset. This runs for every record there is, so all that is common is in this one function: a
+ * helper it calls is a call each time (the engine takes in only the smallest), and costs more than what it does.
+ */
+export function decodeFragments(record: WalRecord): void {
+  const { view, blocks } = record;
   const end = record.start + record.totalLength;
   let at = record.start + RECORD_HEADER_SIZE;
   let contentLength = 0;
+  let blockCount = 0;
   record.origin = 0;
   record.toplevelXid = 0;
   record.mainDataLength = 0;
-  record.blockCount = 0;
   while (end - at > contentLength) {
     const id = view.getUint8(at);
-    if (id <= XLR_MAX_BLOCK_ID) {
-      at = decodeBlockHeader(record, at, end);
-      const block = record.blocks[id];
-      contentLength += block.imageLength + block.dataLength;
-    } else if (id === XLR_BLOCK_ID_DATA_SHORT) {
+    if (id === XLR_BLOCK_ID_DATA_SHORT) {
       need(record, at, 2, end);
-      record.mainDataLength = view.getUint8(at + 1);
-      contentLength += record.mainDataLength;
+      const length = view.getUint8(at + 1);
+      record.mainDataLength = length;
+      contentLength += length;
       at += 2;
       break;
-    } else if (id === XLR_BLOCK_ID_DATA_LONG) {
-      need(record, at, 5, end);
-      record.mainDataLength = view.getInt32(at + 1, true);
-      if (record.mainDataLength < 0) throw badRecord(record, "main data of more than 2 GiB");
-      contentLength += record.mainDataLength;
-      at += 5;
-      break;
-    } else if (id === XLR_BLOCK_ID_ORIGIN) {
-      need(record, at, 3, end);
-      record.origin = view.getUint16(at + 1, true);
-      at += 3;
-    } else if (id === XLR_BLOCK_ID_TOPLEVEL_XID) {
-      need(record, at, 5, end);
-      record.toplevelXid = view.getUint32(at + 1, true);
-      at += 5;
-    } else {
-      throw badRecord(record, `unknown fragment id ${id}`);
     }
+    if (id > XLR_MAX_BLOCK_ID) {
+      at = decodeRareFragment(record, at, end);
+      contentLength += record.mainDataLength;
+      if (id === XLR_BLOCK_ID_DATA_LONG) break;
+      continue;
+    }
+    if (id !== blockCount) leaveOutBlocks(record, blockCount, id);
+    need(record, at, 8, end);
+    const word = view.getInt32(at, true);
+    const flags = word >> 8;
+    const fork = flags & BKPBLOCK_FORK_MASK;
+    const dataLength = word >>> 16;
+    const hasData = (flags & BKPBLOCK_HAS_DATA) !== 0;
+    if (fork > FORK_INIT || hasData !== dataLength > 0) throw badBlock(record, word);
+    const block = blocks[id];
+    block.inUse = true;
+    block.fork = fork;
+    block.willInit = (flags & BKPBLOCK_WILL_INIT) !== 0;
+    block.hasData = hasData;
+    block.dataLength = dataLength;
+    at += 4;
+    if ((flags & BKPBLOCK_HAS_IMAGE) !== 0) at = decodeImageHeader(record, block, at);
+    else if (block.hasImage) clearImage(block);
+    if ((flags & BKPBLOCK_SAME_REL) === 0) {
+      need(record, at, 16, end);
+      block.spcOid = view.getUint32(at, true);
+      block.dbOid = view.getUint32(at + 4, true);
+      block.relNumber = view.getUint32(at + 8, true);
+      at += 12;
+    } else {
+      need(record, at, 4, end);
+      repeatRelation(record, block, blockCount);
+    }
+    block.blockNumber = view.getUint32(at, true);
+    at += 4;
+    contentLength += block.imageLength + dataLength;
+    blockCount = id + 1;
   }
   if (end - at !== contentLength) throw badRecord(record, `${end - at} bytes of contents, but the headers promise ${contentLength}`);
-  return at;
+  record.blockCount = blockCount;
+  placeContents(record, at);
 }
 
-/** Decodes one block reference header at `at`; returns where it ends. */
-function decodeBlockHeader(record: WalRecord, at: number, end: number): number {
+/** Long main data, origin or top-level xid; returns where its header ends. */
+function decodeRareFragment(record: WalRecord, at: number, end: number): number {
   const { view } = record;
-  need(record, at, 4, end);
-  const word = view.getInt32(at, true);
-  const id = word & 0xff;
-  const flags = word >> 8;
-  if (id < record.blockCount) throw badRecord(record, `block id ${id} out of order`);
-  const previous = record.blockCount === 0 ? null : record.blocks[record.blockCount - 1];
-  for (let unused = record.blockCount; unused < id; unused++) clearBlock(record.blocks[unused]);
-  record.blockCount = id + 1;
-  const block = record.blocks[id];
-  block.inUse = true;
-  block.fork = flags & BKPBLOCK_FORK_MASK;
-  if (block.fork > FORK_INIT) throw badRecord(record, `block ${id}: unknown fork ${block.fork}`);
-  block.willInit = (flags & BKPBLOCK_WILL_INIT) !== 0;
-  block.hasData = (flags & BKPBLOCK_HAS_DATA) !== 0;
-  block.dataLength = word >>> 16;
-  if (block.hasData !== block.dataLength > 0) throw badRecord(record, `block ${id}: data flag disagrees with data length ${block.dataLength}`);
-  at += 4;
-  block.hasImage = (flags & BKPBLOCK_HAS_IMAGE) !== 0;
-  if (block.hasImage) at = decodeImageHeader(record, block, at);
-  else if (block.imageLength !== 0) clearImage(block);
-  if ((flags & BKPBLOCK_SAME_REL) === 0) {
-    need(record, at, 16, end);
-    block.spcOid = view.getUint32(at, true);
-    block.dbOid = view.getUint32(at + 4, true);
-    block.relNumber = view.getUint32(at + 8, true);
-    at += 12;
-  } else {
-    if (previous === null) throw badRecord(record, `block ${id}: "same relation" without one before`);
-    need(record, at, 4, end);
-    block.spcOid = previous.spcOid;
-    block.dbOid = previous.dbOid;
-    block.relNumber = previous.relNumber;
+  const id = view.getUint8(at);
+  if (id === XLR_BLOCK_ID_DATA_LONG) {
+    need(record, at, 5, end);
+    record.mainDataLength = view.getInt32(at + 1, true);
+    if (record.mainDataLength < 0) throw badRecord(record, "main data of more than 2 GiB");
+    return at + 5;
   }
-  block.blockNumber = view.getUint32(at, true);
-  return at + 4;
+  if (id === XLR_BLOCK_ID_ORIGIN) {
+    need(record, at, 3, end);
+    record.origin = view.getUint16(at + 1, true);
+    return at + 3;
+  }
+  if (id !== XLR_BLOCK_ID_TOPLEVEL_XID) throw badRecord(record, `unknown fragment id ${id}`);
+  need(record, at, 5, end);
+  record.toplevelXid = view.getUint32(at + 1, true);
+  return at + 5;
+}
+
+/** The ids from `next` to before `id` are not in use. */
+function leaveOutBlocks(record: WalRecord, next: number, id: number): void {
+  if (id < next) throw badRecord(record, `block id ${id} out of order`);
+  for (let unused = next; unused < id; unused++) clearBlock(record.blocks[unused]);
+}
+
+/** `blockCount`: of the blocks before this one; the last of them is always in use. */
+function repeatRelation(record: WalRecord, block: BlockRef, blockCount: number): void {
+  if (blockCount === 0) throw badRecord(record, `the first block has the "same relation" as the one before`);
+  const previous = record.blocks[blockCount - 1];
+  block.spcOid = previous.spcOid;
+  block.dbOid = previous.dbOid;
+  block.relNumber = previous.relNumber;
 }
 
 /** Decodes an image header at `at`; returns where it ends. After it the hole lies inside the page and fits the length. */
@@ -240,6 +257,7 @@ function decodeImageHeader(record: WalRecord, block: BlockRef, at: number): numb
   if (!holeFits || length === 0 || length > PAGE_SIZE || (compression !== "none" && length === PAGE_SIZE)) {
     throw badRecord(record, `image of ${length} bytes (${compression}) with a hole of ${holeLength} at ${holeOffset}`);
   }
+  block.hasImage = true;
   block.applyImage = (flags & (old ? BKPIMAGE_14_APPLY : BKPIMAGE_15_APPLY)) !== 0;
   block.imageLength = length;
   block.holeOffset = holeOffset;
@@ -278,12 +296,11 @@ function clearBlock(block: BlockRef): void {
   block.willInit = false;
   block.hasData = false;
   block.dataLength = 0;
-  block.hasImage = false;
-  clearImage(block);
+  if (block.hasImage) clearImage(block);
 }
 
-/** An image has at least one byte, so a block with `imageLength` 0 is clear already. */
 function clearImage(block: BlockRef): void {
+  block.hasImage = false;
   block.applyImage = false;
   block.imageLength = 0;
   block.holeOffset = 0;
@@ -293,6 +310,12 @@ function clearImage(block: BlockRef): void {
 
 function need(record: WalRecord, at: number, length: number, end: number): void {
   if (end - at < length) throw badRecord(record, `a fragment header ends beyond the record`);
+}
+
+function badBlock(record: WalRecord, word: number): StrataError {
+  const fork = (word >> 8) & BKPBLOCK_FORK_MASK;
+  const what = fork > FORK_INIT ? `unknown fork ${fork}` : `data flag disagrees with data length ${word >>> 16}`;
+  return badRecord(record, `block ${word & 0xff}: ${what}`);
 }
 
 function badRecord(record: WalRecord, what: string): StrataError {

@@ -22,7 +22,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
 import { checkRun } from "./checksum-run.ts";
-import { decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
+import { decodeFragments, decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
 import {
   LONG_HEADER_SIZE,
   type WalGeometry,
@@ -46,18 +46,18 @@ export class WalStreamDecoder {
   #piece: Uint8Array = new Uint8Array(0);
   #pieceView: DataView = dataViewOf(this.#piece);
   #pieceLsn: Lsn;
+  /** Where on its page the piece begins. */
+  #pieceInPage: number;
   #taken = 0;
-  #pageOffset: number;
-  /** Up to here in the piece a run of records has been looked at, and whether it was found that all their checksums are right. */
+  /** Up to here in the piece lie records, whole on their page, whose checksums are known to be right. */
   #runEnd = 0;
-  #runHolds = false;
+  /** Up to here in the piece each record's checksum is to be checked by itself. */
+  #singlyEnd = 0;
   /** How many of the next bytes are padding or the rest of a switched segment: not looked at. */
   #skip = 0;
   #header = new Uint8Array(LONG_HEADER_SIZE);
   #headerView = dataViewOf(this.#header);
   #headerLength = 0;
-  /** False while the header of the page is still to come. */
-  #headerSeen: boolean;
   /** The record being collected. */
   #buffer = new Uint8Array(FIRST_BUFFER_BYTES);
   #bufferView = dataViewOf(this.#buffer);
@@ -82,9 +82,8 @@ export class WalStreamDecoder {
     }
     this.#geometry = { version, segmentSize };
     this.#pieceLsn = startLsn;
-    this.#pageOffset = inPage | 0;
+    this.#pieceInPage = inPage | 0;
     this.#recordEnd = startLsn;
-    this.#headerSeen = inPage !== 0;
   }
 
   /** LSN of the next byte that `feed` expects. */
@@ -113,6 +112,7 @@ export class WalStreamDecoder {
       // Nothing new: as if nothing had come.
       if (known === bytes.length) return;
     }
+    this.#pieceInPage = (this.#pieceInPage + this.#piece.length - known) & PAGE_OFFSET_MASK;
     if (bytes !== this.#piece) {
       this.#piece = bytes;
       this.#pieceView = dataViewOf(bytes);
@@ -120,6 +120,7 @@ export class WalStreamDecoder {
     this.#pieceLsn = position - known;
     this.#taken = known;
     this.#runEnd = 0;
+    this.#singlyEnd = 0;
   }
 
   /**
@@ -130,12 +131,36 @@ export class WalStreamDecoder {
    * `wal-bad-crc`; the decoder is of no use after that
    */
   next(into: WalRecord): boolean {
+    const start = this.#taken;
+    if (start >= this.#runEnd) return this.#nextOfAny(into);
+    // The common case is all here and in the two functions called: see `decodeFragments`.
+    const view = this.#pieceView;
+    if (into.view !== view) {
+      into.bytes = this.#piece;
+      into.view = view;
+    }
+    const length = view.getInt32(start, true);
+    const aligned = (length + 7) & ~7;
+    const lsn = this.#pieceLsn + start;
+    into.version = this.#geometry.version;
+    into.start = start;
+    into.totalLength = length;
+    into.lsn = lsn;
+    into.endLsn = lsn + aligned;
+    decodeRecordHeader(into);
+    decodeFragments(into);
+    this.#taken = start + aligned;
+    this.#follow(into);
+    return true;
+  }
+
+  #nextOfAny(into: WalRecord): boolean {
     while (this.#taken < this.#piece.length) {
       if (this.#skip > 0) {
         const part = Math.min(this.#skip, this.#piece.length - this.#taken);
         this.#skip -= part;
-        this.#advance(part);
-      } else if (!this.#headerSeen) {
+        this.#taken += part;
+      } else if (this.#pageOffset === 0 || this.#headerLength > 0) {
         this.#takePageHeader();
       } else if (this.#recordLength !== 0 || this.#collected !== 0) {
         if (this.#collect(into)) return true;
@@ -146,10 +171,8 @@ export class WalStreamDecoder {
     return false;
   }
 
-  #advance(length: number): void {
-    this.#taken += length;
-    this.#pageOffset = (this.#pageOffset + length) & PAGE_OFFSET_MASK;
-    this.#headerSeen = this.#pageOffset !== 0;
+  get #pageOffset(): number {
+    return (this.#pieceInPage + this.#taken) & PAGE_OFFSET_MASK;
   }
 
   #takePageHeader(): void {
@@ -158,16 +181,15 @@ export class WalStreamDecoder {
     const available = this.#piece.length - this.#taken;
     if (this.#headerLength === 0 && available >= size) {
       const view = new DataView(this.#piece.buffer, this.#piece.byteOffset + this.#taken, size);
-      this.#advance(size);
+      this.#taken += size;
       this.#enterPage(decodePageHeader(view, pageLsn, this.#geometry));
       return;
     }
     const part = Math.min(available, size - this.#headerLength);
     copyBytes(this.#piece, this.#taken, this.#header, this.#headerLength, part);
     this.#headerLength += part;
-    this.#advance(part);
-    this.#headerSeen = this.#headerLength === size;
-    if (!this.#headerSeen) return;
+    this.#taken += part;
+    if (this.#headerLength < size) return;
     this.#headerLength = 0;
     this.#enterPage(decodePageHeader(this.#headerView, pageLsn, this.#geometry));
   }
@@ -201,31 +223,29 @@ export class WalStreamDecoder {
       this.#collectPart(limit);
       return false;
     }
-    if (into.view !== this.#pieceView) {
-      into.bytes = this.#piece;
-      into.view = this.#pieceView;
-    }
+    into.bytes = this.#piece;
+    into.view = this.#pieceView;
+    into.version = this.#geometry.version;
     into.start = start;
-    into.lsn = lsn;
     into.totalLength = length;
-    const aligned = (length + 7) & ~7;
-    into.endLsn = lsn + aligned;
-    if (start >= this.#runEnd) this.#checkRun(start, start + limit);
-    this.#finish(into, !this.#runHolds);
-    if (this.#skip === 0 && aligned <= limit) {
-      this.#advance(aligned);
-    } else {
-      this.#advance(length);
-      this.#skip += aligned - length;
-    }
+    into.lsn = lsn;
+    const padding = -length & 7;
+    into.endLsn = lsn + length + padding;
+    if (start >= this.#singlyEnd) this.#checkRun(start, start + limit);
+    decodeInPlace(into, start >= this.#runEnd);
+    // Of padding that is not here yet nothing is taken: runs of records know no `#skip`.
+    const whole = length + padding <= limit;
+    this.#taken += whole ? length + padding : length;
+    this.#skip = whole ? 0 : padding;
+    this.#follow(into);
     return true;
   }
 
   /** Checks the checksums of the records from `start` to the page's or piece's end together, if they are many. */
   #checkRun(start: number, limit: number): void {
     const end = checkRun(this.#piece, this.#pieceView, start, limit);
-    this.#runHolds = end >= 0;
-    this.#runEnd = end >= 0 ? end : ~end;
+    if (end >= 0) this.#runEnd = end;
+    else this.#singlyEnd = ~end;
   }
 
   /** Adds to the record being collected; true when it is whole, and decoded into `into`. */
@@ -241,9 +261,11 @@ export class WalStreamDecoder {
     into.totalLength = this.#recordLength;
     const padding = -this.#pageOffset & 7;
     into.endLsn = this.#pieceLsn + this.#taken + padding;
+    into.version = this.#geometry.version;
     this.#dropCollected();
-    this.#finish(into, true);
-    this.#skip += padding;
+    decodeInPlace(into, true);
+    this.#skip = padding;
+    this.#follow(into);
     if (this.#buffer.length > KEPT_BUFFER_BYTES) this.#replaceBuffer(FIRST_BUFFER_BYTES);
     return true;
   }
@@ -253,7 +275,7 @@ export class WalStreamDecoder {
     this.#makeRoom(before + length);
     copyBytes(this.#piece, this.#taken, this.#buffer, before, length);
     this.#collected = before + length;
-    this.#advance(length);
+    this.#taken += length;
     if (before < 4 && this.#collected >= 4) {
       this.#recordLength = this.#bufferView.getInt32(0, true);
       this.#checkLength(this.#recordLength, this.#recordLsn);
@@ -290,19 +312,22 @@ export class WalStreamDecoder {
     this.#collected = 0;
   }
 
-  /** Decodes the record whose place is set; the rest of the segment is to be skipped after a switch record. */
-  #finish(into: WalRecord, checkCrc: boolean): void {
-    into.version = this.#geometry.version;
-    decodeInPlace(into, checkCrc);
-    this.#checkPreviousLink(into.prevLsn, into.lsn);
-    if (into.rmid === RMGR.XLOG && (into.info & XLR_RMGR_INFO_MASK) === XLOG_SWITCH) {
-      const { segmentSize } = this.#geometry;
-      const unused = (segmentSize - (into.endLsn % segmentSize)) % segmentSize;
-      into.endLsn += unused;
-      this.#skip += unused | 0;
-    }
-    this.#previousLsn = into.lsn;
+  /** What holds between the records: the previous-record link, and the rest of the segment skipped after a switch record. */
+  #follow(into: WalRecord): void {
+    const { lsn } = into;
+    if (into.prevLsn !== this.#previousLsn) this.#checkPreviousLink(into.prevLsn, lsn);
+    if (into.rmid === RMGR.XLOG) this.#leaveSwitchedSegment(into);
+    this.#previousLsn = lsn;
     this.#recordEnd = into.endLsn;
+  }
+
+  #leaveSwitchedSegment(into: WalRecord): void {
+    if ((into.info & XLR_RMGR_INFO_MASK) !== XLOG_SWITCH) return;
+    const { segmentSize } = this.#geometry;
+    const unused = (segmentSize - (into.endLsn % segmentSize)) % segmentSize;
+    into.endLsn += unused;
+    this.#skip += unused | 0;
+    this.#runEnd = 0;
   }
 
   #checkLength(length: number, lsn: Lsn): void {
