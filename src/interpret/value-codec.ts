@@ -22,7 +22,7 @@ import { StrataError } from "../kit/errors.ts";
 import type { NeonRecord, Value } from "./value.ts";
 
 const IMAGE_HEADER_SIZE = 12;
-const POSTGRES_HEADER_SIZE = 17;
+export const POSTGRES_HEADER_SIZE = 17;
 const RECORD_TYPES = [
   "postgres",
   "clear-visibility-map-flags",
@@ -37,36 +37,59 @@ const COMMIT_TS_SET_NUMBER = 1024;
 
 /** A new array, owned by the caller. */
 export function encodeValue(value: Value): Uint8Array {
-  if (value.kind === "image") return withHeader(value.bytes, IMAGE_HEADER_SIZE);
-  if (value.kind === "postgres") {
-    const bytes = withHeader(value.record, POSTGRES_HEADER_SIZE);
-    bytes[3] = 1;
-    bytes[8] = value.willInit ? 1 : 0;
-    return bytes;
-  }
-  const writer = new ByteWriter(64);
-  writer.u32be(1).u32be(value.record.type === "commit-ts-set" ? COMMIT_TS_SET_NUMBER : RECORD_TYPES.indexOf(value.record.type));
-  writeNeonRecord(writer, value.record);
-  return writer.finish();
-}
-
-/** Room for a header that ends in the payload's length (its low 32 bits; no value is longer), then the payload. */
-function withHeader(payload: Uint8Array, headerSize: number): Uint8Array {
-  const length = payload.length;
-  const bytes = new Uint8Array(headerSize + length);
-  bytes[headerSize - 4] = length >>> 24;
-  bytes[headerSize - 3] = length >>> 16;
-  bytes[headerSize - 2] = length >>> 8;
-  bytes[headerSize - 1] = length;
-  copyBytes(payload, 0, bytes, headerSize, length);
+  if (value.kind === "neon") return encodeNeonRecord(value.record);
+  const bytes = new Uint8Array(encodedValueSize(value));
+  encodeValueInto(value, bytes, 0);
   return bytes;
 }
 
-/** Size of `encodeValue(value)` without making it, for the two hot kinds; an upper estimate for the rest. */
+/** Writes the value at `offset`, where `encodedValueSize(value)` bytes must have room; returns how many it took. */
+export function encodeValueInto(value: Value, target: Uint8Array, offset: number): number {
+  if (value.kind === "postgres") {
+    const { length } = value.record;
+    writeRecordHeader(target, offset, length, value.willInit);
+    copyBytes(value.record, 0, target, offset + POSTGRES_HEADER_SIZE, length);
+    return POSTGRES_HEADER_SIZE + length;
+  }
+  if (value.kind === "image") {
+    const { length } = value.bytes;
+    target.fill(0, offset, offset + IMAGE_HEADER_SIZE);
+    writeU32(target, offset + IMAGE_HEADER_SIZE - 4, length);
+    copyBytes(value.bytes, 0, target, offset + IMAGE_HEADER_SIZE, length);
+    return IMAGE_HEADER_SIZE + length;
+  }
+  const bytes = encodeNeonRecord(value.record);
+  copyBytes(bytes, 0, target, offset, bytes.length);
+  return bytes.length;
+}
+
+/** The 17 bytes before a PostgreSQL record of `length` bytes (no record has 2^32). Positional parameters on purpose: called a record. */
+export function writeRecordHeader(target: Uint8Array, offset: number, length: number, willInit: boolean): void {
+  for (let at = offset; at < offset + POSTGRES_HEADER_SIZE - 4; at++) target[at] = 0;
+  target[offset + 3] = 1;
+  target[offset + 8] = willInit ? 1 : 0;
+  writeU32(target, offset + POSTGRES_HEADER_SIZE - 4, length);
+}
+
+function writeU32(target: Uint8Array, at: number, value: number): void {
+  target[at] = value >>> 24;
+  target[at + 1] = value >>> 16;
+  target[at + 2] = value >>> 8;
+  target[at + 3] = value;
+}
+
+function encodeNeonRecord(record: NeonRecord): Uint8Array {
+  const writer = new ByteWriter(64);
+  writer.u32be(1).u32be(record.type === "commit-ts-set" ? COMMIT_TS_SET_NUMBER : RECORD_TYPES.indexOf(record.type));
+  writeNeonRecord(writer, record);
+  return writer.finish();
+}
+
+/** Size of `encodeValue(value)`, without making it for the two hot kinds. */
 export function encodedValueSize(value: Value): number {
   if (value.kind === "image") return IMAGE_HEADER_SIZE + value.bytes.length;
   if (value.kind === "postgres") return POSTGRES_HEADER_SIZE + value.record.length;
-  return encodeValue(value).length;
+  return encodeNeonRecord(value.record).length;
 }
 
 function writeNeonRecord(w: ByteWriter, record: NeonRecord): void {

@@ -40,6 +40,14 @@ export function allocateBytes(sizeBytes: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** Zeroed, in memory that other threads can be given. It has the type of other arrays, and is used as they are. */
+export function allocateSharedBytes(sizeBytes: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(new SharedArrayBuffer(sizeBytes) as unknown as ArrayBuffer);
+  untilSample -= sizeBytes;
+  if (untilSample <= 0) sample(bytes);
+  return bytes;
+}
+
 /** A copy that owns its bytes. */
 export function copyOfBytes(source: Uint8Array): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(source);

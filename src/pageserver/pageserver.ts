@@ -21,7 +21,10 @@ import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
 import { BlockCache } from "./layers/block-cache.ts";
+import { JobsHere, LayerJobs } from "./layer-jobs/layer-jobs.ts";
+import { LayerMemory } from "./layers/layer-memory.ts";
 import { OpenLayerFiles } from "./layers/open-layer-files.ts";
+import { PageCache } from "./layers/page-cache.ts";
 import { PageserverMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
@@ -143,10 +146,14 @@ class Role {
       walSource: broker === null ? null : { broker, metrics: this.#metrics },
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,
-        cache: new BlockCache({ capacityBytes: config.pageCacheBytes }),
+        // page_cache_size is for both: pages, and the blocks of layers they are made of.
+        cache: new BlockCache({ capacityBytes: config.pageCacheBytes / 2 }),
+        pages: new PageCache({ capacityBytes: config.pageCacheBytes / 2 }),
         openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
         flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
         maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
+        layerMemory: new LayerMemory(256 * 1024 * 1024),
+        layerJobs: new LayerJobs(new JobsHere(platform)),
         metrics: this.#metrics,
       },
     });

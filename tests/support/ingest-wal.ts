@@ -2,7 +2,7 @@
 import { cpSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { interpretRecord } from "../../src/interpret/interpret-record.ts";
+import type { interpretRecord } from "../../src/interpret/interpret-record.ts";
 import { UNSHARDED_IDENTITY } from "../../src/keyspace/shard.ts";
 import type { Lsn } from "../../src/kit/lsn.ts";
 import { DatadirModification } from "../../src/pageserver/datadir/datadir-modification.ts";
@@ -51,8 +51,8 @@ export async function importStopped(dataDirectory: string): Promise<ImportedTime
   return { store, datadir, ingest: await WalIngest.start(datadir), lsn: endLsn, segmentSize: control.segmentSize };
 }
 
-/** Everything in pg_wal from where the timeline ends, interpreted here or as `interpret` does. Returns the number of records. */
-export async function ingestWal(timeline: ImportedTimeline, dataDirectory: string, interpret: typeof interpretRecord = interpretRecord): Promise<number> {
+/** Everything in pg_wal from where the timeline ends, by the way the receiver goes, or as `interpret` does. Returns the number of records. */
+export async function ingestWal(timeline: ImportedTimeline, dataDirectory: string, interpret: typeof interpretRecord | null = null): Promise<number> {
   const { ingest, datadir, segmentSize } = timeline;
   const files = new RealFiles();
   const decoder = new WalStreamDecoder(ingest.lsn, datadir.version, segmentSize);
@@ -65,7 +65,7 @@ export async function ingestWal(timeline: ImportedTimeline, dataDirectory: strin
       const segment = await files.readFile(path);
       decoder.feed(segment.subarray(decoder.position % segmentSize));
       while (decoder.next(record)) {
-        await ingest.ingest(interpret(record, datadir.shard));
+        await (interpret === null ? ingest.ingestRecord(record) : ingest.ingest(interpret(record, datadir.shard)));
         count++;
       }
     }

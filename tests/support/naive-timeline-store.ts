@@ -5,6 +5,7 @@
 import { applyNeonRecord } from "../../src/interpret/apply-neon-record.ts";
 import type { KeyValue, Value } from "../../src/interpret/value.ts";
 import { valueWillInit } from "../../src/interpret/value.ts";
+import type { ValueBatch } from "../../src/interpret/value-batch.ts";
 import { compareKeys, type Key, keyToHex, type KeyRange, rangeContains } from "../../src/keyspace/key.ts";
 import { isInheritedKey } from "../../src/keyspace/mapping.ts";
 import { invariant, StrataError } from "../../src/kit/errors.ts";
@@ -59,6 +60,14 @@ export class NaiveTimelineStore implements TimelineStore {
       entry.versions.push({ lsn, value });
       this.#values.set(id, entry);
     }
+  }
+
+  putBatch(batch: ValueBatch): Promise<void> {
+    return this.put(batch.toValues());
+  }
+
+  readPageNow(): boolean {
+    return false;
   }
 
   advance(lastRecordLsn: Lsn, prevRecordLsn: Lsn): void {

@@ -10,8 +10,8 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import { invariant, isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { ByteReader, ByteWriter } from "../../kit/bytes.ts";
-import { encodedValueSize } from "../../interpret/value-codec.ts";
 import type { KeyValue, Value } from "../../interpret/value.ts";
+import { ValueBatch } from "../../interpret/value-batch.ts";
 import { auxFileKey, updateAuxFiles } from "../../keyspace/aux-file.ts";
 import type { Key } from "../../keyspace/key.ts";
 import { CHECKPOINT_KEY, CONTROL_FILE_KEY, isRelBlockKey, isSlruBlockKey, replOriginKey } from "../../keyspace/mapping.ts";
@@ -23,7 +23,6 @@ import type { TimelineDatadir } from "./timeline-datadir.ts";
 import { TwoPhaseChanges } from "./two-phase-changes.ts";
 
 const CONTEXT: ReadContext = { task: "ingest" };
-const ENTRY_OVERHEAD_BYTES = 32;
 /** Above this much, a batch should be committed, and a single record hands over what it has. */
 export const MAX_PENDING_BYTES = 8 * 1024 * 1024;
 
@@ -47,9 +46,8 @@ export class DatadirModification implements ModificationWriter {
   readonly twoPhase: TwoPhaseChanges;
   #lsn: Lsn;
   #recordStart: Lsn;
-  #pending: KeyValue[] = [];
-  #pendingBytes = 0;
-  /** The newest uncommitted value of each metadata key, and its place in `#pending` (-1 once handed over). */
+  readonly #batch = new ValueBatch();
+  /** The newest uncommitted value of each metadata key, and its place in the batch (-1 once handed over). */
   readonly #metadata = new Map<string, { entry: KeyValue; at: number }>();
   #pendingBlocks = 0;
 
@@ -72,7 +70,7 @@ export class DatadirModification implements ModificationWriter {
 
   /** Bytes waiting to be committed, about. */
   get pendingBytes(): number {
-    return this.#pendingBytes;
+    return this.#batch.sizeBytes;
   }
 
   get hasPending(): boolean {
@@ -95,19 +93,24 @@ export class DatadirModification implements ModificationWriter {
   }
 
   put(key: Key, value: Value): void {
-    const entry = { key, lsn: this.#lsn, value };
-    this.#pendingBytes += encodedValueSize(value) + ENTRY_OVERHEAD_BYTES;
-    if (!isPageKey(key)) {
-      const id = metadataId(key);
-      const known = this.#metadata.get(id);
-      if (known !== undefined && known.entry.lsn === this.#lsn) {
-        known.entry = entry;
-        this.#pending[known.at] = entry;
-        return;
-      }
-      this.#metadata.set(id, { entry, at: this.#pending.length });
+    if (isPageKey(key)) {
+      this.#batch.add(key, this.#lsn, value);
+      return;
     }
-    this.#pending.push(entry);
+    const entry = { key, lsn: this.#lsn, value };
+    const id = metadataId(key);
+    const known = this.#metadata.get(id);
+    if (known !== undefined && known.entry.lsn === this.#lsn && known.at >= 0) {
+      known.entry = entry;
+      this.#batch.setValue(known.at, value);
+    } else {
+      this.#metadata.set(id, { entry, at: this.#batch.add(key, this.#lsn, value) });
+    }
+  }
+
+  /** Where values are put without an object for each, at `lsn`. */
+  get batch(): ValueBatch {
+    return this.#batch;
   }
 
   putImage(key: Key, bytes: Uint8Array): void {
@@ -119,11 +122,10 @@ export class DatadirModification implements ModificationWriter {
    * lies inside the record, where no other value can be. Comes before any other put of the record.
    */
   putBefore(key: Key, value: Value, steps: number): void {
-    const last = this.#pending.at(-1);
+    const { count, lsns } = this.#batch;
     const lsn = this.#lsn - steps;
-    invariant(steps < 8 && (last === undefined || last.lsn <= lsn), "a value below the record's LSN must come first");
-    this.#pending.push({ key, lsn, value });
-    this.#pendingBytes += encodedValueSize(value) + ENTRY_OVERHEAD_BYTES;
+    invariant(steps < 8 && (count === 0 || lsns[count - 1] <= lsn), "a value below the record's LSN must come first");
+    this.#batch.add(key, lsn, value);
   }
 
   /** The newest value of a metadata key. @throws StrataError not-found `missing-key` */
@@ -201,31 +203,32 @@ export class DatadirModification implements ModificationWriter {
 
   /** Hands values over early when many wait, so that one record (or an import) may be larger than memory. */
   async relieve(): Promise<void> {
-    if (this.#pendingBytes > MAX_PENDING_BYTES) await this.flushPages();
+    if (this.pendingBytes > MAX_PENDING_BYTES) await this.flushPages();
   }
 
   /** Hands the values over without moving the timeline on. Metadata of the current LSN waits: it may change again. */
   async flushPages(): Promise<void> {
-    const mayChange = (entry: KeyValue): boolean => entry.lsn === this.#lsn && !isPageKey(entry.key);
-    const ready = this.#pending.filter((entry) => !mayChange(entry));
-    this.#pending = this.#pending.filter(mayChange);
-    this.#pendingBytes = 0;
+    const waiting = [...this.#metadata.values()].filter(({ entry, at }) => at >= 0 && entry.lsn === this.#lsn);
+    this.#batch.remove(new Set(waiting.map(({ at }) => at)));
     for (const known of this.#metadata.values()) known.at = -1;
-    this.#pending.forEach((entry, at) => {
-      this.#metadata.set(metadataId(entry.key), { entry, at });
-      this.#pendingBytes += encodedValueSize(entry.value) + ENTRY_OVERHEAD_BYTES;
-    });
-    if (ready.length > 0) await this.datadir.store.put(ready);
+    const wait = this.datadir.store.putBatch(this.#batch);
+    if (wait !== undefined) await wait;
+    this.#batch.clear();
+    for (const known of waiting) known.at = this.#batch.add(known.entry.key, known.entry.lsn, known.entry.value);
   }
 
-  /** Hands everything over and makes it readable. */
-  async commit(): Promise<void> {
-    if (!this.hasPending) return;
-    const pending = this.#pending;
-    this.#pending = [];
+  /** Hands everything over and makes it readable. Nothing may be put until that is done. */
+  commit(): Promise<void> | undefined {
+    if (!this.hasPending) return undefined;
+    const wait = this.datadir.store.putBatch(this.#batch);
+    if (wait !== undefined) return wait.then(() => this.#committed());
+    this.#committed();
+    return undefined;
+  }
+
+  #committed(): void {
+    this.#batch.clear();
     this.#metadata.clear();
-    this.#pendingBytes = 0;
-    if (pending.length > 0) await this.datadir.store.put(pending);
     this.datadir.store.advance(this.#lsn, this.#recordStart);
     this.datadir.addBlocks(this.#pendingBlocks);
     this.#pendingBlocks = 0;

@@ -112,6 +112,20 @@ export class SlruChanges {
     await this.putPage(page, image);
   }
 
+  /** Whether the page exists, as far as that is known without a look at storage; true where SLRUs are not kept. */
+  hasPageNow(kind: SlruKind, pageNumber: number): boolean {
+    if (!this.#here) return true;
+    const blocks = this.#sizes.get(`${kind}/${Math.floor(pageNumber / SLRU_SEGMENT_BLOCKS)}`);
+    return blocks !== undefined && pageNumber % SLRU_SEGMENT_BLOCKS < blocks;
+  }
+
+  /** A record on a page that `hasPageNow`. */
+  putRecordNow(kind: SlruKind, pageNumber: number, record: NeonRecord): void {
+    if (!this.#here) return;
+    const { segment, block } = slruPage(kind, pageNumber);
+    this.#to.put(slruBlockKey(kind, segment, block), { kind: "neon", record });
+  }
+
   async drop(kind: SlruKind, segment: number): Promise<void> {
     if (!this.#here) return;
     const segments = await this.#load(kind);

@@ -16,6 +16,10 @@ const FIRST_NORMAL_XID = 3;
 const FIRST_MULTI_XID = 1;
 const U32 = 0x1_0000_0000;
 
+function xidOf(checkpoint: CheckPoint): number {
+  return Number(checkpoint.nextFullXid & 0xffffffffn);
+}
+
 /** The modulo-2^32 order of transaction and multixact ids. */
 function precedes(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
@@ -25,10 +29,13 @@ export class CheckpointTracker {
   readonly #version: PgMajor;
   #current: CheckPoint;
   #changed = false;
+  /** The next transaction id, without its epoch: looked at for every record. */
+  #nextXid: number;
 
   constructor(bytes: Uint8Array, version: PgMajor) {
     this.#version = version;
     this.#current = decodeCheckPoint(bytes, version);
+    this.#nextXid = xidOf(this.#current);
   }
 
   get current(): CheckPoint {
@@ -44,11 +51,12 @@ export class CheckpointTracker {
 
   /** The next transaction id, without its epoch. */
   get nextXid(): number {
-    return Number(this.#current.nextFullXid & 0xffffffffn);
+    return this.#nextXid;
   }
 
   #set(change: Partial<CheckPoint>): void {
     this.#current = { ...this.#current, ...change };
+    this.#nextXid = xidOf(this.#current);
     this.#changed = true;
   }
 

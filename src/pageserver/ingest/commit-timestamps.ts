@@ -34,6 +34,10 @@ export class CommitTimestamps {
     if (to.active && to.checkpoint.current.oldestCommitTsXid === 0) to.checkpoint.startCommitTs();
   }
 
+  get isActive(): boolean {
+    return this.#active;
+  }
+
   /** The setting was logged as `active`. */
   async setActive(active: boolean): Promise<void> {
     if (active && !this.#active) this.#checkpoint.startCommitTs();

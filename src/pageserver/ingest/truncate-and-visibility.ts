@@ -58,8 +58,12 @@ async function truncateVisibilityMap(modification: DatadirModification, rel: Rel
  * record without a page below it could never be applied.
  */
 export async function clearVisibilityMap(modification: DatadirModification, effect: ClearVisibilityMap): Promise<void> {
+  clearVisibilityMapOf(modification, effect, await modification.relations.size({ ...effect.relation, fork: VM_FORK }));
+}
+
+/** @param size blocks of the map; NO_RELATION without one */
+export function clearVisibilityMapOf(modification: DatadirModification, effect: ClearVisibilityMap, size: number): void {
   const rel: RelTag = { ...effect.relation, fork: VM_FORK };
-  const size = await modification.relations.size(rel);
   const within = (heapBlock: number | null): number | null => (heapBlock !== null && heapBlockToVmBlock(heapBlock) < size ? heapBlock : null);
   const newHeapBlock = within(effect.newHeapBlock);
   const oldHeapBlock = within(effect.oldHeapBlock);

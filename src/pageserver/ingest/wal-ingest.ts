@@ -15,7 +15,8 @@ import { type ControlFile, decodeControlFile, encodeControlFile } from "../../po
 import type { WalEffect } from "../../postgres/effects/effect.ts";
 import type { ParameterChange } from "../../postgres/effects/xlog.ts";
 import type { Lsn } from "../../kit/lsn.ts";
-import { type InterpretedBlock, type InterpretedRecord, needsCommittedPages } from "../../interpret/interpret-record.ts";
+import type { WalRecord } from "../../postgres/wal/record.ts";
+import { type InterpretedBlock, type InterpretedRecord, interpretRecord, needsCommittedPages } from "../../interpret/interpret-record.ts";
 import { CONTROL_FILE_KEY } from "../../keyspace/mapping.ts";
 import { INIT_FORK, MAIN_FORK, type RelTag } from "../../keyspace/relation.ts";
 import { DatadirModification, MAX_PENDING_BYTES } from "../datadir/datadir-modification.ts";
@@ -23,11 +24,12 @@ import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { CheckpointTracker } from "./checkpoint-tracker.ts";
 import { CommitTimestamps, DO_NOT_REPLICATE_ORIGIN } from "./commit-timestamps.ts";
 import { copyDatabase } from "./copy-database.ts";
+import { QuickIngest } from "./quick-ingest.ts";
 import { ingestClogTruncate, ingestMultiXactCreate, ingestMultiXactTruncate, ingestXactFinish, PreInitializedPage } from "./slru-effects.ts";
 import { clearVisibilityMap, truncateRelation } from "./truncate-and-visibility.ts";
 
 /** Records in one commit, at most. */
-const MAX_BATCH_RECORDS = 256;
+const MAX_BATCH_RECORDS = 1024;
 
 export class WalIngest {
   readonly #datadir: TimelineDatadir;
@@ -35,6 +37,7 @@ export class WalIngest {
   readonly #checkpoint: CheckpointTracker;
   readonly #commitTs: CommitTimestamps;
   readonly #preInitialized = new PreInitializedPage();
+  readonly #quick: QuickIngest;
   #records = 0;
 
   private constructor(datadir: TimelineDatadir, state: { readonly checkpoint: Uint8Array; readonly control: ControlFile }) {
@@ -42,6 +45,7 @@ export class WalIngest {
     this.#modification = new DatadirModification(datadir);
     this.#checkpoint = new CheckpointTracker(state.checkpoint, datadir.version);
     this.#commitTs = new CommitTimestamps({ slrus: this.#modification.slrus, checkpoint: this.#checkpoint, active: state.control.trackCommitTimestamp });
+    this.#quick = new QuickIngest({ modification: this.#modification, checkpoint: this.#checkpoint, commitTs: this.#commitTs });
   }
 
   /** Takes up where the timeline's last record ends. @throws StrataError not-found `missing-key` on a timeline without data */
@@ -57,7 +61,17 @@ export class WalIngest {
     return this.#modification.lsn;
   }
 
-  /** Takes one record; commits by itself when a batch is full. */
+  /** Takes one record as it was decoded, which is not needed any more when this returns. Otherwise as `ingest`. */
+  ingestRecord(record: WalRecord): Promise<void> | undefined {
+    return this.#quick.take(record) ? this.#recordTaken() : this.ingest(interpretRecord(record, this.#datadir.shard));
+  }
+
+  #recordTaken(): Promise<void> | undefined {
+    this.#records++;
+    return this.#records >= MAX_BATCH_RECORDS || this.#modification.pendingBytes >= MAX_PENDING_BYTES ? this.commit() : undefined;
+  }
+
+  /** Takes one record; commits by itself when a batch is full. Comes again only when what it returned has resolved. */
   async ingest(record: InterpretedRecord): Promise<void> {
     if (needsCommittedPages(record)) await this.commit();
     this.#modification.beginRecord(record.startLsn, record.endLsn);
@@ -66,14 +80,13 @@ export class WalIngest {
     this.#checkpoint.seenXid(record.xid);
     const checkpoint = this.#checkpoint.takeChanged();
     if (checkpoint !== null) this.#modification.putCheckpoint(checkpoint);
-    this.#records++;
-    if (this.#records >= MAX_BATCH_RECORDS || this.#modification.pendingBytes >= MAX_PENDING_BYTES) await this.commit();
+    await this.#recordTaken();
   }
 
   /** Makes everything taken so far readable. */
-  async commit(): Promise<void> {
+  commit(): Promise<void> | undefined {
     this.#records = 0;
-    await this.#modification.commit();
+    return this.#modification.commit();
   }
 
   async #putBlocks(blocks: readonly InterpretedBlock[]): Promise<void> {

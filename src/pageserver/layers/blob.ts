@@ -13,6 +13,7 @@ import { StrataError } from "../../kit/errors.ts";
 import { zstdCompress, zstdDecompress } from "../../kit/zstd.ts";
 
 export const BLOB_MAX_BYTES = 0x0fff_ffff;
+export const BLOB_HEADER_MAX = 4;
 const SHORT_MAX = 127;
 const KIND_MASK = 0xf0;
 const KIND_PLAIN = 0x80;
@@ -21,24 +22,34 @@ const KIND_ZSTD = 0x90;
 /** Largest value a compressed blob may unfold to: no page or auxiliary file comes near. */
 const DECOMPRESSED_MAX_BYTES = 64 * 1024 * 1024;
 
-export interface EncodedBlob {
-  readonly header: Uint8Array;
-  readonly body: Uint8Array;
+/** Below this a frame's own header and the time it takes are not worth it. */
+export const COMPRESS_MIN_BYTES = 512;
+/** Reading has to unpack what was packed: only for a quarter saved. */
+const COMPRESS_MAX_RATIO = 0.75;
+
+/** The zstd frame to store instead of `bytes`, where that pays; else null. */
+export function compressedBlob(bytes: Uint8Array, zstdLevel: number | null): Uint8Array | null {
+  if (zstdLevel === null || bytes.length < COMPRESS_MIN_BYTES) return null;
+  const packed = zstdCompress(bytes, zstdLevel);
+  return packed.length <= bytes.length * COMPRESS_MAX_RATIO ? packed : null;
 }
 
-/** @param zstdLevel null to store as is; kept compressed only when smaller */
-export function encodeBlob(bytes: Uint8Array, zstdLevel: number | null): EncodedBlob {
-  if (bytes.length <= SHORT_MAX) return { header: Uint8Array.of(bytes.length), body: bytes };
-  if (bytes.length > BLOB_MAX_BYTES) throw new StrataError("fix-input", "blob-too-large", `value of ${bytes.length} bytes, at most ${BLOB_MAX_BYTES}`);
-  if (zstdLevel !== null) {
-    const packed = zstdCompress(bytes, zstdLevel);
-    if (packed.length < bytes.length) return { header: longHeader(KIND_ZSTD, packed.length), body: packed };
+/**
+ * Writes the header of a blob of `length` stored bytes; returns its size, at most `BLOB_HEADER_MAX`.
+ * Positional parameters on purpose: called a value.
+ * @throws StrataError fix-input `blob-too-large`
+ */
+export function writeBlobHeader(target: Uint8Array, at: number, length: number, compressed: boolean): number {
+  if (length <= SHORT_MAX && !compressed) {
+    target[at] = length;
+    return 1;
   }
-  return { header: longHeader(KIND_PLAIN, bytes.length), body: bytes };
-}
-
-function longHeader(kind: number, length: number): Uint8Array {
-  return Uint8Array.of(kind | (length >>> 24), length >>> 16, length >>> 8, length);
+  if (length > BLOB_MAX_BYTES) throw new StrataError("fix-input", "blob-too-large", `value of ${length} bytes, at most ${BLOB_MAX_BYTES}`);
+  target[at] = (compressed ? KIND_ZSTD : KIND_PLAIN) | (length >>> 24);
+  target[at + 1] = length >>> 16;
+  target[at + 2] = length >>> 8;
+  target[at + 3] = length;
+  return BLOB_HEADER_MAX;
 }
 
 /** Bytes of the header that starts with `firstByte`. */

@@ -50,7 +50,8 @@ class NodeBuilder {
     for (let i = 0; i < this.#prefix; i++) if (key[i] !== this.#keys[i]) return false;
     // The limit is exclusive, as in the peer's writer: the same input gives the same bytes.
     if (this.#size + this.#keySize - this.#prefix + VALUE_SIZE >= BLOCK_SIZE) return false;
-    this.#keys.set(key, this.#count * this.#keySize);
+    // A loop: views for keys this short cost more than copying them.
+    for (let i = 0, to = this.#count * this.#keySize; i < key.length; i++) this.#keys[to + i] = key[i];
     const at = this.#count * VALUE_SIZE;
     this.#values[at] = high;
     this.#values[at + 1] = low >>> 24;
@@ -101,10 +102,12 @@ export class BtreeBuilder {
   readonly #blocks: Uint8Array[] = [];
   /** The root first, the open leaf last; never empty. */
   #stack: NodeBuilder[];
-  #lastKey: Uint8Array | null = null;
+  readonly #lastKey: Uint8Array;
+  #empty = true;
 
   constructor(keySize: number) {
     this.#keySize = keySize;
+    this.#lastKey = new Uint8Array(keySize);
     this.#stack = [new NodeBuilder(0, keySize)];
   }
 
@@ -114,11 +117,19 @@ export class BtreeBuilder {
   }
 
   append(key: Uint8Array, value: number): void {
-    invariant(key.length === this.#keySize, `index key of ${key.length} bytes`);
-    invariant(value >= 0 && value <= BTREE_VALUE_MAX, `index value ${value} out of range`);
-    invariant(this.#lastKey === null || Buffer.compare(this.#lastKey, key) < 0, "index keys must rise");
-    this.#lastKey = key.slice();
+    invariant(key.length === this.#keySize, "an index key of the tree's size");
+    invariant(value >= 0 && value <= BTREE_VALUE_MAX, "index value out of range");
+    invariant(this.#empty || this.#rises(key), "index keys must rise");
+    this.#empty = false;
+    for (let i = 0; i < key.length; i++) this.#lastKey[i] = key[i];
     this.#append(key, Math.floor(value / 0x1_0000_0000), value >>> 0);
+  }
+
+  #rises(key: Uint8Array): boolean {
+    const last = this.#lastKey;
+    let i = 0;
+    while (i < key.length && last[i] === key[i]) i++;
+    return i < key.length && last[i] < key[i];
   }
 
   #append(key: Uint8Array, high: number, low: number): void {
@@ -149,7 +160,7 @@ export class BtreeBuilder {
 }
 
 /** One node, decoded in place over a block that it borrows. */
-class Node {
+export class BtreeNode {
   readonly level: number;
   readonly count: number;
   readonly #block: Uint8Array;
@@ -172,9 +183,12 @@ class Node {
   }
 
   keyInto(index: number, into: Uint8Array): void {
-    into.set(this.#block.subarray(HEADER_SIZE, this.#keysAt));
-    const at = this.#keysAt + index * this.#suffixSize;
-    into.set(this.#block.subarray(at, at + this.#suffixSize), this.#prefixSize);
+    for (let i = 0; i < into.length; i++) into[i] = this.keyByte(index, i);
+  }
+
+  keyByte(index: number, at: number): number {
+    const prefix = this.#prefixSize;
+    return at < prefix ? this.#block[HEADER_SIZE + at] : this.#block[this.#keysAt + index * this.#suffixSize + at - prefix];
   }
 
   value(index: number): number {
@@ -192,11 +206,13 @@ class Node {
 
   /** First entry at or above `key`. */
   lowerBound(key: Uint8Array): number {
+    const prefix = this.#comparePrefix(key);
+    if (prefix !== 0) return prefix < 0 ? this.count : 0;
     let low = 0;
     let high = this.count;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (this.#compare(middle, key) < 0) low = middle + 1;
+      if (this.#compareSuffix(middle, key) < 0) low = middle + 1;
       else high = middle;
     }
     return low;
@@ -205,19 +221,31 @@ class Node {
   /** Of an inner node: the child that may hold `key`. */
   childFor(key: Uint8Array): number {
     const at = this.lowerBound(key);
-    if (at < this.count && this.#compare(at, key) === 0) return at;
+    if (at < this.count && this.compare(at, key) === 0) return at;
     return Math.max(0, at - 1);
   }
 
-  #compare(index: number, key: Uint8Array): number {
+  /** Order of an entry's key and `key`. */
+  compare(index: number, key: Uint8Array): number {
+    return this.#comparePrefix(key) || this.#compareSuffix(index, key);
+  }
+
+  #comparePrefix(key: Uint8Array): number {
     const block = this.#block;
     for (let i = 0; i < this.#prefixSize; i++) {
       const difference = block[HEADER_SIZE + i] - key[i];
       if (difference !== 0) return difference;
     }
-    const at = this.#keysAt + index * this.#suffixSize;
-    for (let i = 0; i < this.#suffixSize; i++) {
-      const difference = block[at + i] - key[this.#prefixSize + i];
+    return 0;
+  }
+
+  #compareSuffix(index: number, key: Uint8Array): number {
+    const block = this.#block;
+    const prefix = this.#prefixSize;
+    const size = this.#suffixSize;
+    const at = this.#keysAt + index * size;
+    for (let i = 0; i < size; i++) {
+      const difference = block[at + i] - key[prefix + i];
       if (difference !== 0) return difference;
     }
     return 0;
@@ -237,14 +265,14 @@ export type EntryVisitor = (key: Uint8Array, value: number) => boolean;
 export async function visitBtree(options: { source: IndexBlockSource; rootBlock: number; from: Uint8Array }, visit: EntryVisitor): Promise<void> {
   const { source, rootBlock, from } = options;
   const key = new Uint8Array(from.length);
-  const path: { node: Node; next: number }[] = [];
+  const path: { node: BtreeNode; next: number }[] = [];
   let block: number | null = rootBlock;
   let level: number | null = null;
   let descending = true;
   while (block !== null || path.length > 0) {
     if (block !== null) {
       const loaded = source(block);
-      const node = new Node(loaded instanceof Promise ? await loaded : loaded, from.length);
+      const node = new BtreeNode(loaded instanceof Promise ? await loaded : loaded, from.length);
       // Levels fall by one on the way down, so a damaged pointer cannot make a loop.
       if (level !== null && node.level !== level) throw badIndex(`node of level ${node.level} where ${level} belongs`);
       path.push({ node, next: !descending ? 0 : node.level === 0 ? node.lowerBound(from) : node.childFor(from) });
@@ -265,6 +293,46 @@ export async function visitBtree(options: { source: IndexBlockSource; rootBlock:
       path.pop();
     }
   }
+}
+
+/** Gives an index block when it can without waiting. */
+export interface IndexBlocksNow {
+  indexBlockNow(block: number): Uint8Array | null;
+}
+
+/**
+ * Visits the entries with from ≤ key < end in order, without waiting. False when a block is not at hand: then some entries
+ * may have been visited, and the same must be asked again in another way.
+ * @throws StrataError corrupt `bad-layer-index`
+ */
+export function visitRangeNow(rootBlock: number, walk: RangeVisit): boolean {
+  return visitNodeNow(walk, rootBlock, -1);
+}
+
+export interface RangeVisit {
+  readonly source: IndexBlocksNow;
+  readonly range: { readonly from: Uint8Array; readonly end: Uint8Array };
+  readonly visit: (node: BtreeNode, index: number) => void;
+}
+
+/** @param level where the node belongs; -1 for the root */
+function visitNodeNow(walk: RangeVisit, block: number, level: number): boolean {
+  const { from, end } = walk.range;
+  const bytes = walk.source.indexBlockNow(block);
+  if (bytes === null) return false;
+  const node = new BtreeNode(bytes, from.length);
+  if (level >= 0 && node.level !== level) throw badIndex(`node of level ${node.level} where ${level} belongs`);
+  if (node.level === 0) {
+    for (let i = node.lowerBound(from); i < node.count && node.compare(i, end) < 0; i++) walk.visit(node, i);
+    return true;
+  }
+  const first = node.childFor(from);
+  for (let i = first; i < node.count; i++) {
+    // A child's key is the first it holds.
+    if (i > first && node.compare(i, end) >= 0) break;
+    if (!visitNodeNow(walk, node.child(i), node.level - 1)) return false;
+  }
+  return true;
 }
 
 function badIndex(what: string): StrataError {

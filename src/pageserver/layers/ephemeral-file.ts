@@ -1,102 +1,154 @@
 /**
- * Where the values of an in-memory layer go: a file that only grows, with full buffers written in the background while
- * the next one fills. Reads see everything appended, wherever it is. Nothing here survives a restart or has to.
+ * Where the values of an in-memory layer go: chunks of memory, the oldest of which are written to a file when all layers together
+ * hold too much (layer-memory.ts). Reads see everything appended, wherever it is. Nothing here survives a restart or has to.
+ *
+ * Invariants: the file holds a prefix of the content, whole chunks; a chunk's bytes never change once written, and chunks are not
+ * used again, so views of them stay good. Chunks lie in shared memory: the worker that makes a layer of them reads them in place.
  */
-import { allocateBytes } from "../../kit/buffers.ts";
+import { allocateSharedBytes } from "../../kit/buffers.ts";
+import { copyBytes } from "../../kit/copy.ts";
 import { StrataError } from "../../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
+import type { LayerMemory, Spillable } from "./layer-memory.ts";
 
 export const EPHEMERAL_PREFIX = "ephemeral-";
-const BUFFER_BYTES = 256 * 1024;
-/** Full buffers that may wait for the disk before appenders have to. */
-const PENDING_MAX = 2;
+export const CHUNK_BYTES = 256 * 1024;
+/** The first chunk grows up to the others' size: most timelines of a fleet are idle. */
+const FIRST_CHUNK_BYTES = 8 * 1024;
 /** Copying this much from the page cache costs no more than another system call. */
 const GAP_MAX_BYTES = 16 * 1024;
 const RUN_MAX_BYTES = 256 * 1024;
 /** Synchronous reads in a row before one that lets others have the event loop. */
 const SYNC_RUNS = 64;
 
-interface Pending {
-  readonly offset: number;
-  readonly bytes: Uint8Array;
-}
-
 export interface EphemeralPlace {
   readonly offset: number;
   readonly length: number;
 }
 
-export class EphemeralFile {
+/** Everything, for a worker: chunks in memory, null where `path` has them. Plain data. */
+export interface EphemeralContent {
+  readonly sizeBytes: number;
+  readonly chunks: readonly (Uint8Array | null)[];
+  readonly path: string;
+}
+
+export class EphemeralFile implements Spillable {
   readonly #files: FileSystem;
   readonly #path: string;
+  readonly #memory: LayerMemory;
   #file: FileHandle | null = null;
-  #tail = allocateBytes(BUFFER_BYTES);
-  #tailOffset = 0;
-  #tailLength = 0;
-  /** Full buffers on their way to the file, in order. */
-  readonly #pending: Pending[] = [];
-  #writing: Promise<void> | null = null;
+  /** Null: in the file. All but the last are full. */
+  readonly #chunks: (Uint8Array | null)[] = [];
+  #sizeBytes = 0;
+  /** Chunks before it are in the file, and not in memory. */
+  #spilledChunks = 0;
+  #memoryBytes = 0;
+  #spilling: Promise<void> | null = null;
+  #pinned = false;
   #closed = false;
 
-  constructor(files: FileSystem, path: string) {
+  constructor(files: FileSystem, path: string, memory: LayerMemory) {
     this.#files = files;
     this.#path = path;
+    this.#memory = memory;
+    memory.add(this);
   }
 
   get sizeBytes(): number {
-    return this.#tailOffset + this.#tailLength;
+    return this.#sizeBytes;
   }
 
   /** Bytes held in memory. */
   get memoryBytes(): number {
-    return BUFFER_BYTES * (1 + this.#pending.length);
+    return this.#memoryBytes;
   }
 
-  /** Copies `bytes` to the end; returns their offset. Never waits: see `drained`. */
-  append(bytes: Uint8Array): number {
-    const offset = this.sizeBytes;
-    for (let at = 0; at < bytes.length; ) {
-      const count = Math.min(BUFFER_BYTES - this.#tailLength, bytes.length - at);
-      this.#tail.set(bytes.subarray(at, at + count), this.#tailLength);
-      this.#tailLength += count;
+  /** Copies the first `length` bytes of `bytes` to the end; returns their offset. Never waits: see `drained`. */
+  append(bytes: Uint8Array, length = bytes.length): number {
+    const offset = this.#sizeBytes;
+    for (let at = 0; at < length; ) {
+      const within = this.#sizeBytes % CHUNK_BYTES;
+      const chunk = this.#room(within, length - at);
+      const count = Math.min(chunk.length - within, length - at);
+      copyBytes(bytes, at, chunk, within, count);
+      this.#sizeBytes += count;
       at += count;
-      if (this.#tailLength === BUFFER_BYTES) this.#rotate();
     }
     return offset;
   }
 
-  #rotate(): void {
-    this.#pending.push({ offset: this.#tailOffset, bytes: this.#tail });
-    this.#tailOffset += this.#tailLength;
-    this.#tail = allocateBytes(BUFFER_BYTES);
-    this.#tailLength = 0;
-    // A failure is told to whoever waits in `drained`, which tries again.
-    this.#startWriting().catch(() => {});
+  /** The last chunk, with room beyond `within`. */
+  #room(within: number, wanted: number): Uint8Array {
+    const last = this.#chunks.length - 1;
+    const chunk = within === 0 ? null : (this.#chunks[last] as Uint8Array);
+    if (chunk !== null && within < chunk.length) return chunk;
+    if (chunk === null) {
+      const fresh = allocateSharedBytes(last < 0 ? firstChunkSize(wanted) : CHUNK_BYTES);
+      this.#chunks.push(fresh);
+      this.#take(fresh.length);
+      return fresh;
+    }
+    const grown = allocateSharedBytes(firstChunkSize(Math.max(within + wanted, chunk.length * 2)));
+    copyBytes(chunk, 0, grown, 0, within);
+    this.#chunks[last] = grown;
+    this.#take(grown.length - chunk.length);
+    return grown;
   }
 
-  #startWriting(): Promise<void> {
-    this.#writing ??= this.#writePending().finally(() => {
-      this.#writing = null;
+  #take(bytes: number): void {
+    this.#memoryBytes += bytes;
+    this.#memory.take(bytes);
+  }
+
+  /** Full chunks that are only in memory. */
+  get #spillable(): number {
+    return this.#pinned || this.#closed ? 0 : Math.floor(this.#sizeBytes / CHUNK_BYTES) - this.#spilledChunks;
+  }
+
+  get spillableBytes(): number {
+    return this.#spillable * CHUNK_BYTES;
+  }
+
+  get pinned(): boolean {
+    return this.#pinned;
+  }
+
+  spill(): Promise<void> {
+    this.#spilling ??= this.#spillWhileOver().finally(() => {
+      this.#spilling = null;
     });
-    return this.#writing;
+    return this.#spilling;
   }
 
-  async #writePending(): Promise<void> {
-    this.#file ??= await this.#files.open(this.#path, "truncate");
-    for (let next = this.#pending[0]; next !== undefined && !this.#closed; next = this.#pending[0]) {
-      await this.#file.write(next.bytes, next.offset);
-      this.#pending.shift();
+  async #spillWhileOver(): Promise<void> {
+    while (this.#memory.isOver && this.#spillable > 0) {
+      this.#file ??= await this.#files.open(this.#path, "truncate");
+      const at = this.#spilledChunks;
+      const chunk = this.#chunks[at] as Uint8Array;
+      await this.#file.write(chunk, at * CHUNK_BYTES);
+      if (this.#closed) return;
+      this.#chunks[at] = null;
+      this.#spilledChunks++;
+      this.#memoryBytes -= chunk.length;
+      this.#memory.give(chunk.length);
     }
   }
 
-  /** Undefined while there is room; else resolves when there is. Rejects with the disk's error. */
-  drained(): Promise<void> | undefined {
-    return this.#pending.length > PENDING_MAX ? this.#startWriting() : undefined;
+  /** Runs `work` over everything there is, which stays where it is meanwhile. No append comes any more. */
+  async withContent<T>(work: (content: EphemeralContent) => Promise<T>): Promise<T> {
+    this.#pinned = true;
+    try {
+      await this.#spilling?.catch(() => {});
+      return await work({ sizeBytes: this.#sizeBytes, chunks: [...this.#chunks], path: this.#path });
+    } finally {
+      this.#pinned = false;
+    }
   }
 
   /** A copy of [offset, offset + length). */
   async read(offset: number, length: number): Promise<Uint8Array> {
-    const result = allocateBytes(length);
+    const result = new Uint8Array(length);
     await this.readInto(result, offset);
     return result;
   }
@@ -124,7 +176,7 @@ export class EphemeralFile {
         if (place.offset - end > GAP_MAX_BYTES || place.offset + place.length - start > RUN_MAX_BYTES) break;
         end = Math.max(end, place.offset + place.length);
       }
-      const bytes = allocateBytes(end - start);
+      const bytes = new Uint8Array(end - start);
       const wait = this.#readRun(bytes, start, run % SYNC_RUNS === 0);
       if (wait !== undefined) await wait;
       for (; first < next; first++) {
@@ -137,16 +189,24 @@ export class EphemeralFile {
 
   /** Everything below is in the file. */
   get #fileEnd(): number {
-    return this.#pending.length > 0 ? this.#pending[0].offset : this.#tailOffset;
+    return this.#spilledChunks * CHUNK_BYTES;
   }
 
-  /** A view of what lies whole in one buffer: buffers are filled once and never used again. */
+  /** A view of what lies whole in one chunk. */
   #viewInMemory({ offset, length }: EphemeralPlace): Uint8Array | null {
-    if (offset >= this.#tailOffset) return this.#tail.subarray(offset - this.#tailOffset, offset - this.#tailOffset + length);
-    for (const { offset: start, bytes } of this.#pending) {
-      if (offset >= start && offset + length <= start + bytes.length) return bytes.subarray(offset - start, offset - start + length);
-    }
-    return null;
+    const number = Math.floor(offset / CHUNK_BYTES);
+    const chunk = this.#chunks[number];
+    const start = offset - number * CHUNK_BYTES;
+    return chunk === null || start + length > CHUNK_BYTES ? null : chunk.subarray(start, start + length);
+  }
+
+  /** One value without waiting; null when it lies in several chunks. May be a view of memory shared with others. */
+  readNow(offset: number, length: number): Uint8Array | null {
+    const view = this.#viewInMemory({ offset, length });
+    if (view !== null || offset + length > this.#fileEnd) return view;
+    const bytes = new Uint8Array(length);
+    const wait = this.#readRun(bytes, offset, false);
+    return wait === undefined ? bytes : null;
   }
 
   /** Of the file alone. Undefined when it was read at once. */
@@ -164,29 +224,37 @@ export class EphemeralFile {
   async readInto(into: Uint8Array, offset: number): Promise<void> {
     const fromFile = Math.max(0, Math.min(into.length, this.#fileEnd - offset));
     // What is in memory now may be on its way to the file when a read has waited: copy it first.
-    if (fromFile < into.length) this.#copyFromMemory(into, offset, fromFile);
+    for (let at = fromFile; at < into.length; ) {
+      const number = Math.floor((offset + at) / CHUNK_BYTES);
+      const within = offset + at - number * CHUNK_BYTES;
+      const count = Math.min(CHUNK_BYTES - within, into.length - at);
+      copyBytes(this.#chunks[number] as Uint8Array, within, into, at, count);
+      at += count;
+    }
     if (fromFile === 0) return;
     const got = await (this.#file as FileHandle).read(into.subarray(0, fromFile), offset);
     this.#checkRead({ got, wanted: fromFile, offset });
   }
 
-  #copyFromMemory(into: Uint8Array, offset: number, from: number): void {
-    for (const { offset: start, bytes } of [...this.#pending, { offset: this.#tailOffset, bytes: this.#tail.subarray(0, this.#tailLength) }]) {
-      const begin = Math.max(offset + from, start);
-      const end = Math.min(offset + into.length, start + bytes.length);
-      if (begin < end) into.set(bytes.subarray(begin - start, end - start), begin - offset);
-    }
-  }
-
-  /** Removes the file; later reads fail. */
+  /** Removes the file and gives the memory back; later reads fail. */
   async discard(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
-    await this.#writing?.catch(() => {});
+    this.#memory.remove(this);
+    this.#memory.give(this.#memoryBytes);
+    this.#memoryBytes = 0;
+    await this.#spilling?.catch(() => {});
+    this.#chunks.length = 0;
     const file = this.#file;
     this.#file = null;
-    this.#pending.length = 0;
     if (file === null) return;
     await file.close();
     await this.#files.remove(this.#path).catch(() => {});
   }
+}
+
+function firstChunkSize(wanted: number): number {
+  let size = FIRST_CHUNK_BYTES;
+  while (size < wanted && size < CHUNK_BYTES) size *= 2;
+  return size;
 }

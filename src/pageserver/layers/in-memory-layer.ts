@@ -4,16 +4,19 @@
  */
 import { invariant, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
-import { type Key, KEY_MAX, KEY_MIN, type KeyRange, rangeContains } from "../../keyspace/key.ts";
+import type { ValueBatch } from "../../interpret/value-batch.ts";
+import { type Key, type KeyRange, rangeContains } from "../../keyspace/key.ts";
 import { isSparseKey } from "../../keyspace/mapping.ts";
 import type { KeyQuery, StoredValue } from "./delta-layer.ts";
 import type { EphemeralFile, EphemeralPlace } from "./ephemeral-file.ts";
+import type { FrozenContent } from "./frozen-content.ts";
 import { KeyIndex } from "./key-index.ts";
-import { DeltaLayerWriter, type LayerTarget, type WrittenLayer } from "./layer-writer.ts";
-import type { Pacer } from "./pacer.ts";
 
 /** Offsets are u32. */
 export const IN_MEMORY_LAYER_MAX_BYTES = 0xf000_0000;
+
+/** More are read in runs, by `read`. */
+const READ_NOW_MAX_VALUES = 24;
 
 export class InMemoryLayer {
   readonly startLsn: Lsn;
@@ -44,6 +47,11 @@ export class InMemoryLayer {
     return this.#file.memoryBytes + this.#index.memoryBytes;
   }
 
+  /** Of the index alone, which stays in memory until the layer is flushed. */
+  get indexBytes(): number {
+    return this.#index.memoryBytes;
+  }
+
   get versionCount(): number {
     return this.#index.versionCount;
   }
@@ -58,19 +66,18 @@ export class InMemoryLayer {
     return this.#maxLsn;
   }
 
-  /** @param bytes the encoded value, copied */
-  put(entry: { readonly key: Key; readonly lsn: Lsn; readonly willInit: boolean; readonly bytes: Uint8Array }): void {
-    invariant(this.#endLsn === null && entry.lsn >= this.startLsn, "values go to the open layer, at or above its start");
-    const offset = this.#file.append(entry.bytes);
-    if (isSparseKey(entry.key) && this.#index.head(entry.key) < 0) this.#sparseKeys.push(entry.key);
-    this.#index.add(entry.key, { lsn: entry.lsn, offset, length: entry.bytes.length, willInit: entry.willInit });
-    this.#maxLsn = Math.max(this.#maxLsn, entry.lsn);
+  /** Takes a copy of all of it. LSNs rise, from batch to batch too. */
+  putBatch(batch: ValueBatch): void {
+    invariant(this.#endLsn === null && batch.lsns[0] >= this.startLsn, "values go to the open layer, at or above its start");
+    const base = this.#file.append(batch.bytes, batch.byteLength);
+    this.#index.addBatch(batch, base, this.#newKey);
+    this.#maxLsn = Math.max(this.#maxLsn, batch.lsns[batch.count - 1]);
   }
 
-  /** Undefined while there is room; else resolves when the disk has caught up. */
-  drained(): Promise<void> | undefined {
-    return this.#file.drained();
-  }
+  readonly #newKey = (row: number): void => {
+    const key = this.#index.keyAt(row);
+    if (isSparseKey(key)) this.#sparseKeys.push(key);
+  };
 
   /**
    * Forgets values above `lsn`, which were never readable: when the timeline ends in the middle of a record, which will
@@ -99,6 +106,35 @@ export class InMemoryLayer {
       this.#readers--;
       if (this.#readers === 0) this.#idle?.();
     }
+  }
+
+  /** Whether the key changed at an LSN above one and up to another. */
+  hasChange(key: Key, above: Lsn, upTo: Lsn): boolean {
+    if (this.#maxLsn <= above || this.startLsn > upTo) return false;
+    const { lsns, older } = this.#index;
+    for (let at = this.#index.head(key); at >= 0 && lsns[at] > above; at = older[at]) if (lsns[at] <= upTo) return true;
+    return false;
+  }
+
+  /**
+   * `read` for one key, without waiting; values are added to `into`. False when that cannot be (many values, or some on
+   * their way to the disk): nothing was added then.
+   */
+  readNow({ key, lsnFloor, lsnEnd }: KeyQuery, into: StoredValue[]): boolean {
+    if (this.#discarded) return false;
+    const { lsns, older, offsets, lengths, willInit } = this.#index;
+    const before = into.length;
+    for (let at = this.#index.head(key); at >= 0 && lsns[at] >= lsnFloor; at = older[at]) {
+      if (lsns[at] >= lsnEnd) continue;
+      const bytes = into.length - before < READ_NOW_MAX_VALUES ? this.#file.readNow(offsets[at], lengths[at]) : null;
+      if (bytes === null) {
+        into.length = before;
+        return false;
+      }
+      into.push({ lsn: lsns[at], willInit: willInit[at] === 1, bytes });
+      if (willInit[at] === 1) break;
+    }
+    return true;
   }
 
   async #read(queries: readonly KeyQuery[]): Promise<StoredValue[][]> {
@@ -132,41 +168,12 @@ export class InMemoryLayer {
     });
   }
 
-  /** Writes everything as an L0 delta layer. The caller syncs the directory. */
-  async writeTo(target: LayerTarget, pacer: Pacer): Promise<WrittenLayer> {
+  /** Runs `work` over everything in it as plain data, for a worker too. */
+  withContent<T>(work: (content: FrozenContent) => Promise<T>): Promise<T> {
     const endLsn = this.#endLsn;
     invariant(endLsn !== null && this.#index.versionCount > 0, "a frozen layer with content is flushed");
-    const writer = await DeltaLayerWriter.create(target);
-    try {
-      const values = await this.#file.read(0, this.#file.sizeBytes);
-      const rows = await this.#index.sortedRows(pacer);
-      for (let i = 0; i < rows.length; i++) {
-        const wait = this.#writeKey(rows[i], values, writer) ?? pacer.pause();
-        if (wait !== undefined) await wait;
-      }
-      return await writer.finish({ start: KEY_MIN, end: KEY_MAX }, { start: this.startLsn, end: endLsn });
-    } catch (error) {
-      await writer.abort();
-      throw error;
-    }
-  }
-
-  #writeKey(row: number, values: Uint8Array, writer: DeltaLayerWriter): Promise<void> | undefined {
-    const index = this.#index;
-    const versions: number[] = [];
-    for (let at = index.headOfRow(row); at >= 0; at = index.older[at]) if (index.lsns[at] <= this.#maxLsn) versions.push(at);
-    const key = index.keyAt(row);
-    const entryOf = (at: number) => ({
-      key,
-      lsn: index.lsns[at],
-      willInit: index.willInit[at] === 1,
-      bytes: values.subarray(index.offsets[at], index.offsets[at] + index.lengths[at]),
-    });
-    for (let i = versions.length - 1; i >= 0; i--) {
-      const wait = writer.put(entryOf(versions[i]));
-      if (wait !== undefined) return writeRest(versions.slice(0, i).reverse(), wait, (at) => writer.put(entryOf(at)));
-    }
-    return undefined;
+    const lsnRange = { start: this.startLsn, end: endLsn };
+    return this.#file.withContent((values) => work({ columns: this.#index.columns, values, lsnRange, maxLsn: this.#maxLsn }));
   }
 
   /** Gives the disk space back once nobody reads any more; reads that begin after this fail. */
@@ -179,9 +186,4 @@ export class InMemoryLayer {
     }
     await this.#file.discard();
   }
-}
-
-async function writeRest(versions: readonly number[], first: Promise<void>, put: (at: number) => Promise<void> | undefined): Promise<void> {
-  await first;
-  for (const at of versions) await put(at);
 }

@@ -2,7 +2,7 @@
  * Index of an in-memory layer: key → versions, newest first, in typed columns (millions of small objects would cost a
  * full garbage collection hundreds of milliseconds). Keys are found by open addressing; versions of a key are chained.
  */
-import { allocateBytes } from "../../kit/buffers.ts";
+import { allocateSharedBytes } from "../../kit/buffers.ts";
 import { invariant } from "../../kit/errors.ts";
 import type { ValueBatch } from "../../interpret/value-batch.ts";
 import type { Key } from "../../keyspace/key.ts";
@@ -25,15 +25,11 @@ function hashKey(key: Key): number {
   return hashFields(key.field1, key.field2, key.field3, key.field4, key.field5, key.field6);
 }
 
-/** In shared memory: a worker reads the columns of a frozen layer while reads here go on. */
-function shared(sizeBytes: number): ArrayBuffer {
-  return new SharedArrayBuffer(sizeBytes) as unknown as ArrayBuffer;
-}
-
-const u8Column = (length: number): Uint8Array => new Uint8Array(shared(length));
-const u32Column = (length: number): Uint32Array => new Uint32Array(shared(length * 4));
-const i32Column = (length: number): Int32Array => new Int32Array(shared(length * 4));
-const f64Column = (length: number): Float64Array => new Float64Array(shared(length * 8));
+// In shared memory: a worker reads the columns of a frozen layer while reads here go on.
+const u8Column = (length: number): Uint8Array => allocateSharedBytes(length);
+const u32Column = (length: number): Uint32Array => new Uint32Array(allocateSharedBytes(length * 4).buffer);
+const i32Column = (length: number): Int32Array => new Int32Array(allocateSharedBytes(length * 4).buffer);
+const f64Column = (length: number): Float64Array => new Float64Array(allocateSharedBytes(length * 8).buffer);
 
 function grown<T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(column: T, make: (length: number) => T): T {
   const next = make(column.length * 2);

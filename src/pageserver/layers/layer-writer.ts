@@ -3,13 +3,15 @@
  * has a temporary name until it is complete and synced; the caller syncs the directory before naming the layer anywhere.
  */
 import { allocateBytes } from "../../kit/buffers.ts";
+import { copyBytes } from "../../kit/copy.ts";
 import { crc32c } from "../../kit/crc32c.ts";
 import { invariant } from "../../kit/errors.ts";
 import type { TenantId, TimelineId } from "../../kit/ids.ts";
-import type { Lsn } from "../../kit/lsn.ts";
+import { type Lsn, lsnHigh, lsnLow } from "../../kit/lsn.ts";
+import { KEY_FIELDS } from "../../interpret/value-batch.ts";
 import { encodeKeyInto, type Key, KEY_SIZE } from "../../keyspace/key.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
-import { encodeBlob } from "./blob.ts";
+import { BLOB_HEADER_MAX, COMPRESS_MIN_BYTES, compressedBlob, writeBlobHeader } from "./blob.ts";
 import { encodeDeltaKeyInto, DELTA_KEY_SIZE } from "./delta-layer.ts";
 import { BtreeBuilder } from "./disk-btree.ts";
 import { type Generation, type LayerName, localLayerFileName, type LsnRange } from "./layer-name.ts";
@@ -28,6 +30,8 @@ export interface LayerTarget {
   readonly tenantId: TenantId;
   readonly timelineId: TimelineId;
   readonly generation: Generation;
+  /** For values large enough; null to store all as they are. */
+  readonly zstdLevel: number | null;
 }
 
 export interface WrittenLayer {
@@ -66,23 +70,37 @@ class LayerWriter {
     return this.position + this.#tree.sizeBytes;
   }
 
-  /** Appends a blob and its index entry. Waits for the disk when the buffer is full. */
-  put(indexKey: Uint8Array, indexValue: number, blob: { header: Uint8Array; body: Uint8Array }): Promise<void> | undefined {
+  /**
+   * Appends bytes[start, start + length) as a blob, and its index entry. Waits for the disk when the buffer is full.
+   * Positional parameters on purpose: called for every value of a layer.
+   */
+  put(indexKey: Uint8Array, indexValue: number, bytes: Uint8Array, start: number, length: number): Promise<void> | undefined {
     this.#tree.append(indexKey, indexValue);
-    if (this.#buffered + blob.header.length + blob.body.length <= BUFFER_BYTES) {
-      this.#buffer.set(blob.header, this.#buffered);
-      this.#buffer.set(blob.body, this.#buffered + blob.header.length);
-      this.#buffered += blob.header.length + blob.body.length;
-      return undefined;
-    }
-    return this.#writeAll([blob.header, blob.body]);
+    const packed = length < COMPRESS_MIN_BYTES ? null : compressedBlob(bytes.subarray(start, start + length), this.#target.zstdLevel);
+    if (packed !== null) return this.#append(packed, 0, packed.length, true);
+    return this.#append(bytes, start, length, false);
+  }
+
+  /** Positional parameters on purpose: as above. */
+  #append(bytes: Uint8Array, start: number, length: number, compressed: boolean): Promise<void> | undefined {
+    if (this.#buffered + BLOB_HEADER_MAX + length > BUFFER_BYTES) return this.#appendInParts(bytes.subarray(start, start + length), compressed);
+    this.#buffered += writeBlobHeader(this.#buffer, this.#buffered, length, compressed);
+    copyBytes(bytes, start, this.#buffer, this.#buffered, length);
+    this.#buffered += length;
+    return undefined;
+  }
+
+  async #appendInParts(bytes: Uint8Array, compressed: boolean): Promise<void> {
+    const header = new Uint8Array(BLOB_HEADER_MAX);
+    const headerSize = writeBlobHeader(header, 0, bytes.length, compressed);
+    await this.#writeAll([header.subarray(0, headerSize), bytes]);
   }
 
   async #writeAll(parts: readonly Uint8Array[]): Promise<void> {
     for (const part of parts) {
       for (let at = 0; at < part.length; ) {
         const count = Math.min(BUFFER_BYTES - this.#buffered, part.length - at);
-        this.#buffer.set(part.subarray(at, at + count), this.#buffered);
+        copyBytes(part, at, this.#buffer, this.#buffered, count);
         this.#buffered += count;
         at += count;
         if (this.#buffered === BUFFER_BYTES) await this.#flush();
@@ -158,7 +176,27 @@ export class DeltaLayerWriter {
   put(entry: { readonly key: Key; readonly lsn: Lsn; readonly willInit: boolean; readonly bytes: Uint8Array }): Promise<void> | undefined {
     encodeDeltaKeyInto(entry.key, entry.lsn, this.#view);
     this.keyCount++;
-    return this.#writer.put(this.#key, this.#writer.position * 2 + (entry.willInit ? 1 : 0), encodeBlob(entry.bytes, null));
+    return this.#writer.put(this.#key, this.#writer.position * 2 + (entry.willInit ? 1 : 0), entry.bytes, 0, entry.bytes.length);
+  }
+
+  /** The key, in row `row` of a column of six fields, that the next values are of. */
+  beginKey(fields: Uint32Array, row: number): void {
+    const at = row * KEY_FIELDS;
+    const view = this.#view;
+    view.setUint8(0, fields[at]);
+    view.setUint32(1, fields[at + 1]);
+    view.setUint32(5, fields[at + 2]);
+    view.setUint32(9, fields[at + 3]);
+    view.setUint8(13, fields[at + 4]);
+    view.setUint32(14, fields[at + 5]);
+  }
+
+  /** `put` for the key begun last: the value is bytes[start, start + length). Positional parameters on purpose: called a value. */
+  putVersion(lsn: Lsn, willInit: boolean, bytes: Uint8Array, start: number, length: number): Promise<void> | undefined {
+    this.#view.setUint32(KEY_SIZE, lsnHigh(lsn));
+    this.#view.setUint32(KEY_SIZE + 4, lsnLow(lsn));
+    this.keyCount++;
+    return this.#writer.put(this.#key, this.#writer.position * 2 + (willInit ? 1 : 0), bytes, start, length);
   }
 
   finish(keyRange: { readonly start: Key; readonly end: Key }, lsnRange: LsnRange): Promise<WrittenLayer> {
@@ -173,19 +211,16 @@ export class DeltaLayerWriter {
 
 export class ImageLayerWriter {
   readonly #writer: LayerWriter;
-  readonly #zstdLevel: number | null;
   readonly #key = new Uint8Array(KEY_SIZE);
   readonly #view = new DataView(this.#key.buffer);
   keyCount = 0;
 
-  private constructor(writer: LayerWriter, zstdLevel: number | null) {
+  private constructor(writer: LayerWriter) {
     this.#writer = writer;
-    this.#zstdLevel = zstdLevel;
   }
 
-  /** @param zstdLevel null to store images as they are */
-  static async create(target: LayerTarget, zstdLevel: number | null): Promise<ImageLayerWriter> {
-    return new ImageLayerWriter(await openWriter(target, KEY_SIZE), zstdLevel);
+  static async create(target: LayerTarget): Promise<ImageLayerWriter> {
+    return new ImageLayerWriter(await openWriter(target, KEY_SIZE));
   }
 
   get sizeBytes(): number {
@@ -196,7 +231,7 @@ export class ImageLayerWriter {
   put(key: Key, image: Uint8Array): Promise<void> | undefined {
     encodeKeyInto(key, this.#view, 0);
     this.keyCount++;
-    return this.#writer.put(this.#key, this.#writer.position, encodeBlob(image, this.#zstdLevel));
+    return this.#writer.put(this.#key, this.#writer.position, image, 0, image.length);
   }
 
   finish(keyRange: { readonly start: Key; readonly end: Key }, lsn: Lsn): Promise<WrittenLayer> {

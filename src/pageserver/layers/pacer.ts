@@ -7,14 +7,18 @@ export class Pacer {
   readonly #clock: Clock;
   #sliceStartMs: number;
 
-  constructor(clock: Clock) {
+  readonly #sliceMs: number;
+
+  /** @param sliceMs infinite on a thread that has nothing else to do */
+  constructor(clock: Clock, sliceMs = SLICE_MS) {
     this.#clock = clock;
+    this.#sliceMs = sliceMs;
     this.#sliceStartMs = clock.monotonicMs();
   }
 
   /** Undefined while the slice lasts; else a promise to wait for, after which the next slice begins. */
   pause(): Promise<void> | undefined {
-    if (this.#clock.monotonicMs() - this.#sliceStartMs < SLICE_MS) return undefined;
+    if (this.#clock.monotonicMs() - this.#sliceStartMs < this.#sliceMs) return undefined;
     return this.#clock.sleep(0).then(() => {
       this.#sliceStartMs = this.#clock.monotonicMs();
     });

@@ -145,7 +145,7 @@ async function merge(files: readonly LayerFile[], output: L1Output, options: { p
 export async function createImage(timeline: Timeline, partition: ImagePartition, options: { readonly lsn: Lsn; readonly signal: AbortSignal }): Promise<WrittenLayer | null> {
   const { lsn, signal } = options;
   if (timeline.stack.map.has({ kind: "image", keyRange: partition.keyRange, lsn })) return null;
-  const writer = await ImageLayerWriter.create(timeline.layerTarget(), timeline.config.imageCompressionLevel);
+  const writer = await ImageLayerWriter.create(timeline.layerTarget());
   try {
     if (partition.sparse) await writeSparse(timeline, writer, { partition, lsn, signal });
     else await writeDense(timeline, writer, { partition, lsn, signal });

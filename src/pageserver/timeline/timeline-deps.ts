@@ -6,7 +6,10 @@ import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
 import type { BlockCache } from "../layers/block-cache.ts";
+import type { LayerJobs } from "../layer-jobs/layer-jobs.ts";
+import type { LayerMemory } from "../layers/layer-memory.ts";
 import type { OpenLayerFiles } from "../layers/open-layer-files.ts";
+import type { PageCache } from "../layers/page-cache.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
 import type { TimelineConfig } from "./timeline-config.ts";
 import type { ReadContext, TimelineStore } from "./timeline-store.ts";
@@ -17,11 +20,16 @@ export interface StorageResources {
   readonly remote: RemoteStorage;
   readonly deletionQueue: DeletionQueue;
   readonly cache: BlockCache;
+  readonly pages: PageCache;
   readonly openFiles: OpenLayerFiles;
   /** Below it: `tenants/<shard>/timelines/<timeline>/`. */
   readonly workDirectory: string;
   /** Flushes that may run at once: each holds one in-memory layer's bytes. */
   readonly flushSlots: WorkSlots;
+  /** Shared by the in-memory layers of all timelines. */
+  readonly layerMemory: LayerMemory;
+  /** Where layers are made: on worker threads, or here. */
+  readonly layerJobs: LayerJobs;
   /** Compactions and collections that may run at once. */
   readonly maintenanceSlots: WorkSlots;
   readonly metrics: TimelineMetrics;
@@ -43,6 +51,8 @@ export interface TenantDeps extends StorageResources {
 export interface TimelineMetrics {
   /** A vectored read: keys, distinct layer visits, and the deepest key's. */
   read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void;
+  /** A read that took no vectored read: layers visited for its page. */
+  readDepth(layers: number): void;
   waitLsn(durationMs: number, timedOut: boolean): void;
   flushed(sizeBytes: number, durationMs: number): void;
   downloaded(sizeBytes: number, durationMs: number): void;
@@ -50,4 +60,4 @@ export interface TimelineMetrics {
   collected(layers: number): void;
 }
 
-export const NO_METRICS: TimelineMetrics = { read() {}, waitLsn() {}, flushed() {}, downloaded() {}, compacted() {}, collected() {} };
+export const NO_METRICS: TimelineMetrics = { read() {}, readDepth() {}, waitLsn() {}, flushed() {}, downloaded() {}, compacted() {}, collected() {} };

@@ -9,12 +9,21 @@
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { KeyValue } from "../../interpret/value.ts";
+import type { ValueBatch } from "../../interpret/value-batch.ts";
 import type { Key, KeyRange } from "../../keyspace/key.ts";
 
 export interface ReadContext {
   /** Who reads, for metrics and logs: "page-service", "basebackup", "compaction" … */
   readonly task: string;
   readonly signal?: AbortSignal;
+  /** Pages may come from the page cache, and are kept in it. For who reads what will be read again. */
+  readonly cachePages?: boolean;
+}
+
+/** Where a page is to be put. */
+export interface PageTarget {
+  bytes: Uint8Array;
+  at: number;
 }
 
 export interface TimelineStore {
@@ -34,6 +43,8 @@ export interface TimelineStore {
 
   /** Adds values, in rising LSN order; each above `lastRecordLsn`. Waits when flushing lags (back-pressure). */
   put(values: readonly KeyValue[]): Promise<void>;
+  /** The same for a batch, which the caller may use again once this has returned nothing, or its promise resolved. */
+  putBatch(batch: ValueBatch): Promise<void> | undefined;
   /** Makes all that was put at or below `lastRecordLsn` readable and wakes waiters. */
   advance(lastRecordLsn: Lsn, prevRecordLsn: Lsn): void;
   /** Resolves once lastRecordLsn ≥ lsn. @throws StrataError retry `wait-lsn-timeout` naming both LSNs */
@@ -42,6 +53,9 @@ export interface TimelineStore {
   /** The page or blob of `key` as of `lsn`, reconstructed; owned by the caller.
    *  @throws StrataError not-found `missing-key` with key, LSN and layers visited */
   get(key: Key, lsn: Lsn, context: ReadContext): Promise<Uint8Array>;
+  /** Copies the page (8192 bytes) of `key` as of `lsn` to `target` if that needs no waiting, by the page cache; false: ask `getVectored`, for
+   *  whatever reason. The caller has checked the LSN as for a read. */
+  readPageNow(key: Key, lsn: Lsn, target: PageTarget): boolean;
   /** Many keys at one LSN; results in the order of `keys`, each bytes or the error that key met. */
   getVectored(keys: readonly Key[], lsn: Lsn, context: ReadContext): Promise<(Uint8Array | Error)[]>;
   /** All keys present in a sparse range as of `lsn`, in key order (aux files, replication origins, dropped keys absent). */

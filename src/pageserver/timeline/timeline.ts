@@ -5,18 +5,20 @@
 import { Cancelled, InvariantError, invariant, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
-import { encodeValue } from "../../interpret/value-codec.ts";
-import { type KeyValue, valueWillInit } from "../../interpret/value.ts";
+import type { KeyValue } from "../../interpret/value.ts";
+import { ValueBatch } from "../../interpret/value-batch.ts";
 import type { Key, KeyRange } from "../../keyspace/key.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { EPHEMERAL_PREFIX, EphemeralFile } from "../layers/ephemeral-file.ts";
 import { IN_MEMORY_LAYER_MAX_BYTES, InMemoryLayer } from "../layers/in-memory-layer.ts";
+import { CACHED_PAGE_SIZE } from "../layers/page-cache.ts";
 import { abortable, Layer, type LayerEnvironment, type LayerMetadata } from "../layers/layer.ts";
 import { isInFuture, type LayerName } from "../layers/layer-name.ts";
 import type { LayerTarget, WrittenLayer } from "../layers/layer-writer.ts";
 import { Pacer } from "../layers/pacer.ts";
+import { QuickReads } from "../layers/quick-reads.ts";
 import { FlushLoop } from "../maintenance/flush-loop.ts";
 import { LeaseTable } from "../maintenance/lease-table.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
@@ -24,15 +26,20 @@ import { downloadLayer } from "../remote-timeline/remote-download.ts";
 import type { RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
 import { LayerStack, type ReadSource } from "./layer-stack.ts";
 import { LsnWaiters } from "./lsn-waiters.ts";
+import { KeyRead } from "./key-read.ts";
+import { PageReads } from "./page-reads.ts";
+import { readNow } from "./read-now.ts";
 import { type ReadStatistics, readVectored } from "./read-path.ts";
 import { Reconstructor } from "./reconstruct.ts";
 import { keysInSparseRange } from "./scan.ts";
 import type { TimelineConfig } from "./timeline-config.ts";
 import type { TenantDeps } from "./timeline-deps.ts";
-import type { ReadContext, TimelineStore } from "./timeline-store.ts";
+import type { PageTarget, ReadContext, TimelineStore } from "./timeline-store.ts";
 
 /** Frozen layers that may wait for the disk before ingest does. */
 const FROZEN_MAX = 3;
+/** Of values put as objects, encoded together. */
+const PUT_BATCH_BYTES = 1024 * 1024;
 const TIMEOUT_CHECK_MS = 10_000;
 
 export interface TimelineOptions {
@@ -59,6 +66,7 @@ export class Timeline implements TimelineStore, ReadSource {
   readonly #pgVersion: PgMajor;
   readonly #ancestor: { readonly timeline: Timeline; readonly lsn: Lsn } | null;
   readonly #reconstructor: Reconstructor;
+  readonly #pages: PageReads;
   readonly #waiters: LsnWaiters;
   readonly #flushLoop: FlushLoop;
   readonly #layerEnvironment: LayerEnvironment;
@@ -75,6 +83,7 @@ export class Timeline implements TimelineStore, ReadSource {
   /** Resolved at the next freeze. */
   #frozen = Promise.withResolvers<void>();
   #broken: unknown = null;
+  #stopped = false;
   #timeoutCheck: Timer | null = null;
 
   constructor(options: TimelineOptions) {
@@ -93,6 +102,7 @@ export class Timeline implements TimelineStore, ReadSource {
     this.log = deps.log.child({ timelineId: options.timelineId });
     this.leases = new LeaseTable(deps.platform.clock);
     this.#reconstructor = new Reconstructor(this.#pgVersion);
+    this.#pages = new PageReads(deps.pages, this);
     this.#waiters = new LsnWaiters(deps.platform.clock, metadata.diskConsistentLsn);
     this.#layerEnvironment = this.#makeLayerEnvironment();
     const { clock } = deps.platform;
@@ -114,6 +124,7 @@ export class Timeline implements TimelineStore, ReadSource {
       log: this.log,
       cache,
       openFiles,
+      quickReads: new QuickReads(platform.clock),
       tenantId: tenantShardId.tenantId,
       directory: this.#directory,
       isUploaded: (layer) => this.remoteClient.isUploaded(layer.name, layer.metadata),
@@ -174,22 +185,31 @@ export class Timeline implements TimelineStore, ReadSource {
   // ---- Writing
 
   async put(values: readonly KeyValue[]): Promise<void> {
-    await this.#waitForRoom();
-    this.#assertUsable();
-    let sinceYield = 0;
-    for (const value of values) {
-      if (value.lsn <= this.lastRecordLsn) throw new InvariantError(`value at ${lsnToString(value.lsn)}, but ${lsnToString(this.lastRecordLsn)} is readable already`);
-      const bytes = encodeValue(value.value);
-      this.#openLayer(value.lsn).put({ key: value.key, lsn: value.lsn, willInit: valueWillInit(value.value), bytes });
-      sinceYield += bytes.length;
-      const wait = sinceYield > 1024 * 1024 ? this.stack.open?.drained() : undefined;
-      if (wait !== undefined) {
-        await wait;
-        sinceYield = 0;
-      }
+    const batch = new ValueBatch();
+    for (const { key, lsn, value } of values) {
+      batch.add(key, lsn, value);
+      if (batch.byteLength < PUT_BATCH_BYTES) continue;
+      await this.putBatch(batch);
+      batch.clear();
     }
-    const wait = this.stack.open?.drained();
-    if (wait !== undefined) await wait;
+    await this.putBatch(batch);
+  }
+
+  putBatch(batch: ValueBatch): Promise<void> | undefined {
+    if (batch.count === 0) return undefined;
+    if (this.#mustWait()) return this.#putWhenRoom(batch);
+    this.#assertUsable();
+    if (batch.lsns[0] <= this.lastRecordLsn) throw new InvariantError(`value at ${lsnToString(batch.lsns[0])}, but ${lsnToString(this.lastRecordLsn)} is readable already`);
+    this.#openLayer(batch.lsns[0]).putBatch(batch);
+    return this.#deps.layerMemory.relief();
+  }
+
+  async #putWhenRoom(batch: ValueBatch): Promise<void> {
+    while (this.#mustWait()) {
+      this.#assertUsable();
+      await abortable(this.#room.promise, this.#stop.signal);
+    }
+    await this.putBatch(batch);
   }
 
   #openLayer(lsn: Lsn): InMemoryLayer {
@@ -197,17 +217,14 @@ export class Timeline implements TimelineStore, ReadSource {
     if (open !== null) return open;
     const { platform } = this.#deps;
     const path = `${this.#directory}/${EPHEMERAL_PREFIX}${this.#nextFileNumber++}`;
-    const layer = new InMemoryLayer({ startLsn: lsn, file: new EphemeralFile(platform.files, path), openedMs: platform.clock.monotonicMs() });
+    const layer = new InMemoryLayer({ startLsn: lsn, file: new EphemeralFile(platform.files, path, this.#deps.layerMemory), openedMs: platform.clock.monotonicMs() });
     this.stack.setOpen(layer);
     return layer;
   }
 
   /** Back-pressure: ingest waits when the disk or compaction lags, so that it never buries reads. */
-  async #waitForRoom(): Promise<void> {
-    while (this.stack.frozen.length >= FROZEN_MAX || this.#l0Stalled()) {
-      this.#assertUsable();
-      await abortable(this.#room.promise, this.#stop.signal);
-    }
+  #mustWait(): boolean {
+    return this.stack.frozen.length >= FROZEN_MAX || this.#l0Stalled();
   }
 
   #l0Stalled(): boolean {
@@ -235,7 +252,7 @@ export class Timeline implements TimelineStore, ReadSource {
       return;
     }
     const { checkpointDistanceBytes, checkpointTimeoutMs } = this.config;
-    const full = open.sizeBytes >= Math.min(checkpointDistanceBytes, IN_MEMORY_LAYER_MAX_BYTES) || this.lastRecordLsn - this.#lastFreezeLsn >= checkpointDistanceBytes;
+    const full = open.indexBytes > this.#deps.layerMemory.freezeAtIndexBytes() || open.sizeBytes >= Math.min(checkpointDistanceBytes, IN_MEMORY_LAYER_MAX_BYTES) || this.lastRecordLsn - this.#lastFreezeLsn >= checkpointDistanceBytes;
     const old = this.#deps.platform.clock.monotonicMs() - open.openedMs >= checkpointTimeoutMs;
     if (this.#freezeWanted || full || old) this.#freezeOpen();
   }
@@ -285,7 +302,7 @@ export class Timeline implements TimelineStore, ReadSource {
     const startMs = platform.clock.monotonicMs();
     const endLsn = frozen.endLsn;
     invariant(endLsn !== null, "only frozen layers are flushed");
-    const written = await frozen.writeTo(this.layerTarget(), new Pacer(platform.clock));
+    const written = await frozen.withContent((content) => this.#deps.layerJobs.writeFrozen(content, this.layerTarget()));
     await platform.files.syncDirectory(this.#directory);
     const layer = this.adoptWritten(written);
     this.stack.replaceFrozen(frozen, layer);
@@ -317,7 +334,7 @@ export class Timeline implements TimelineStore, ReadSource {
   /** Where a new layer of this timeline is written. */
   layerTarget(): LayerTarget {
     const { platform, tenantShardId, generation } = this.#deps;
-    return { files: platform.files, directory: this.#directory, uniqueName: `layer-${this.#nextFileNumber++}`, tenantId: tenantShardId.tenantId, timelineId: this.timelineId, generation };
+    return { files: platform.files, directory: this.#directory, uniqueName: `layer-${this.#nextFileNumber++}`, tenantId: tenantShardId.tenantId, timelineId: this.timelineId, generation, zstdLevel: this.config.imageCompressionLevel };
   }
 
   adoptWritten(written: WrittenLayer): Layer {
@@ -384,6 +401,33 @@ export class Timeline implements TimelineStore, ReadSource {
     return ancestor.timeline.waitLsn(ancestor.lsn, { signal, who: `branch ${this.timelineId}` }).then(() => ({ source: ancestor.timeline, lsn: ancestor.lsn }));
   }
 
+  ancestorSourceNow(): { source: ReadSource; lsn: Lsn } | null {
+    const ancestor = this.#ancestor;
+    return ancestor === null || ancestor.timeline.lastRecordLsn < ancestor.lsn ? null : { source: ancestor.timeline, lsn: ancestor.lsn };
+  }
+
+  readPageNow(key: Key, lsn: Lsn, target: PageTarget): boolean {
+    if (this.#broken !== null || this.#stopped || lsn > this.lastRecordLsn) return false;
+    return this.#pages.copyInto(key, lsn, target) || this.#makePageNow(key, lsn, target);
+  }
+
+  #makePageNow(key: Key, lsn: Lsn, target: PageTarget): boolean {
+    const read = new KeyRead(key, this, { end: lsn + 1, cached: this.#pages.base(key, lsn) });
+    if (!readNow(read)) return false;
+    let page: Uint8Array;
+    try {
+      page = this.#reconstructor.reconstructNow({ key, values: read.values, base: read.base });
+    } catch {
+      // The vectored read meets it again, and tells.
+      return false;
+    }
+    if (page.length !== CACHED_PAGE_SIZE) return false;
+    target.bytes.set(page, target.at);
+    this.#pages.keep(key, { page, fromLsn: read.newestLsn, lsn });
+    this.#deps.metrics.readDepth(read.depth);
+    return true;
+  }
+
   async get(key: Key, lsn: Lsn, context: ReadContext): Promise<Uint8Array> {
     const [result] = await this.getVectored([key], lsn, context);
     if (result instanceof Error) throw result;
@@ -396,7 +440,7 @@ export class Timeline implements TimelineStore, ReadSource {
     const startMs = clock.monotonicMs();
     const statistics: ReadStatistics = { layers: 0, depth: 0 };
     const cutoffBefore = this.#gcCutoffLsn;
-    const results = await readVectored(this, { keys, lsn, context }, { reconstructor: this.#reconstructor, pacer: new Pacer(clock), statistics });
+    const results = await readVectored(this, { keys, lsn, context }, { reconstructor: this.#reconstructor, pacer: new Pacer(clock), statistics, pages: context.cachePages === true ? this.#pages : null });
     this.#deps.metrics.read(context.task, { keys: keys.length, ...statistics, durationMs: clock.monotonicMs() - startMs });
     // GC moved its cutoff over a read under way: layers it needed may have gone, and older ones been found instead.
     const overtaken = lsn >= cutoffBefore && lsn < this.#gcCutoffLsn && !this.leases.has(lsn);
@@ -456,6 +500,8 @@ export class Timeline implements TimelineStore, ReadSource {
   async stop(): Promise<void> {
     const reason = new Cancelled(`timeline ${this.timelineId} is stopping`);
     this.#timeoutCheck?.cancel();
+    this.#stopped = true;
+    this.#pages.end();
     this.#stop.abort(reason);
     this.#waiters.failAll(reason);
     await this.#flushLoop.shutdown();

@@ -9,7 +9,6 @@
 import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
 import { zstdDecompress } from "../../kit/zstd.ts";
-import { interpretRecord } from "../../interpret/interpret-record.ts";
 import { decodeInterpretedBatch } from "../../interpret/wire-format.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
@@ -126,7 +125,7 @@ export class WalConnection {
   }
 
   async #ingest(decoder: WalStreamDecoder, ingest: WalIngest, message: { readonly startLsn: Lsn; readonly data: Uint8Array }): Promise<void> {
-    const { datadir, platform, metrics, signal } = this.#options;
+    const { platform, metrics, signal } = this.#options;
     const record = this.#record;
     decoder.feed(message.data, message.startLsn);
     let records = 0;
@@ -140,7 +139,8 @@ export class WalConnection {
       }
     };
     while (next()) {
-      await ingest.ingest(interpretRecord(record, datadir.shard));
+      const wait = ingest.ingestRecord(record);
+      if (wait !== undefined) await wait;
       if (++records % YIELD_RECORDS === 0) {
         await platform.clock.sleep(0);
         if (signal.aborted) throw new Cancelled();

@@ -7,7 +7,7 @@ import { zstdCompress } from "../../../src/kit/zstd.ts";
 import { encodeValue } from "../../../src/interpret/value-codec.ts";
 import { KEY_MAX, KEY_MIN, keyFromHex } from "../../../src/keyspace/key.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
-import { blobBodySize, decodeBlobBody, encodeBlob } from "../../../src/pageserver/layers/blob.ts";
+import { BLOB_HEADER_MAX, blobBodySize, compressedBlob, decodeBlobBody, writeBlobHeader } from "../../../src/pageserver/layers/blob.ts";
 import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
 import { iterateDelta, readDelta } from "../../../src/pageserver/layers/delta-layer.ts";
 import { readImages } from "../../../src/pageserver/layers/image-layer.ts";
@@ -29,8 +29,8 @@ beforeEach(async () => {
 });
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
-function target(): LayerTarget {
-  return { files: platform.files, directory, uniqueName: "new", tenantId: TENANT, timelineId: TIMELINE, generation: 0x1f };
+function target(zstdLevel: number | null = null): LayerTarget {
+  return { files: platform.files, directory, uniqueName: "new", tenantId: TENANT, timelineId: TIMELINE, generation: 0x1f, zstdLevel };
 }
 
 function open(path: string, name: LayerName, expectedCrc: number | null): Promise<LayerFile> {
@@ -59,6 +59,13 @@ describe("names", () => {
     expect(isInFuture(l0, 19)).toBe(true);
   });
 });
+
+function encodeBlob(bytes: Uint8Array, level: number | null): { header: Uint8Array; body: Uint8Array } {
+  const packed = compressedBlob(bytes, level);
+  const body = packed ?? bytes;
+  const header = new Uint8Array(BLOB_HEADER_MAX);
+  return { header: header.subarray(0, writeBlobHeader(header, 0, body.length, packed !== null)), body };
+}
 
 describe("blobs", () => {
   test("have the documented headers", () => {
@@ -148,7 +155,7 @@ describe("layer files", () => {
 
   test("images give back pages, compressed or not, over block borders", async () => {
     for (const level of [null, 1]) {
-      const writer = await ImageLayerWriter.create(target(), level);
+      const writer = await ImageLayerWriter.create(target(level));
       const page = (n: number) => Uint8Array.from({ length: 8192 }, (_, i) => (n % 2 === 0 ? (i * n) & 0xff : Math.imul(i + n, 0x9e3779b1) >>> 24));
       for (let n = 0; n < 200; n += 2) await writer.put(key(n), page(n));
       const written = await writer.finish({ start: key(0), end: key(500) }, 0x777);

@@ -9,8 +9,11 @@ import { RecordingLogger } from "../../../src/observability/recording-logger.ts"
 import type { Platform } from "../../../src/platform/platform.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import type { VirtualMachine } from "../../../src/platform/virtual/virtual-world.ts";
+import { JobsHere, LayerJobs } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
+import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
 import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.ts";
+import { PageCache } from "../../../src/pageserver/layers/page-cache.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
 import { NO_METRICS, type TenantDeps } from "../../../src/pageserver/timeline/timeline-deps.ts";
@@ -35,6 +38,8 @@ export interface StorageFixture {
   /** Dense keys that image creation is to cover. */
   liveKeys: (lsn: Lsn) => Key[];
   generationIsValid: boolean;
+  /** Small by default, so that values are spilled. */
+  layerMemory: LayerMemory;
   readonly deletionQueue: DeletionQueue;
   /** A manager of the next generation over the same local directory; call after shutting the one before down. */
   attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage }): Promise<TimelineManager>;
@@ -65,6 +70,7 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
     config: QUIET_CONFIG,
     liveKeys: () => [],
     generationIsValid: true,
+    layerMemory: new LayerMemory(512 * 1024),
     get deletionQueue(): DeletionQueue {
       return deletionQueue as DeletionQueue;
     },
@@ -95,10 +101,13 @@ function tenantDeps(fixture: StorageFixture, options: { generation: number; dire
     remote: options.storage,
     deletionQueue: fixture.deletionQueue,
     cache: new BlockCache({ capacityBytes: options.cacheBytes }),
+    pages: new PageCache({ capacityBytes: options.cacheBytes }),
     openFiles: new OpenLayerFiles({ maxOpen: 32 }),
     workDirectory: options.directory,
     flushSlots: new WorkSlots(2),
     maintenanceSlots: new WorkSlots(2),
+    layerMemory: fixture.layerMemory,
+    layerJobs: new LayerJobs(new JobsHere(fixture.platform)),
     metrics: NO_METRICS,
     tenantShardId: TENANT,
     generation: options.generation,

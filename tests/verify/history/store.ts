@@ -9,8 +9,11 @@ import { RecordingLogger } from "../../../src/observability/recording-logger.ts"
 import { keySpaceAt } from "../../../src/pageserver/datadir/keyspace-at.ts";
 import { lsnForTimestamp } from "../../../src/pageserver/datadir/lsn-for-timestamp.ts";
 import { TimelineDatadir } from "../../../src/pageserver/datadir/timeline-datadir.ts";
+import { JobsHere, LayerJobs } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
+import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.ts";
+import { PageCache } from "../../../src/pageserver/layers/page-cache.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
 import { NO_METRICS } from "../../../src/pageserver/timeline/timeline-deps.ts";
@@ -83,7 +86,8 @@ export class HistoryStore {
     const datadirOf = (store: TimelineStore) => new TimelineDatadir(store, { version: this.#version, shard: UNSHARDED_IDENTITY });
     const manager = new TimelineManager({
       platform, log, deletionQueue, generation, remote: this.#bucket, workDirectory: directory, tenantShardId: TENANT, metrics: NO_METRICS,
-      cache: new BlockCache({ capacityBytes: 4 * MIB }), openFiles: new OpenLayerFiles({ maxOpen: 24 }), flushSlots: new WorkSlots(2), maintenanceSlots: new WorkSlots(2),
+      cache: new BlockCache({ capacityBytes: 4 * MIB }), pages: new PageCache({ capacityBytes: 4 * MIB }), openFiles: new OpenLayerFiles({ maxOpen: 24 }), flushSlots: new WorkSlots(2), maintenanceSlots: new WorkSlots(2),
+      layerMemory: new LayerMemory(8 * MIB), layerJobs: new LayerJobs(new JobsHere(platform)),
       config: () => this.config,
       keyspaceAt: (store, lsn, context) => keySpaceAt(datadirOf(store).at(lsn, context), true),
       lsnForTimestamp: async (store, wallMs, context) => {
