@@ -21,7 +21,7 @@ import { StrataError, invariant } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../versions/major.ts";
 import { RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RMGR, WAL_PAGE_SIZE, XLOG_SWITCH, XLR_RMGR_INFO_MASK } from "./constants.ts";
-import { checkRun } from "./checksum-run.ts";
+import { ChecksumRuns } from "./checksum-run.ts";
 import { decodeFragments, decodeInPlace, decodeRecordHeader } from "./decode-record.ts";
 import {
   LONG_HEADER_SIZE,
@@ -49,6 +49,7 @@ export class WalStreamDecoder {
   /** Where on its page the piece begins. */
   #pieceInPage: number;
   #taken = 0;
+  #runs = new ChecksumRuns();
   /** Up to here in the piece lie records, whole on their page, whose checksums are known to be right. */
   #runEnd = 0;
   /** Up to here in the piece each record's checksum is to be checked by itself. */
@@ -119,6 +120,7 @@ export class WalStreamDecoder {
     }
     this.#pieceLsn = position - known;
     this.#taken = known;
+    this.#runs.clear();
     this.#runEnd = 0;
     this.#singlyEnd = 0;
   }
@@ -241,11 +243,10 @@ export class WalStreamDecoder {
     return true;
   }
 
-  /** Checks the checksums of the records from `start` to the page's or piece's end together, if they are many. */
+  /** `limit`: where the page or the piece ends. */
   #checkRun(start: number, limit: number): void {
-    const end = checkRun(this.#piece, this.#pieceView, start, limit);
-    if (end >= 0) this.#runEnd = end;
-    else this.#singlyEnd = ~end;
+    this.#runEnd = this.#runs.endOf(this.#piece, this.#pieceView, start, this.#pageOffset);
+    if (this.#runEnd === start) this.#singlyEnd = limit;
   }
 
   /** Adds to the record being collected; true when it is whole, and decoded into `into`. */
