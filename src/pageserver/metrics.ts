@@ -40,6 +40,14 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
     this.#getVectored.with(task).recordMs(measured.durationMs);
     this.#readDepth.observe(measured.depth);
   }
+  readDepth(layers: number): void {
+    this.#readDepth.observe(layers);
+  }
+  answeredQuickly(requests: number, durationMs: number): void {
+    this.#batches.observe(requests);
+    this.#smgr.with(SMGR_NAMES.getpage, "ok").inc(requests);
+    this.#getVectored.with("page-service").recordMs(durationMs);
+  }
   waitLsn(durationMs: number, timedOut: boolean): void {
     this.#waitLsn.recordMs(durationMs);
     if (timedOut) this.#waitTimeouts.inc();

@@ -8,8 +8,14 @@ export interface Connection {
   /** The next bytes (owned by the caller from then on), or null after the peer ended. @throws StrataError unavailable
    *  `connection-lost` when it broke. One read may be outstanding at a time. */
   read(): Promise<Uint8Array | null>;
+  /** Whoever waits in `read` may have a taker go first: called with what arrives then, at once, without a turn of the event loop. It returns what the
+   *  waiting read is to give, or null when it is to go on waiting. Null ends it. Absent where there is no such way. */
+  intercept?(taker: ((bytes: Uint8Array) => Uint8Array | null) | null): void;
   /** Queues `bytes` (not copied: do not change them afterwards). A no-op on a closed connection. */
   write(bytes: Uint8Array): void;
+  /** Hands `bytes` to the kernel at once, unless some are queued before them. Returns how many it took: the rest is still the
+   *  caller's, to `write` as a copy; the array may be used again. Absent where there is no such way. */
+  writeNow?(bytes: Uint8Array): number;
   /** Bytes queued and not yet taken by the kernel. */
   readonly bufferedBytes: number;
   /** Resolves when the queue is below the high-water mark (1 MiB) or the connection has closed. */

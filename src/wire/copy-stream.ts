@@ -4,13 +4,13 @@ import { utf8ToString } from "../kit/bytes.ts";
 import type { PgFrameReader } from "./frame-reader.ts";
 import type { PgFrame } from "./framer.ts";
 import type { PgMessageWriter } from "./message-writer.ts";
-import type { CopyStream } from "./pg-session.ts";
+import type { ServedCopyStream, Span } from "./pg-session.ts";
 import { TAG, tagName } from "./protocol.ts";
 
 export type CopyMode = "in" | "out" | "both";
 
 /** The server's end of a COPY. */
-export class ServerCopyStream implements CopyStream {
+export class ServerCopyStream implements ServedCopyStream {
   readonly mode: CopyMode;
   readonly #reader: PgFrameReader;
   readonly #writer: PgMessageWriter;
@@ -43,6 +43,30 @@ export class ServerCopyStream implements CopyStream {
     return null;
   }
 
+  peek(): Span | null {
+    if (this.#peerDone) return null;
+    const frame = this.#reader.peek();
+    return frame?.tag === TAG.copyData ? frame : null;
+  }
+
+  skip(): void {
+    this.#reader.skip();
+  }
+
+  onArrival(handler: (() => void) | null): void {
+    this.#reader.onArrival(handler);
+  }
+
+  take(): Uint8Array | null {
+    while (!this.#peerDone) {
+      const frame = this.#reader.takePending();
+      if (frame === null) return null;
+      if (frame.tag === TAG.copyData) return frame.body;
+      this.#control(frame);
+    }
+    return null;
+  }
+
   #control(frame: PgFrame | null): void {
     if (frame === null || frame.tag === TAG.terminate) {
       this.#peerDone = true;
@@ -67,6 +91,11 @@ export class ServerCopyStream implements CopyStream {
   write(...parts: Uint8Array[]): void {
     if (this.#doneSent || this.mode === "in") throw new InvariantError("write on a COPY stream that sends nothing any more");
     this.#writer.copyData(parts);
+  }
+
+  writeFramed(messages: Uint8Array): void {
+    if (this.#doneSent || this.mode === "in") throw new InvariantError("write on a COPY stream that sends nothing any more");
+    this.#writer.framed(messages);
   }
 
   drained(): Promise<void> {

@@ -1,8 +1,9 @@
 /** Pulls protocol messages from a connection. Pulling is the flow control: nobody reads, nothing is received. */
 import { Cancelled, StrataError } from "../kit/errors.ts";
 import type { Connection } from "../platform/network.ts";
-import type { PgFramer} from "./framer.ts";
-import { type PgFrame } from "./framer.ts";
+import type { PeekedFrame, PgFrame, PgFramer } from "./framer.ts";
+
+const NOTHING = new Uint8Array(0);
 
 export class PgFrameReader {
   readonly #connection: Connection;
@@ -13,6 +14,9 @@ export class PgFrameReader {
   #abandoned: Promise<Uint8Array | null> | null = null;
   #interrupted: Error | null = null;
   #isCancel = false;
+  #onArrival: (() => void) | null = null;
+  /** What went wrong in it, for who waits. */
+  #arrivalError: { readonly error: unknown } | null = null;
 
   constructor(connection: Connection, framer: PgFramer) {
     this.#connection = connection;
@@ -56,6 +60,38 @@ export class PgFrameReader {
     this.#interrupted = null;
   }
 
+  /**
+   * While `next` waits: `handler` is called as soon as something has arrived, and takes by `peek` and `skip` what it can deal
+   * with. `next` goes on with what it leaves, or with what it threw. So a request can be answered without a promise. Null ends it.
+   */
+  onArrival(handler: (() => void) | null): void {
+    this.#onArrival = handler;
+    this.#connection.intercept?.(handler === null ? null : this.#arrived);
+  }
+
+  readonly #arrived = (bytes: Uint8Array): Uint8Array | null => {
+    if (this.#waiting === null || this.#interrupted !== null || this.#onArrival === null) return bytes;
+    try {
+      this.#framer.push(bytes);
+      this.#onArrival();
+      return this.#framer.peek() === null ? null : NOTHING;
+    } catch (error) {
+      this.#arrivalError = { error };
+      return NOTHING;
+    }
+  };
+
+  /** The next message in place, if it is already here: see PgFramer.peek. */
+  peek(): PeekedFrame | null {
+    if (this.#interrupted !== null) throw this.#interrupted;
+    return this.#framer.peek();
+  }
+
+  /** Takes the message that `peek` gave. */
+  skip(): void {
+    this.#framer.skip();
+  }
+
   /** The next message if it is already here. */
   takePending(): PgFrame | null {
     if (this.#interrupted !== null) throw this.#interrupted;
@@ -76,7 +112,14 @@ export class PgFrameReader {
         throw new StrataError("unavailable", "connection-lost", `${this.#connection.remote} closed the connection inside a message`);
       }
       this.#framer.push(chunk);
+      this.#throwArrivalError();
     }
+  }
+
+  #throwArrivalError(): void {
+    const failed = this.#arrivalError;
+    this.#arrivalError = null;
+    if (failed !== null) throw failed.error;
   }
 
   #read(): Promise<Uint8Array | null> {

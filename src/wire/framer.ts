@@ -16,6 +16,14 @@ export interface PgFrame {
   readonly body: Uint8Array;
 }
 
+/** A message that is looked at in place: its body is bytes[start, end). */
+export interface PeekedFrame {
+  readonly tag: number;
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+}
+
 const EMPTY = new Uint8Array(0);
 
 export class PgFramer {
@@ -32,6 +40,7 @@ export class PgFramer {
   /** Whole frames counted between #at and #scannedTo, so that counting costs a look at each header once. */
   #counted = 0;
   #scannedTo = 0;
+  readonly #peeked: { tag: number; bytes: Uint8Array; start: number; end: number } = { tag: 0, bytes: EMPTY, start: 0, end: 0 };
 
   constructor(options: { tagged: boolean; maxBytes: number }) {
     this.#tagBytes = options.tagged ? 1 : 0;
@@ -76,6 +85,43 @@ export class PgFramer {
     if (this.#partialBytes > 0) this.#assemble();
     this.#counted = 0;
     this.#scannedTo = this.#at;
+  }
+
+  /**
+   * The next message in place, or null when it is not whole yet: good until the next call of anything here, and one object
+   * always. @throws StrataError fix-input `protocol-violation`
+   */
+  peek(): PeekedFrame | null {
+    const peeked = this.#peeked;
+    const front = this.#front;
+    if (front !== null) {
+      peeked.tag = front.tag;
+      peeked.bytes = front.body;
+      peeked.start = 0;
+      peeked.end = front.body.length;
+      return peeked;
+    }
+    const chunk = this.#chunk;
+    const at = this.#at;
+    const tagBytes = this.#tagBytes;
+    if (chunk.length - at < tagBytes + 4) return null;
+    peeked.tag = tagBytes === 1 ? chunk[at] : 0;
+    peeked.end = at + tagBytes + this.#checkedLength(peeked.tag, readU32(chunk, at + tagBytes));
+    if (peeked.end > chunk.length) return null;
+    peeked.bytes = chunk;
+    peeked.start = at + tagBytes + 4;
+    return peeked;
+  }
+
+  /** Takes the message that `peek` gave. */
+  skip(): void {
+    if (this.#front !== null) {
+      this.#front = null;
+      return;
+    }
+    this.#at = this.#peeked.end;
+    if (this.#counted > 0) this.#counted--;
+    else this.#scannedTo = this.#at;
   }
 
   /** The next message, or null when it is not whole yet. @throws StrataError fix-input `protocol-violation` */

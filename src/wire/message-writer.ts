@@ -45,6 +45,13 @@ export class PgMessageWriter {
     this.#seenEnd = this.#end;
   }
 
+  /** Whole messages that the caller framed; its buffer may be used again. What was written before goes out first. */
+  framed(bytes: Uint8Array): void {
+    this.flush();
+    const taken = this.#connection.writeNow?.(bytes) ?? 0;
+    if (taken < bytes.length) this.#connection.write(bytes.slice(taken));
+  }
+
   /** One CopyData with the concatenation of `parts`. */
   copyData(parts: readonly Uint8Array[]): void {
     let length = 4;
@@ -161,6 +168,14 @@ export class PgMessageWriter {
     this.#scheduled = false;
     this.flush();
   };
+}
+
+export const COPY_DATA_HEADER_SIZE = 5;
+
+/** The header of a CopyData message with a payload of `length` bytes, for `framed`. */
+export function putCopyDataHeader(into: Uint8Array, at: number, length: number): void {
+  into[at] = TAG.copyData;
+  putU32(into, at + 1, length + 4);
 }
 
 function putU32(bytes: Uint8Array, at: number, value: number): void {

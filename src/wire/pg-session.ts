@@ -24,6 +24,28 @@ export interface CopyStream {
   done(): void;
 }
 
+/** Bytes in place: bytes[start, end). */
+export interface Span {
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A server's COPY, with ways that need no promise and no array for a message. */
+export interface ServedCopyStream extends CopyStream {
+  /** As `read`, without waiting: null when no CopyData is here, and then `read` tells why. */
+  take(): Uint8Array | null;
+  /** What `take` would give, in place: good until the next call of anything here, and one object always. */
+  peek(): Span | null;
+  /** Takes what `peek` gave. */
+  skip(): void;
+  /** While `read` waits: `handler` is called as soon as something has arrived, and takes by `peek` and `skip` what it can deal with;
+   *  `read` goes on with what it leaves, or throws what it threw. May never be called. Null ends it. */
+  onArrival(handler: (() => void) | null): void;
+  /** Sends whole CopyData messages that the caller framed; its buffer may be used again. */
+  writeFramed(messages: Uint8Array): void;
+}
+
 export interface PgSession {
   /** Start-up parameters: user, database, options, replication … */
   readonly parameters: ReadonlyMap<string, string>;
@@ -36,7 +58,7 @@ export interface PgSession {
   sendResult(columns: readonly PgColumn[], rows: readonly (readonly (string | Uint8Array | null)[])[], tag: string): void;
   sendCommandComplete(tag: string): void;
   sendNotice(severity: "NOTICE" | "WARNING", sqlState: string, message: string): void;
-  copyBoth(): CopyStream;
+  copyBoth(): ServedCopyStream;
   copyOut(): CopyStream;
   copyIn(): CopyStream;
 }

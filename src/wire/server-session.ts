@@ -5,7 +5,7 @@ import { writeCommandComplete, writeCopyResponse, writeDataRow, writeFields, wri
 import { type CopyMode, ServerCopyStream } from "./copy-stream.ts";
 import { ExtendedQueries, type PgRow, type QueryResult } from "./extended-query.ts";
 import type { PgFrame } from "./framer.ts";
-import type { CopyStream, PgColumn, PgHandler, PgSession } from "./pg-session.ts";
+import type { CopyStream, ServedCopyStream, PgColumn, PgHandler, PgSession } from "./pg-session.ts";
 import { TAG, tagName } from "./protocol.ts";
 import { errorFields } from "./sqlstate.ts";
 import { type Channel, type StartupPacket, cstringBody, violation } from "./startup.ts";
@@ -212,7 +212,7 @@ export class ServerSession implements PgSession {
     writeFields(this.#channel.writer, TAG.notice, { severity, sqlState, message });
   }
 
-  copyBoth(): CopyStream {
+  copyBoth(): ServedCopyStream {
     return this.#startCopy("both");
   }
   copyOut(): CopyStream {
@@ -222,7 +222,7 @@ export class ServerSession implements PgSession {
     return this.#startCopy("in");
   }
 
-  #startCopy(mode: CopyMode): CopyStream {
+  #startCopy(mode: CopyMode): ServedCopyStream {
     if (this.#collected !== null) throw new StrataError("fix-input", "not-supported", "COPY is not supported in the extended query protocol: use a simple query");
     if (this.#copy !== null) throw new InvariantError("one COPY a query");
     const { reader, writer } = this.#channel;

@@ -4,8 +4,10 @@
  *
  *   bun run bench getpage [--rounds 3] [--seconds 2] [--executable dist/strata]
  *
- * The pageserver is a process of its own. The client does nothing with an answer but count its bytes.
- * Last line: `getpage: N/s at depth 32 (R× Redis), M µs at depth 1 (S× Redis)`.
+ * The pageserver is a process of its own. The client does nothing with an answer but count its bytes. "ceiling" is a bare server
+ * on the same runtime that answers with as many bytes and does nothing else: what one event loop can do. Processor time is the
+ * server's, and means something on a busy machine too.
+ * Last line: `getpage: N/s at depth 32 (R× Redis), p50 M µs at depth 1 (S× Redis)`.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
@@ -15,8 +17,10 @@ import type { Socket } from "bun";
 import { freePort } from "../../src/platform/free-port.ts";
 import { bytes, u32, u64, u8 } from "../conformance/bytes.ts";
 import { RawLibpq } from "../conformance/raw-libpq.ts";
+import { cpuTimeMs } from "./support/cpu.ts";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
+const CEILING = join(import.meta.dir, "support/echo-server.ts");
 const TENANT = "0123456789abcdef0123456789abcdef";
 const TIMELINE = "aa".repeat(16);
 const PAGE = 8192;
@@ -34,6 +38,8 @@ const cleanups: (() => Promise<unknown> | void)[] = [() => rmSync(root, { recurs
 
 interface Contestant {
   readonly name: string;
+  /** Of the server. */
+  readonly pid: number;
   readonly socket: Client;
   readonly requests: readonly Uint8Array[];
   readonly answerBytes: number;
@@ -61,29 +67,36 @@ class Client {
     this.#unsent = sent < all.length ? all.slice(sent) : new Uint8Array(0);
   }
 
-  /** Keeps `depth` requests in flight for a while. @returns answers a second */
-  async run(contestant: Omit<Contestant, "name" | "socket">, depth: number): Promise<number> {
+  /** Keeps `depth` requests in flight for a while. @returns answers a second, and at depth 1 the median time of one */
+  async run(contestant: Pick<Contestant, "requests" | "answerBytes">, depth: number): Promise<{ rate: number; answered: number; p50Us: number }> {
     const { requests, answerBytes } = contestant;
     const pick = (): Uint8Array => requests[Math.floor(Math.random() * requests.length)];
-    const done = Promise.withResolvers<number>();
+    const done = Promise.withResolvers<void>();
+    const times: number[] = [];
     const startMs = performance.now();
     const endMs = startMs + Number(args.seconds) * 1000;
     let received = 0;
     let answered = 0;
     let inFlight = depth;
+    let sentMs = startMs;
     this.#onBytes = (count) => {
       received += count;
       const complete = Math.floor(received / answerBytes) - answered;
       if (complete === 0) return;
       answered += complete;
       inFlight -= complete;
-      if (performance.now() < endMs) {
+      const nowMs = performance.now();
+      if (depth === 1) times.push(nowMs - sentMs);
+      sentMs = nowMs;
+      if (nowMs < endMs) {
         inFlight += complete;
         this.write(complete === 1 ? pick() : Buffer.concat(Array.from({ length: complete }, pick)));
-      } else if (inFlight === 0) done.resolve((answered / (performance.now() - startMs)) * 1000);
+      } else if (inFlight === 0) done.resolve();
     };
+    sentMs = performance.now();
     this.write(Buffer.concat(Array.from({ length: depth }, pick)));
-    return await done.promise;
+    await done.promise;
+    return { rate: (answered / (performance.now() - startMs)) * 1000, answered, p50Us: depth === 1 ? median(times) * 1000 : 0 };
   }
 
   /** Sends once, and waits for this many bytes. */
@@ -105,7 +118,7 @@ async function http(port: number, what: `${string} ${string}`, body?: unknown): 
   if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${await reply.text()}`);
 }
 
-async function startPageserver(): Promise<{ pgPort: number; httpPort: number }> {
+async function startPageserver(): Promise<{ pid: number; pgPort: number; httpPort: number }> {
   const [pgPort, httpPort] = [freePort(), freePort()];
   const directory = join(root, "pageserver");
   mkdirSync(directory);
@@ -118,7 +131,7 @@ async function startPageserver(): Promise<{ pgPort: number; httpPort: number }> 
     await child.exited;
   });
   for (let tries = 0; tries < 200; tries++) {
-    if (await fetch(`http://127.0.0.1:${httpPort}/v1/status`).then((reply) => reply.ok, () => false)) return { pgPort, httpPort };
+    if (await fetch(`http://127.0.0.1:${httpPort}/v1/status`).then((reply) => reply.ok, () => false)) return { pid: child.pid, pgPort, httpPort };
     await Bun.sleep(50);
   }
   throw new Error(`the pageserver does not start: ${await Bun.file(join(root, "pageserver.log")).text()}`);
@@ -182,41 +195,69 @@ async function startRedis(pages: number): Promise<Contestant | null> {
   const command = (...words: Uint8Array[]): Uint8Array => Buffer.concat([Buffer.from(`*${words.length}\r\n`), ...words.flatMap((word) => [Buffer.from(`$${word.length}\r\n`), word, Buffer.from("\r\n")])]);
   const keys = Array.from({ length: pages }, (_, index) => Buffer.from(`page:${index}`));
   for (const key of keys) await socket.exchange(command(Buffer.from("SET"), key, crypto.getRandomValues(new Uint8Array(PAGE))), "+OK\r\n".length);
-  return { name: "Redis GET", socket, requests: keys.map((key) => command(Buffer.from("GET"), key)), answerBytes: REDIS_ANSWER_BYTES };
+  return { name: "Redis GET", pid: child.pid, socket, requests: keys.map((key) => command(Buffer.from("GET"), key)), answerBytes: REDIS_ANSWER_BYTES };
 }
 
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 }
 
-/** Median answers a second of each contestant at a depth. */
-async function measure(contestants: readonly Contestant[], depth: number): Promise<number[]> {
-  const rates = contestants.map((): number[] => []);
+/** What an event loop can do at all: a server that answers every request of a page's size with as many bytes from memory. */
+async function startCeiling(requests: readonly Uint8Array[]): Promise<Contestant> {
+  const child = Bun.spawn([process.execPath, CEILING, String(requests[0].length), String(PAGE_ANSWER_BYTES)], { stdout: "pipe", stderr: "inherit" });
+  cleanups.push(async () => {
+    child.kill("SIGKILL");
+    await child.exited;
+  });
+  const { value } = await child.stdout.getReader().read();
+  const port = Number(new TextDecoder().decode(value));
+  return { name: "ceiling", pid: child.pid, socket: await Client.connect(port), requests, answerBytes: PAGE_ANSWER_BYTES };
+}
+
+interface Measured {
+  readonly rate: number;
+  /** Of the server's processor time, user and system, for each answer. */
+  readonly cpuUs: number;
+  readonly p50Us: number;
+}
+
+/** Medians of each contestant at a depth, in rounds one after the other. */
+async function measure(contestants: readonly Contestant[], depth: number): Promise<Measured[]> {
+  const runs = contestants.map((): Measured[] => []);
   for (let round = 0; round < Number(args.rounds); round++) {
-    for (const [index, contestant] of contestants.entries()) rates[index].push(await contestant.socket.run(contestant, depth));
+    for (const [index, contestant] of contestants.entries()) {
+      const before = cpuTimeMs([contestant.pid]);
+      const { rate, answered, p50Us } = await contestant.socket.run(contestant, depth);
+      runs[index].push({ rate, cpuUs: ((cpuTimeMs([contestant.pid]) - before) * 1000) / answered, p50Us });
+    }
   }
-  for (const [index, { name }] of contestants.entries()) {
-    const rate = median(rates[index]);
-    const each = depth === 1 ? `, ${(1e6 / rate).toFixed(0)} µs each` : "";
-    console.log(`depth ${String(depth).padEnd(3)} ${name.padEnd(10)} ${rate.toFixed(0).padStart(7)}/s, ${((rate * PAGE) / 1e6).toFixed(0).padStart(5)} MB/s${each}   (runs: ${rates[index].map((one) => one.toFixed(0)).join(" ")})`);
-  }
-  return rates.map(median);
+  return contestants.map(({ name }, index) => {
+    const own = runs[index];
+    const rate = median(own.map((run) => run.rate));
+    const cpuUs = median(own.map((run) => run.cpuUs));
+    const p50Us = median(own.map((run) => run.p50Us));
+    const each = depth === 1 ? `, p50 ${p50Us.toFixed(0)} µs` : "";
+    console.log(`depth ${String(depth).padEnd(3)} ${name.padEnd(10)} ${rate.toFixed(0).padStart(7)}/s, ${((rate * PAGE) / 1e6).toFixed(0).padStart(5)} MB/s, ${cpuUs.toFixed(1).padStart(5)} µs of processor each${each}   (runs: ${own.map((run) => run.rate.toFixed(0)).join(" ")})`);
+    return { rate, cpuUs, p50Us };
+  });
 }
 
 async function main(): Promise<void> {
   if (args.executable !== undefined && !existsSync(args.executable)) throw new Error(`${args.executable} is not there`);
   const ports = await startPageserver();
   const requests = await preparePages(ports);
-  const contestants: Contestant[] = [{ name: "strata", socket: await pagestreamClient(ports.pgPort), requests, answerBytes: PAGE_ANSWER_BYTES }];
+  const contestants: Contestant[] = [{ name: "strata", pid: ports.pid, socket: await pagestreamClient(ports.pgPort), requests, answerBytes: PAGE_ANSWER_BYTES }];
+  contestants.push(await startCeiling(requests));
   const redis = await startRedis(requests.length);
   if (redis === null) console.log("SKIPPED: redis-server is not installed, nothing to compare with");
   else contestants.push(redis);
   console.log(`${requests.length} pages in image layers, one connection, ${args.seconds} s a run, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
   for (const contestant of contestants) await contestant.socket.run(contestant, 32);
-  const [deepOurs, deepTheirs] = await measure(contestants, 32);
-  const [ours, theirs] = await measure(contestants, 1);
+  const [deepOurs, , deepTheirs] = await measure(contestants, 32);
+  const [ours, , theirs] = await measure(contestants, 1);
   const ratio = (a: number, b: number | undefined): string => (b === undefined ? "no Redis" : `${(a / b).toFixed(2)}× Redis`);
-  console.log(`getpage: ${deepOurs.toFixed(0)}/s at depth 32 (${ratio(deepOurs, deepTheirs)}), ${(1e6 / ours).toFixed(0)} µs at depth 1 (${ratio(theirs, ours)})`);
+  console.log(`processor time a request: ${deepOurs.cpuUs.toFixed(1)} µs at depth 32 (${ratio(deepOurs.cpuUs, deepTheirs?.cpuUs)}), ${ours.cpuUs.toFixed(1)} µs at depth 1 (${ratio(ours.cpuUs, theirs?.cpuUs)}); load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
+  console.log(`getpage: ${deepOurs.rate.toFixed(0)}/s at depth 32 (${ratio(deepOurs.rate, deepTheirs?.rate)}), p50 ${ours.p50Us.toFixed(0)} µs at depth 1 (${ratio(ours.p50Us, theirs?.p50Us)})`);
 }
 
 try {

@@ -18,7 +18,7 @@
  */
 import { ByteReader, ByteWriter, utf8 } from "../../kit/bytes.ts";
 import { StrataError } from "../../kit/errors.ts";
-import type { Lsn } from "../../kit/lsn.ts";
+import { type Lsn, LSN_MAX } from "../../kit/lsn.ts";
 import { PAGE_SIZE, type RelTag, SLRU_KINDS, type SlruKind } from "../../keyspace/relation.ts";
 
 export type PagestreamVersion = 2 | 3;
@@ -86,6 +86,68 @@ function readSlru(reader: ByteReader): SlruKind {
 
 function bad(what: string): StrataError {
   return new StrataError("fix-input", "bad-pagestream-request", `pagestream request: ${what}`);
+}
+
+const GETPAGE_KIND = 2;
+const REL_AND_BLOCK_SIZE = 17;
+const LSN_HIGH_END = 2 ** 21;
+const U32_MAX = 0xffff_ffff;
+
+/** A message in place: bytes[start, end). */
+export interface MessageSpan {
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The fields of a getpage request, for who decodes very many: one such object serves them all. */
+export class GetPageFields {
+  requestLsn: Lsn = 0;
+  notModifiedSince: Lsn = 0;
+  readonly rel = { spcOid: 0, dbOid: 0, relNumber: 0, fork: 0 };
+  block = 0;
+
+  /** False for everything but a sound getpage request: `decodeRequest` tells what it is, or what is wrong. */
+  decode({ bytes, start, end }: MessageSpan, version: PagestreamVersion): boolean {
+    let at = start + (version === 3 ? 9 : 1);
+    if (end - at !== 16 + REL_AND_BLOCK_SIZE || bytes[start] !== GETPAGE_KIND) return false;
+    this.requestLsn = lsnAt(bytes, at);
+    this.notModifiedSince = lsnAt(bytes, at + 8);
+    at += 16;
+    const { rel } = this;
+    rel.spcOid = u32At(bytes, at);
+    rel.dbOid = u32At(bytes, at + 4);
+    rel.relNumber = u32At(bytes, at + 8);
+    rel.fork = bytes[at + 12];
+    this.block = u32At(bytes, at + 13);
+    return this.requestLsn >= 0 && this.notModifiedSince >= 0;
+  }
+}
+
+function u32At(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+}
+
+/** As lsnFromHalves, but -1 for what that refuses. */
+function lsnAt(bytes: Uint8Array, at: number): Lsn {
+  const high = u32At(bytes, at);
+  const low = u32At(bytes, at + 4);
+  if (high < LSN_HIGH_END) return high * (U32_MAX + 1) + low;
+  return high === U32_MAX && low === U32_MAX ? LSN_MAX : -1;
+}
+
+/** Bytes of a getpage response before the page. */
+export function pageHeaderSize(version: PagestreamVersion): number {
+  return version === 3 ? 1 + HEADER_SIZE + REL_AND_BLOCK_SIZE : 1;
+}
+
+/** What stands before the page in the response to a getpage request: `pageHeaderSize` bytes. */
+export function putPageHeader(into: { readonly bytes: Uint8Array; readonly at: number }, request: MessageSpan, size: number): void {
+  const { bytes, start } = request;
+  const to = into.bytes;
+  const { at } = into;
+  to[at] = RESPONSE_KINDS.getpage;
+  for (let i = 1; i < size; i++) to[at + i] = bytes[start + i];
 }
 
 /** The parts of a response, for one CopyData message. */

@@ -1,18 +1,24 @@
 /**
- * Cache of layer-file blocks, bounded in bytes, least recently used out first. Blocks in it have passed their checksum
- * and are shared: nobody may write to them. One cache serves a whole pageserver.
+ * Cache of layer-file blocks, bounded in bytes; out goes what was not used since the hand last came by. Blocks in it have
+ * passed their checksum and are shared: nobody may write to them. One cache serves a whole pageserver; each opening of a file
+ * has its own `FileBlocks`, so that blocks of a replaced file are never served.
  */
 import { BLOCK_SIZE } from "./summary.ts";
 
-/** Room for 2^22 blocks (32 GiB) in a file, and 2^31 files in the life of a process. */
-const BLOCKS_PER_FILE = 2 ** 22;
-/** Map entry and array header, beside the bytes. */
+/** Map entry, entry and array header, beside the bytes. */
 const ENTRY_OVERHEAD_BYTES = 200;
+
+interface CachedBlock {
+  home: FileBlocks;
+  block: number;
+  bytes: Uint8Array;
+  used: boolean;
+}
 
 export class BlockCache {
   readonly #capacity: number;
-  readonly #blocks = new Map<number, Uint8Array>();
-  #nextFileId = 0;
+  readonly #ring: CachedBlock[] = [];
+  #hand = 0;
   hits = 0;
   misses = 0;
 
@@ -20,38 +26,71 @@ export class BlockCache {
     this.#capacity = Math.max(16, Math.floor(options.capacityBytes / (BLOCK_SIZE + ENTRY_OVERHEAD_BYTES)));
   }
 
-  /** Each opening of a file gets its own id, so that blocks of a replaced file are never served. */
-  newFileId(): number {
-    return this.#nextFileId++;
+  get maxBytes(): number {
+    return this.#capacity * (BLOCK_SIZE + ENTRY_OVERHEAD_BYTES);
   }
 
   get sizeBytes(): number {
-    return this.#blocks.size * (BLOCK_SIZE + ENTRY_OVERHEAD_BYTES);
+    return this.#ring.length * (BLOCK_SIZE + ENTRY_OVERHEAD_BYTES);
   }
 
-  get(fileId: number, block: number): Uint8Array | undefined {
-    const key = fileId * BLOCKS_PER_FILE + block;
-    const found = this.#blocks.get(key);
+  /** For a file that was just opened. */
+  forFile(): FileBlocks {
+    return new FileBlocks(this);
+  }
+
+  /** Takes a place in the ring: a new one, or that of a block not used lately. */
+  enter(home: FileBlocks, block: number, bytes: Uint8Array): CachedBlock {
+    if (this.#ring.length < this.#capacity) {
+      const entry = { home, block, bytes, used: false };
+      this.#ring.push(entry);
+      return entry;
+    }
+    for (;;) {
+      const entry = this.#ring[this.#hand];
+      this.#hand = this.#hand + 1 === this.#capacity ? 0 : this.#hand + 1;
+      if (entry.used) {
+        entry.used = false;
+        continue;
+      }
+      entry.home.dropped(entry.block);
+      entry.home = home;
+      entry.block = block;
+      entry.bytes = bytes;
+      return entry;
+    }
+  }
+}
+
+/** The blocks of one opened file that are in the cache. */
+export class FileBlocks {
+  readonly #cache: BlockCache;
+  readonly #blocks = new Map<number, CachedBlock>();
+
+  constructor(cache: BlockCache) {
+    this.#cache = cache;
+  }
+
+  get(block: number): Uint8Array | undefined {
+    const found = this.#blocks.get(block);
     if (found === undefined) {
-      this.misses++;
+      this.#cache.misses++;
       return undefined;
     }
-    this.hits++;
-    this.#blocks.delete(key);
-    this.#blocks.set(key, found);
-    return found;
+    this.#cache.hits++;
+    found.used = true;
+    return found.bytes;
   }
 
   /** @param bytes an array of its own, not a view that would keep a larger buffer alive */
-  put(fileId: number, block: number, bytes: Uint8Array): void {
-    const key = fileId * BLOCKS_PER_FILE + block;
-    this.#blocks.delete(key);
-    this.#blocks.set(key, bytes);
-    if (this.#blocks.size > this.#capacity) {
-      for (const oldest of this.#blocks.keys()) {
-        this.#blocks.delete(oldest);
-        break;
-      }
-    }
+  put(block: number, bytes: Uint8Array): void {
+    const known = this.#blocks.get(block);
+    if (known !== undefined) known.bytes = bytes;
+    else this.#blocks.set(block, this.#cache.enter(this, block, bytes));
+  }
+
+  /** The cache gave its place away. */
+  dropped(block: number): void {
+    this.#blocks.delete(block);
   }
 }

@@ -5,7 +5,7 @@
 import { dataViewOf } from "../../kit/bytes.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "../../kit/lsn.ts";
 import { compareKeys, decodeKey, encodeKeyInto, type Key, KEY_MIN, KEY_SIZE } from "../../keyspace/key.ts";
-import { visitBtree } from "./disk-btree.ts";
+import { type BtreeNode, visitBtree, visitRangeNow } from "./disk-btree.ts";
 import type { LayerFile } from "./layer-file.ts";
 
 export const DELTA_KEY_SIZE = KEY_SIZE + 8;
@@ -55,6 +55,58 @@ export async function readDelta(file: LayerFile, queries: readonly KeyQuery[]): 
   for (let i = 0; i < places.length; i++) found[places[i].query].push({ lsn: places[i].lsn, willInit: places[i].willInit, bytes: values[i] });
   for (const list of found) list.sort((a, b) => b.lsn - a.lsn);
   return found;
+}
+
+/** Index keys of the search under way: it does not wait, so there is one at a time. */
+const rangeFrom = new Uint8Array(DELTA_KEY_SIZE);
+const rangeEnd = new Uint8Array(DELTA_KEY_SIZE);
+const foundLsns: Lsn[] = [];
+const foundValues: number[] = [];
+
+function noteEntry(node: BtreeNode, index: number): void {
+  const value = node.value(index);
+  if (value % 2 === 1) foundLsns.length = foundValues.length = 0;
+  foundLsns.push(lsnFromHalves(u32Of(node, index, KEY_SIZE), u32Of(node, index, KEY_SIZE + 4)));
+  foundValues.push(value);
+}
+
+function u32Of(node: BtreeNode, index: number, at: number): number {
+  return ((node.keyByte(index, at) << 24) | (node.keyByte(index, at + 1) << 16) | (node.keyByte(index, at + 2) << 8) | node.keyByte(index, at + 3)) >>> 0;
+}
+
+/**
+ * `readDelta` for one key, without waiting; values are added to `into`. False when that cannot be: nothing was added then.
+ * @param keyBytes the key as in the index
+ * @throws StrataError corrupt
+ */
+export function readDeltaNow(file: LayerFile, query: { readonly keyBytes: Uint8Array; readonly lsnFloor: Lsn; readonly lsnEnd: Lsn }, into: StoredValue[]): boolean {
+  putIndexKey(rangeFrom, query.keyBytes, query.lsnFloor);
+  putIndexKey(rangeEnd, query.keyBytes, query.lsnEnd);
+  foundLsns.length = foundValues.length = 0;
+  if (!visitRangeNow(file.summary.indexRootBlock, { source: file, range: { from: rangeFrom, end: rangeEnd }, visit: noteEntry })) return false;
+  const before = into.length;
+  for (let i = foundValues.length - 1; i >= 0; i--) {
+    const bytes = file.blobNow(Math.floor(foundValues[i] / 2));
+    if (bytes === null) {
+      into.length = before;
+      return false;
+    }
+    into.push({ lsn: foundLsns[i], willInit: foundValues[i] % 2 === 1, bytes });
+  }
+  return true;
+}
+
+function putIndexKey(into: Uint8Array, keyBytes: Uint8Array, lsn: Lsn): void {
+  for (let i = 0; i < KEY_SIZE; i++) into[i] = keyBytes[i];
+  putU32(into, KEY_SIZE, lsnHigh(lsn));
+  putU32(into, KEY_SIZE + 4, lsnLow(lsn));
+}
+
+function putU32(into: Uint8Array, at: number, value: number): void {
+  into[at] = value >>> 24;
+  into[at + 1] = value >>> 16;
+  into[at + 2] = value >>> 8;
+  into[at + 3] = value;
 }
 
 async function findPlaces(file: LayerFile, query: KeyQuery, into: { query: number; places: Place[] }): Promise<void> {

@@ -9,8 +9,9 @@ import { invariant, StrataError } from "../../kit/errors.ts";
 import type { TenantId } from "../../kit/ids.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
 import { blobBodySize, blobHeaderSize, decodeBlobBody } from "./blob.ts";
-import type { BlockCache } from "./block-cache.ts";
+import type { BlockCache, FileBlocks } from "./block-cache.ts";
 import { type LayerName, layerNameToString } from "./layer-name.ts";
+import type { QuickReads } from "./quick-reads.ts";
 import { BLOCK_SIZE, checksumMismatch, decodeSummary, type Summary, summaryCrc } from "./summary.ts";
 
 export interface LayerFileOptions {
@@ -21,6 +22,8 @@ export interface LayerFileOptions {
   readonly name: LayerName;
   /** From index_part; null when it has none. */
   readonly expectedCrc: number | null;
+  /** For reads without waiting of blocks that are not cached; absent: there are none. */
+  readonly quickReads?: QuickReads;
 }
 
 /** One read takes at most this much. */
@@ -32,8 +35,8 @@ export class LayerFile {
   readonly summary: Summary;
   readonly path: string;
   readonly #file: FileHandle;
-  readonly #cache: BlockCache;
-  readonly #cacheId: number;
+  readonly #cached: FileBlocks;
+  readonly #quickReads: QuickReads | null;
   readonly #where: string;
   /** Blocks before the trailer. */
   readonly #blockCount: number;
@@ -43,8 +46,8 @@ export class LayerFile {
     this.summary = checked.summary;
     this.path = options.path;
     this.#file = file;
-    this.#cache = options.cache;
-    this.#cacheId = options.cache.newFileId();
+    this.#cached = options.cache.forFile();
+    this.#quickReads = options.quickReads ?? null;
     this.#where = layerNameToString(options.name);
     this.#blockCount = checked.blockCount;
     this.#crcs = checked.crcs;
@@ -68,7 +71,67 @@ export class LayerFile {
   /** An index block, counted from the first of them; shared, not to be written. */
   indexBlock(block: number): Uint8Array | Promise<Uint8Array> {
     const absolute = this.summary.indexStartBlock + block;
-    return this.#cache.get(this.#cacheId, absolute) ?? this.#readOne(absolute);
+    return this.#cached.get(absolute) ?? this.#readOne(absolute);
+  }
+
+  /** The same without waiting; null when that cannot be. @throws StrataError corrupt `layer-checksum-mismatch`, `layer-truncated` */
+  indexBlockNow(block: number): Uint8Array | null {
+    return this.#blockNow(this.summary.indexStartBlock + block);
+  }
+
+  #blockNow(block: number): Uint8Array | null {
+    return this.#cached.get(block) ?? this.#readOneNow(block);
+  }
+
+  #readOneNow(block: number): Uint8Array | null {
+    if (this.#quickReads === null) return null;
+    if (block < 0 || block >= this.#blockCount) throw truncated(this.#where, `block ${block} of ${this.#blockCount}`);
+    const bytes = new Uint8Array(BLOCK_SIZE);
+    const got = this.#quickReads.read(this.#file, bytes, block * BLOCK_SIZE);
+    if (got === null) return null;
+    if (got < BLOCK_SIZE) throw truncated(this.#where, `${got} bytes at block ${block}`);
+    this.#check(block, bytes);
+    this.#cached.put(block, bytes);
+    return bytes;
+  }
+
+  /**
+   * The value of one blob, perhaps a view of shared memory, without waiting; null when that cannot be.
+   * @throws StrataError corrupt `bad-blob`, `bad-zstd`, `layer-checksum-mismatch`, `layer-truncated`
+   */
+  blobNow(offset: number): Uint8Array | null {
+    if (offset < BLOCK_SIZE || offset >= this.#dataEnd) throw this.#badBlob(offset);
+    const number = Math.floor(offset / BLOCK_SIZE);
+    const block = this.#blockNow(number);
+    if (block === null) return null;
+    const at = offset - number * BLOCK_SIZE;
+    const first = block[at];
+    const headerSize = blobHeaderSize(first);
+    if (at + headerSize > BLOCK_SIZE) return this.#spanningBlobNow(offset);
+    const size = blobBodySize(block, at);
+    const end = at + headerSize + size;
+    if (number * BLOCK_SIZE + end > this.#dataEnd) throw this.#badBlob(offset);
+    return end <= BLOCK_SIZE ? decodeBlobBody(first, block.subarray(at + headerSize, end)) : this.#spanningBlobNow(offset);
+  }
+
+  /** One that runs over block borders. */
+  #spanningBlobNow(offset: number): Uint8Array | null {
+    const blocks = new Map<number, Uint8Array>();
+    if (!this.#loadNow(blocks, offset, offset + 1)) return null;
+    const headerEnd = offset + this.#headerSize(blocks, offset);
+    if (!this.#loadNow(blocks, offset, headerEnd)) return null;
+    const size = this.#bodySize(blocks, offset);
+    return this.#loadNow(blocks, offset, headerEnd + size) ? this.#blob(blocks, offset, size) : null;
+  }
+
+  #loadNow(blocks: Map<number, Uint8Array>, start: number, end: number): boolean {
+    const last = Math.floor((end - 1) / BLOCK_SIZE);
+    for (let number = Math.floor(start / BLOCK_SIZE); number <= last; number++) {
+      const block = blocks.get(number) ?? this.#blockNow(number);
+      if (block === null) return false;
+      blocks.set(number, block);
+    }
+    return true;
   }
 
   async #readOne(block: number): Promise<Uint8Array> {
@@ -86,7 +149,7 @@ export class LayerFile {
     for (let i = 0; i < count; i++) {
       const block = count === 1 ? buffer : copyOfBytes(buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
       this.#check(first + i, block);
-      this.#cache.put(this.#cacheId, first + i, block);
+      this.#cached.put(first + i, block);
       into.set(first + i, block);
     }
   }
@@ -127,7 +190,7 @@ export class LayerFile {
     let last = -1;
     for (const block of wanted) {
       if (blocks.has(block)) continue;
-      const cached = this.#cache.get(this.#cacheId, block);
+      const cached = this.#cached.get(block);
       if (cached !== undefined) {
         blocks.set(block, cached);
         continue;

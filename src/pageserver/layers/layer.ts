@@ -12,6 +12,7 @@ import type { BlockCache } from "./block-cache.ts";
 import { LayerFile } from "./layer-file.ts";
 import { type Generation, type LayerName, layerNameToString, localLayerFileName } from "./layer-name.ts";
 import type { OpenLayerFiles } from "./open-layer-files.ts";
+import type { QuickReads } from "./quick-reads.ts";
 
 /** What index_part says of a layer. */
 export interface LayerMetadata {
@@ -30,6 +31,7 @@ export interface LayerEnvironment {
   readonly log: Logger;
   readonly cache: BlockCache;
   readonly openFiles: OpenLayerFiles;
+  readonly quickReads: QuickReads;
   readonly tenantId: TenantId;
   /** The timeline's local directory. */
   readonly directory: string;
@@ -89,9 +91,16 @@ export class Layer {
     }
   }
 
+  /** The layer's file if it is here and open: good until the caller waits for anything. */
+  fileNow(): LayerFile | null {
+    if (!this.#resident) return null;
+    this.lastAccessMs = this.#environment.clock.wallMs();
+    return this.#environment.openFiles.peek(this);
+  }
+
   #open(): Promise<LayerFile> {
-    const { files, cache, tenantId } = this.#environment;
-    return LayerFile.open({ files, path: this.path, cache, tenantId, name: this.name, expectedCrc: this.metadata.crc });
+    const { files, cache, tenantId, quickReads } = this.#environment;
+    return LayerFile.open({ files, path: this.path, cache, tenantId, name: this.name, expectedCrc: this.metadata.crc, quickReads });
   }
 
   #isRepairable(error: unknown): boolean {

@@ -3,6 +3,8 @@ import type { LayerFile } from "./layer-file.ts";
 
 interface Entry {
   readonly file: Promise<LayerFile>;
+  /** Set once it is open. */
+  opened: LayerFile | null;
   users: number;
   /** To be closed by its last user. */
   forgotten: boolean;
@@ -20,15 +22,27 @@ export class OpenLayerFiles {
     return this.#entries.size;
   }
 
+  /** The file of `owner` if it is open: good until the caller waits for anything. */
+  peek(owner: object): LayerFile | null {
+    const entry = this.#entries.get(owner);
+    if (entry === undefined || entry.opened === null) return null;
+    if (this.#entries.size >= this.#maxOpen) {
+      this.#entries.delete(owner);
+      this.#entries.set(owner, entry);
+    }
+    return entry.opened;
+  }
+
   /** Runs `work` with the file of `owner`, opened by `open` if it is not open yet; it stays open meanwhile. */
   async use<T>(owner: object, open: () => Promise<LayerFile>, work: (file: LayerFile) => Promise<T>): Promise<T> {
-    const entry = this.#entries.get(owner) ?? { file: open(), users: 0, forgotten: false };
+    const entry = this.#entries.get(owner) ?? { file: open(), opened: null, users: 0, forgotten: false };
     // To the young end of the queue.
     this.#entries.delete(owner);
     this.#entries.set(owner, entry);
     entry.users++;
     try {
-      return await work(await entry.file);
+      entry.opened ??= await entry.file;
+      return await work(entry.opened);
     } catch (error) {
       // A file that failed to open must not be served from here; one that failed a check is opened anew.
       this.#drop(owner, entry);

@@ -29,6 +29,14 @@ export async function effectiveLsn(timeline: ServedTimeline, requested: Requeste
   return Math.min(store.lastRecordLsn, requestLsn);
 }
 
+/** The same when it needs no waiting and nothing is wrong; else LSN_INVALID. Positional parameters on purpose: called for each page request. */
+export function effectiveLsnNow(timeline: ServedTimeline, requestLsn: Lsn, notModifiedSince: Lsn): Lsn {
+  const { lastRecordLsn, gcCutoffLsn } = timeline.datadir.store;
+  if (requestLsn < notModifiedSince || notModifiedSince > lastRecordLsn) return LSN_INVALID;
+  if (requestLsn < gcCutoffLsn && !timeline.hasLease(requestLsn)) return LSN_INVALID;
+  return Math.min(lastRecordLsn, requestLsn);
+}
+
 /** @throws StrataError fix-input `lsn-garbage-collected` */
 export function checkNotCollected(timeline: ServedTimeline, lsn: Lsn): void {
   const { gcCutoffLsn } = timeline.datadir.store;

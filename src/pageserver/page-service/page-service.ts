@@ -68,9 +68,9 @@ export class PageService implements PgHandler {
   }
 
   async #pagestream(session: PgSession, command: { tenantId: TenantId; timelineId: TimelineId; version: 2 | 3 }): Promise<void> {
-    const { finder, metrics } = this.#options;
+    const { finder, metrics, clock } = this.#options;
     const log = this.#options.log.child({ tenantId: command.tenantId, timelineId: command.timelineId });
-    await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, metrics });
+    await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, metrics, clock });
   }
 
   async #backup(session: PgSession, command: BackupCommand): Promise<void> {

@@ -1,6 +1,7 @@
 /**
- * One pagestream: requests come in one after the other and are answered in that order. What has already arrived is
- * taken together, and neighbouring page requests of one LSN become one vectored read. An error answers its own
+ * One pagestream: requests come in one after the other and are answered in that order. Page requests that need no waiting are
+ * answered at once (quick-pages.ts). From one that does on, what has already arrived is taken together, and neighbouring page
+ * requests of one LSN become one vectored read. An error answers its own
  * request; the stream goes on.
  */
 import { Cancelled, describeError } from "../../kit/errors.ts";
@@ -9,9 +10,12 @@ import type { Lsn } from "../../kit/lsn.ts";
 import { relBlockKey, relSizeKey } from "../../keyspace/mapping.ts";
 import { DEFAULT_TABLESPACE_OID, PAGE_SIZE } from "../../keyspace/relation.ts";
 import type { Logger } from "../../observability/log.ts";
-import type { CopyStream } from "../../wire/pg-session.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { ServedCopyStream } from "../../wire/pg-session.ts";
+import { Pacer } from "../layers/pacer.ts";
 import { decodeRequest, encodeResult, errorParts, type PagestreamRequest, type PagestreamVersion } from "../api/pagestream.ts";
 import { effectiveLsn } from "./effective-lsn.ts";
+import { QuickPages } from "./quick-pages.ts";
 import type { ServedTimeline, ShardSelector, TimelineFinder } from "./served-timeline.ts";
 
 /** Requests answered together, at most. */
@@ -28,58 +32,78 @@ export interface PagestreamOptions {
   readonly signal: AbortSignal;
   readonly log: Logger;
   readonly metrics: PagestreamMetrics;
+  readonly clock: Clock;
 }
 
 export interface PagestreamMetrics {
   batch(requests: number): void;
   answered(kind: PagestreamRequest["kind"], failed: boolean): void;
+  /** A batch of page requests answered without waiting. */
+  answeredQuickly(requests: number, durationMs: number): void;
 }
 
 type Prepared = { readonly request: PagestreamRequest } & ({ readonly timeline: ServedTimeline; readonly lsn: Lsn } | { readonly error: unknown });
 
-export async function servePagestream(copy: CopyStream, target: PagestreamTarget, options: PagestreamOptions): Promise<void> {
+export async function servePagestream(copy: ServedCopyStream, target: PagestreamTarget, options: PagestreamOptions): Promise<void> {
   const stream = new Pagestream(copy, target, options);
-  for (;;) {
-    const { batch, end } = await readBatch(copy, target.version);
-    if (batch.length > 0) await stream.answer(batch);
-    await copy.drained();
-    if (end === null) continue;
-    if ("error" in end) throw end.error;
-    break;
+  const quick = new QuickPages(copy, { ...options, target });
+  const pacer = new Pacer(options.clock);
+  copy.onArrival(() => void quick.answer());
+  try {
+    for (;;) {
+      const outcome = quick.answer();
+      if (outcome !== "slice") {
+        const first = copy.take() ?? (await copy.read());
+        if (first === null) break;
+        await answerBatch(copy, first, stream);
+      }
+      if (copy.bufferedBytes > 0) await copy.drained();
+      // Who sends without end must not keep others from being served.
+      const pause = copy.pending > 0 ? pacer.pause() : undefined;
+      if (pause !== undefined) await pause;
+    }
+  } finally {
+    copy.onArrival(null);
   }
   copy.done();
 }
 
-interface Batch {
-  readonly batch: readonly PagestreamRequest[];
-  /** Null: more may come. What came before an unreadable message is answered all the same. */
-  readonly end: { readonly done: true } | { readonly error: unknown } | null;
+async function answerBatch(copy: ServedCopyStream, first: Uint8Array, stream: Pagestream): Promise<void> {
+  const { batch, error } = takeBatch(copy, first, stream.version);
+  if (batch.length > 0) await stream.answer(batch);
+  if (error !== null) throw error;
 }
 
-/** Waits for a request, and takes with it what has already arrived. */
-async function readBatch(copy: CopyStream, version: PagestreamVersion): Promise<Batch> {
+interface Batch {
+  readonly batch: readonly PagestreamRequest[];
+  /** Of an unreadable message: what came before it is answered all the same. */
+  readonly error: unknown;
+}
+
+/** A request and what has already arrived behind it. */
+function takeBatch(copy: ServedCopyStream, first: Uint8Array, version: PagestreamVersion): Batch {
   const batch: PagestreamRequest[] = [];
   try {
-    do {
-      const message = await copy.read();
-      if (message === null) return { batch, end: { done: true } };
-      batch.push(decodeRequest(message, version));
-    } while (copy.pending > 0 && batch.length < MAX_BATCH_REQUESTS);
-    return { batch, end: null };
+    for (let message: Uint8Array | null = first; message !== null; message = batch.length < MAX_BATCH_REQUESTS ? copy.take() : null) batch.push(decodeRequest(message, version));
+    return { batch, error: null };
   } catch (error) {
-    return { batch, end: { error } };
+    return { batch, error };
   }
 }
 
 class Pagestream {
-  readonly #copy: CopyStream;
+  readonly #copy: ServedCopyStream;
   readonly #target: PagestreamTarget;
   readonly #options: PagestreamOptions;
 
-  constructor(copy: CopyStream, target: PagestreamTarget, options: PagestreamOptions) {
+  constructor(copy: ServedCopyStream, target: PagestreamTarget, options: PagestreamOptions) {
     this.#copy = copy;
     this.#target = target;
     this.#options = options;
+  }
+
+  get version(): PagestreamVersion {
+    return this.#target.version;
   }
 
   async answer(batch: readonly PagestreamRequest[]): Promise<void> {
@@ -105,7 +129,7 @@ class Pagestream {
     const [first] = group;
     if ("error" in first) return this.#fail(first.request, first.error);
     const { timeline, lsn, request } = first;
-    const reader = timeline.datadir.at(lsn, { task: "page-service", signal: this.#options.signal });
+    const reader = timeline.datadir.at(lsn, { task: "page-service", signal: this.#options.signal, cachePages: true });
     try {
       if (request.kind !== "getpage") return this.#succeed(request, await answerOther(reader, request));
       const pages = await reader.relPages(group.map((entry) => entry.request as Extract<PagestreamRequest, { kind: "getpage" }>));

@@ -19,4 +19,6 @@ export type ShardSelector = { readonly kind: "zero" } | { readonly kind: "holds"
 export interface TimelineFinder {
   /** @throws StrataError not-found `tenant-not-found`, `timeline-not-found`; unavailable `tenant-not-ready`, `timeline-broken` */
   find(target: { readonly tenantId: TenantId; readonly timelineId: TimelineId }, selector: ShardSelector): Promise<ServedTimeline>;
+  /** The same if it is there and ready; null for whatever other reason: `find` tells. */
+  findNow(target: { readonly tenantId: TenantId; readonly timelineId: TimelineId }, selector: ShardSelector): ServedTimeline | null;
 }

@@ -219,6 +219,16 @@ export class Tenants implements TimelineFinder {
     if (slot?.tenant == null) throw notFound(target.tenantId);
     return await slot.tenant.timeline(target.timelineId);
   }
+
+  findNow(target: { readonly tenantId: TenantId; readonly timelineId: TimelineId }, selector: ShardSelector): ServedTimeline | null {
+    const slot = select(this.#byTenant.get(target.tenantId) ?? [], selector);
+    if (slot?.tenant?.state !== "active") return null;
+    try {
+      return slot.tenant.timelineNow(target.timelineId);
+    } catch {
+      return null;
+    }
+  }
 }
 
 function select(slots: readonly Slot[], selector: ShardSelector): Slot | undefined {

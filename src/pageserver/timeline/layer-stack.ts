@@ -5,6 +5,7 @@
 import { invariant } from "../../kit/errors.ts";
 import type { TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
+import type { Key } from "../../keyspace/key.ts";
 import type { InMemoryLayer } from "../layers/in-memory-layer.ts";
 import type { Layer } from "../layers/layer.ts";
 import { LayerMap } from "../layers/layer-map.ts";
@@ -15,6 +16,8 @@ export interface ReadSource {
   readonly stack: LayerStack;
   /** The timeline below, ready for reads at its branch LSN; null at a root. @throws StrataError retry, unavailable */
   ancestorSource(signal?: AbortSignal): Promise<{ readonly source: ReadSource; readonly lsn: Lsn }> | null;
+  /** The same when there is one and no waiting is needed; else null. */
+  ancestorSourceNow(): { readonly source: ReadSource; readonly lsn: Lsn } | null;
 }
 
 export class LayerStack {
@@ -22,6 +25,7 @@ export class LayerStack {
   #open: InMemoryLayer | null = null;
   /** Oldest first. */
   readonly #frozen: InMemoryLayer[] = [];
+  #flushedEndLsn: Lsn = 0;
 
   get open(): InMemoryLayer | null {
     return this.#open;
@@ -29,6 +33,11 @@ export class LayerStack {
 
   get frozen(): readonly InMemoryLayer[] {
     return this.#frozen;
+  }
+
+  /** Values that were in memory since the start and are in files now lie below it. */
+  get flushedEndLsn(): Lsn {
+    return this.#flushedEndLsn;
   }
 
   setOpen(layer: InMemoryLayer): void {
@@ -56,6 +65,7 @@ export class LayerStack {
   replaceFrozen(frozen: InMemoryLayer, layer: Layer): void {
     invariant(this.#frozen[0] === frozen, "frozen layers are flushed in order");
     this.#frozen.shift();
+    this.#flushedEndLsn = Math.max(this.#flushedEndLsn, frozen.endLsn ?? 0);
     this.map.add(layer);
   }
 
@@ -69,6 +79,13 @@ export class LayerStack {
     if (this.#open !== null && this.#open.startLsn < endLsn) return this.#open;
     for (let i = this.#frozen.length - 1; i >= 0; i--) if (this.#frozen[i].startLsn < endLsn) return this.#frozen[i];
     return null;
+  }
+
+  /** Whether a layer in memory has a change of the key at an LSN above one and up to another. */
+  changesInMemory(key: Key, above: Lsn, upTo: Lsn): boolean {
+    if (this.#open !== null && this.#open.hasChange(key, above, upTo)) return true;
+    for (const layer of this.#frozen) if (layer.hasChange(key, above, upTo)) return true;
+    return false;
   }
 
   get memoryBytes(): number {

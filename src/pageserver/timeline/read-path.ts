@@ -1,10 +1,11 @@
 /**
- * The vectored read: many keys at one LSN, down through the layers. Each key knows how far it has come (`end`: LSNs
- * below it are still to be looked at); in each round all keys that need the same layer are read from it together.
+ * The vectored read: many keys at one LSN, down through the layers. Each key goes as far as it comes without waiting
+ * (read-now.ts), which is mostly to its end. The others go down in rounds, from the top: in each round all keys that need the
+ * same layer are read from it together.
  * A key is done at an image or at a record that needs nothing below; a key that finds no more layers goes on in the
  * ancestor, and at the root it is missing.
  */
-import { invariant, StrataError, isStrataError } from "../../kit/errors.ts";
+import { StrataError, isStrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { compareKeys, type Key, keyToHex } from "../../keyspace/key.ts";
 import { isInheritedKey, isSparseKey } from "../../keyspace/mapping.ts";
@@ -13,75 +14,59 @@ import { readImages } from "../layers/image-layer.ts";
 import { InMemoryLayer } from "../layers/in-memory-layer.ts";
 import type { Layer } from "../layers/layer.ts";
 import type { Pacer } from "../layers/pacer.ts";
+import { KeyRead, nextLayer, type Step } from "./key-read.ts";
 import type { ReadSource } from "./layer-stack.ts";
+import type { PageReads } from "./page-reads.ts";
+import { readNow } from "./read-now.ts";
 import type { Reconstructor } from "./reconstruct.ts";
 import type { ReadContext } from "./timeline-store.ts";
 
-/** Layers named in a missing-key error. */
-const VISITED_TOLD = 16;
 /** Times a layer may vanish under a key (compacted or collected meanwhile) before that is an error. */
 const VANISHED_MAX = 20;
-
-class KeyRead {
-  readonly key: Key;
-  source: ReadSource;
-  /** Exclusive. */
-  end: Lsn;
-  /** Newest first. */
-  readonly values: StoredValue[] = [];
-  base: Uint8Array | null = null;
-  error: unknown = null;
-  done = false;
-  depth = 0;
-  vanished = 0;
-  /** The first ones. */
-  readonly #visited: (Layer | InMemoryLayer)[] = [];
-
-  constructor(key: Key, source: ReadSource, end: Lsn) {
-    this.key = key;
-    this.source = source;
-    this.end = end;
-  }
-
-  fail(error: unknown): void {
-    this.error = error;
-    this.done = true;
-  }
-
-  visit(layer: Layer | InMemoryLayer): void {
-    this.depth++;
-    if (this.#visited.length < VISITED_TOLD) this.#visited.push(layer);
-  }
-
-  get visited(): string {
-    return this.#visited.map((layer) => (layer instanceof InMemoryLayer ? `in-memory ${lsnToString(layer.startLsn)}` : layer.toString())).join(", ");
-  }
-}
-
-interface Step {
-  readonly layer: Layer | InMemoryLayer;
-  readonly floor: Lsn;
-}
 
 export interface ReadStatistics {
   layers: number;
   depth: number;
 }
 
+export interface ReadTools {
+  readonly reconstructor: Reconstructor;
+  readonly pacer: Pacer;
+  readonly statistics: ReadStatistics;
+  /** Null: nothing is taken from the cache, nor kept. */
+  readonly pages: PageReads | null;
+}
+
+/** As far as it comes without waiting: mostly to the end. */
+function startRead(source: ReadSource, key: Key, at: { lsn: Lsn; pages: PageReads | null; statistics: ReadStatistics }): KeyRead {
+  const cached = at.pages?.base(key, at.lsn) ?? null;
+  const read = new KeyRead(key, source, { end: at.lsn + 1, cached });
+  if (readNow(read)) {
+    at.statistics.layers += read.depth;
+    return read;
+  }
+  return new KeyRead(key, source, { end: at.lsn + 1, cached });
+}
+
 /** Each result is bytes of the caller's own, or the error that key met. */
 export async function readVectored(
   source: ReadSource,
   request: { readonly keys: readonly Key[]; readonly lsn: Lsn; readonly context: ReadContext },
-  tools: { readonly reconstructor: Reconstructor; readonly pacer: Pacer; readonly statistics: ReadStatistics },
+  tools: ReadTools,
 ): Promise<(Uint8Array | Error)[]> {
   const { keys, lsn, context } = request;
-  const reads = keys.map((key) => new KeyRead(key, source, lsn + 1));
-  let pending = reads;
+  const reads: KeyRead[] = [];
+  for (const key of keys) {
+    reads.push(startRead(source, key, { lsn, ...tools }));
+    const pause = tools.pacer.pause();
+    if (pause !== undefined) await pause;
+  }
+  let pending = reads.filter((read) => !read.done);
   while (pending.length > 0) {
     context.signal?.throwIfAborted();
     const groups = new Map<Layer | InMemoryLayer, { reads: KeyRead[]; floors: Lsn[] }>();
     for (const read of pending) {
-      const step = nextLayer(read) ?? (await stepIntoAncestor(read, request));
+      const step = nextLayer(read) ?? (read.done ? null : await stepIntoAncestor(read, request));
       if (step === null) continue;
       const group = groups.get(step.layer) ?? { reads: [], floors: [] };
       group.reads.push(read);
@@ -92,10 +77,13 @@ export async function readVectored(
     for (const [layer, group] of groups) await visitLayer(layer, group, context);
     pending = pending.filter((read) => !read.done);
   }
+  if (reads.some((read) => tools.pages?.isOvertaken(read.cached, lsn) === true)) return readVectored(source, request, { ...tools, pages: null });
   const results: (Uint8Array | Error)[] = [];
   for (const read of reads) {
     tools.statistics.depth = Math.max(tools.statistics.depth, read.depth);
-    results.push(await resultOf(read, tools));
+    const result = await resultOf(read, tools);
+    if (result instanceof Uint8Array) tools.pages?.keep(read.key, { page: result, fromLsn: read.newestLsn, lsn });
+    results.push(result);
     const pause = tools.pacer.pause();
     if (pause !== undefined) await pause;
   }
@@ -115,17 +103,7 @@ function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-/** The layer a key is to be read from next in its timeline; null when there is none. */
-function nextLayer(read: KeyRead): Step | null {
-  const memory = read.source.stack.memoryLayerBelow(read.end);
-  if (memory !== null) return { layer: memory, floor: memory.startLsn };
-  const found = read.source.stack.map.search(read.key, read.end);
-  if (found === null) return null;
-  invariant(found.lsnFloor < read.end, "every step goes down");
-  return { layer: found.layer, floor: found.lsnFloor };
-}
-
-/** Goes on in the ancestors; null when the key has ended (missing, or failed). */
+/** Goes on in the ancestors; null when the key has ended (missing, failed, or done). */
 async function stepIntoAncestor(read: KeyRead, request: { lsn: Lsn; context: ReadContext }): Promise<Step | null> {
   for (;;) {
     const below = isInheritedKey(read.key) ? read.source.ancestorSource(request.context.signal) : null;
@@ -142,7 +120,7 @@ async function stepIntoAncestor(read: KeyRead, request: { lsn: Lsn; context: Rea
       return null;
     }
     const step = nextLayer(read);
-    if (step !== null) return step;
+    if (step !== null || read.done) return step;
   }
 }
 
@@ -189,12 +167,9 @@ async function visitImages(layer: Layer, group: { reads: KeyRead[]; floors: Lsn[
     const read = group.reads[order[at]];
     const image = images[at];
     read.end = group.floors[order[at]];
-    if (image !== undefined) {
-      read.base = image;
-      read.done = true;
-    } else if (isSparseKey(read.key)) {
-      // An image layer over a sparse range holds all there is: a key it lacks was removed before.
-      read.fail(missingKey(read, layer.name.kind === "image" ? layer.name.lsn : read.end));
-    }
+    const imageLsn = layer.name.kind === "image" ? layer.name.lsn : read.end;
+    if (image !== undefined) read.takeImage(image, imageLsn);
+    // An image layer over a sparse range holds all there is: a key it lacks was removed before.
+    else if (isSparseKey(read.key)) read.fail(missingKey(read, imageLsn));
   }
 }

@@ -33,6 +33,7 @@ export class Reconstructor {
   readonly #pgVersion: PgMajor;
   /** Reused: decoding and redo of one record happen without waiting in between. */
   readonly #record = new WalRecord();
+  readonly #scratch = new Uint8Array(PAGE_SIZE);
 
   constructor(pgVersion: PgMajor) {
     this.#pgVersion = pgVersion;
@@ -44,18 +45,39 @@ export class Reconstructor {
    * key and LSN
    */
   async reconstruct(input: ReconstructInput, pacer: Pacer): Promise<Uint8Array> {
-    const { key, values, base } = input;
+    const { values, base } = input;
     let page: Uint8Array | null = base === null ? null : base.slice();
     for (let i = values.length - 1; i >= 0; i--) {
-      try {
-        page = this.#apply(key, values[i], page);
-      } catch (error) {
-        throw located(error, key, values[i].lsn);
-      }
-      if (i % PAUSE_EVERY === PAUSE_EVERY - 1) await pacer.pause();
+      page = this.#applied(input.key, values[i], page);
+      if (i % PAUSE_EVERY !== PAUSE_EVERY - 1) continue;
+      const pause = pacer.pause();
+      if (pause !== undefined) await pause;
     }
     if (page === null) throw new InvariantError("a page is reconstructed from something");
     return page;
+  }
+
+  /** The same for few values, without waiting. The result is good until the next call, and not to be kept. */
+  reconstructNow({ key, values, base }: ReconstructInput): Uint8Array {
+    if (base !== null && values.length === 0) return base;
+    let page: Uint8Array | null = base === null ? null : this.#inScratch(base);
+    for (let i = values.length - 1; i >= 0; i--) page = this.#applied(key, values[i], page);
+    if (page === null) throw new InvariantError("a page is reconstructed from something");
+    return page;
+  }
+
+  #inScratch(base: Uint8Array): Uint8Array {
+    if (base.length !== PAGE_SIZE) return base.slice();
+    this.#scratch.set(base);
+    return this.#scratch;
+  }
+
+  #applied(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {
+    try {
+      return this.#apply(key, stored, page);
+    } catch (error) {
+      throw located(error, key, stored.lsn);
+    }
   }
 
   #apply(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {

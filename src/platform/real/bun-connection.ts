@@ -39,6 +39,7 @@ export class BunConnection implements Connection {
   #peerEnded = false;
   #failure: StrataError | null = null;
   #pendingRead: PendingRead | null = null;
+  #taker: ((bytes: Uint8Array) => Uint8Array | null) | null = null;
 
   #outgoing: Uint8Array[] = [];
   #outgoingBytes = 0;
@@ -87,11 +88,22 @@ export class BunConnection implements Connection {
     });
   }
 
+  intercept(taker: ((bytes: Uint8Array) => Uint8Array | null) | null): void {
+    this.#taker = taker;
+  }
+
   write(bytes: Uint8Array): void {
     if (this.#isClosed || this.#ending || bytes.length === 0) return;
     this.#outgoing.push(bytes);
     this.#outgoingBytes += bytes.length;
     this.#scheduleFlush();
+  }
+
+  writeNow(bytes: Uint8Array): number {
+    // As with `write`, nobody is there any more to miss it.
+    if (this.#isClosed || this.#ending) return bytes.length;
+    if (this.#outgoing.length > 0 || this.#waitingForDrain) return 0;
+    return Math.max(0, this.#socket.write(bytes, 0, bytes.length));
   }
 
   drained(): Promise<void> {
@@ -120,9 +132,12 @@ export class BunConnection implements Connection {
   onData(bytes: Uint8Array): void {
     if (this.#isClosed) return;
     if (this.#pendingRead !== null) {
+      const left = this.#taker === null ? bytes : this.#taker(bytes);
+      // The taker may have written, and the connection may have ended by that.
       const pending = this.#pendingRead;
+      if (left === null || pending === null) return;
       this.#pendingRead = null;
-      pending.resolve(bytes);
+      pending.resolve(left);
       return;
     }
     this.#incoming.push(bytes);
