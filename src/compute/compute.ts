@@ -17,12 +17,15 @@ import { fetchBaseBackup } from "./base-backup/fetch.ts";
 import { type Start, writeStarter } from "./base-backup/starter.ts";
 import type { Compute, ComputeOptions, StartContext } from "./compute-context.ts";
 import { type ComputeConfig, DEFAULT_SHUTDOWN_TIMEOUT_MS, DEFAULT_SUPERUSER } from "./config.ts";
+import { registerComputeMetrics } from "./metrics.ts";
 import { type ComputeHttp, serveComputeHttp } from "./http/server.ts";
 import { choosePgData, type PgData } from "./pgdata.ts";
+import { SizeQuota } from "./postgres-process/size-quota.ts";
 import { forcedSettings, writeConfiguration } from "./postgres-process/settings.ts";
 import { PostgresLog } from "./postgres-process/postgres-log.ts";
 import { type SocketDirectory, makeSocketDirectory } from "../platform/socket-directory.ts";
 import type { ProposerIdentity } from "./proposer/core-types.ts";
+import { NO_LAG_LIMITS } from "./proposer/pageserver-positions.ts";
 import { Proposer } from "./proposer/proposer.ts";
 import { settleLog } from "./proposer/settle-log.ts";
 import { startReplica } from "./replica/replica.ts";
@@ -46,6 +49,7 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
   const lock = await platform.files.lock(`${config.dataDirectory}/compute.lock`);
   const metrics = options.metrics ?? new Metrics();
   const state = new ComputeState(metrics, platform.clock);
+  registerComputeMetrics(metrics, state);
   let http: ComputeHttp | null = null;
   try {
     http = serveComputeHttp({ config, state, metrics, platform, log, version: options.version ?? "unknown" });
@@ -130,18 +134,27 @@ class ComputeStarter {
     return await fetchBaseBackup({ platform, pageserver, tenantId, timelineId, lsn, directory, signal, ...(authToken === undefined ? {} : { authToken }) });
   }
 
+  #sizeQuota(dataDirectory: string, reload: () => void): SizeQuota | null {
+    const { config: { maxClusterSizeBytes: limitBytes }, platform: { files }, log, state } = this.#context;
+    const quota = limitBytes === undefined ? null : new SizeQuota({ files, dataDirectory, limitBytes, log, reload });
+    state.quota = quota;
+    return quota;
+  }
+
   /** PostgreSQL and proposer, started together; both are gone again when this throws. */
   async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes" | "directory">> {
     const { config, platform, log, binaries, user, signal } = this.#context;
     const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
     const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
     const port = config.pgPort === 0 ? freePort() : config.pgPort;
+    let postgres: PostgresProcess | null = null;
+    const quota = this.#sizeQuota(directory, () => postgres?.reload());
     const proposer = new Proposer({
       identity, safekeepers: config.safekeepers, platform, log, startLsn: start.startLsn, walDirectory: `${directory}/pg_wal`,
+      lagLimits: config.lagLimits ?? NO_LAG_LIMITS, onPageserverNews: ({ sizeBytes }) => sizeBytes === null ? undefined : quota?.sized(sizeBytes),
       server: { socketPath: `${socket.path}/.s.PGSQL.${port}`, user: config.superuser ?? DEFAULT_SUPERUSER },
       ...(config.authToken === undefined ? {} : { authToken: config.authToken }),
     });
-    let postgres: PostgresProcess | null = null;
     try {
       proposer.start();
       proposer.elected.catch(() => {});
@@ -249,6 +262,7 @@ class RunningCompute implements Compute {
     if (reason !== null) log.error("compute ends", { error: reason });
     state.stopping();
     const timeoutMs = config.shutdownTimeoutMs ?? DEFAULT_SHUTDOWN_TIMEOUT_MS;
+    proposer.liftLagLimits();
     // A fast stop ends when the walsender has had everything confirmed, the shutdown checkpoint included.
     const exit = await postgres.stop(mode, timeoutMs);
     if (mode === "fast") this.#reportStop(exit.exitCode === 0 && proposer.commitLsn >= proposer.flushLsn, timeoutMs);

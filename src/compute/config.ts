@@ -1,6 +1,7 @@
 /** What a compute is told: which timeline, where its storage is, how to run its PostgreSQL. */
 import type { TenantId, TimelineId } from "../kit/ids.ts";
 import type { PgMajor } from "../postgres/versions/major.ts";
+import type { LagLimits } from "./proposer/pageserver-positions.ts";
 import type { SafekeeperAddress } from "./proposer/safekeeper-client.ts";
 
 export interface ComputeConfig {
@@ -34,6 +35,10 @@ export interface ComputeConfig {
   readonly superuser?: string;
   /** How long stopping waits for the quorum to have the shutdown checkpoint; 10 s unless given. */
   readonly shutdownTimeoutMs?: number;
+  /** How far commits may get ahead of the pageserver before they wait for it; not at all limited unless given. */
+  readonly lagLimits?: LagLimits;
+  /** Size of the timeline from which on transactions are read-only unless they say otherwise; without a limit unless given. */
+  readonly maxClusterSizeBytes?: number;
   /** How long starting may wait for a majority of safekeepers; 60 s unless given. */
   readonly settleTimeoutMs?: number;
 }

@@ -2,6 +2,7 @@
 import { describeError } from "../kit/errors.ts";
 import type { DurationChild, Family, GaugeChild, Metrics } from "../observability/metrics.ts";
 import type { Clock } from "../platform/clock.ts";
+import type { SizeQuota } from "./postgres-process/size-quota.ts";
 import type { ProposerStatus } from "./proposer/proposer.ts";
 
 export type ComputePhase = "init" | "running" | "stopping" | "stopped" | "failed";
@@ -13,6 +14,8 @@ export class ComputeState {
   #step: string | null = null;
   #error: string | null = null;
   #proposer: (() => ProposerStatus) | null = null;
+  /** Null without a quota. */
+  quota: Pick<SizeQuota, "state" | "limitBytes"> | null = null;
   readonly #clock: Clock;
   readonly #stepMs: Record<string, number> = {};
   readonly #steps: Family<DurationChild>;

@@ -86,6 +86,17 @@ export class Metrics {
     const metric: PromGauge = new PromGauge({ ...this.#config(options), collect: () => metric.set(read()) });
   }
 
+  /** A counter whose value is kept elsewhere and read when it is scraped. */
+  counterFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
+    const metric: PromCounter = new PromCounter({
+      ...this.#config(options),
+      collect: () => {
+        metric.reset();
+        metric.inc(read());
+      },
+    });
+  }
+
   /** Gauges with labels, all read when they are scraped: what is not read any more is gone. */
   gaugesFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
     const { labels = [], maxChildren = DEFAULT_MAX_CHILDREN } = options;

@@ -1,7 +1,7 @@
 /** A libpq port with a stock driver: extended queries, cancel requests, TLS. */
 import { afterEach, expect, test } from "bun:test";
 import postgres from "postgres";
-import { StrataError } from "../../src/kit/errors.ts";
+import type { StrataError } from "../../src/kit/errors.ts";
 import { RecordingLogger } from "../../src/observability/recording-logger.ts";
 import type { Listener } from "../../src/platform/network.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";

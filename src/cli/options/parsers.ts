@@ -50,3 +50,13 @@ export function setting(value: string): readonly [string, string] {
   if (match === null) throw new StrataError("fix-input", "usage", `"${value}" is not of the form name=value`);
   return [match[1] as string, match[2] as string];
 }
+
+const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1024 ** 2, B: 1, kB: 1024, MB: 1024 ** 2, GB: 1024 ** 3, TB: 1024 ** 4 };
+
+/** A size as postgresql.conf has it, `500MB`; without a unit in megabytes. Bytes; null, for no limit, from 0 and -1. */
+export function sizeLimit(value: string): number | null {
+  const match = /^(-1|\d{1,12})\s*(|B|kB|MB|GB|TB)$/.exec(value);
+  if (match === null) throw new StrataError("fix-input", "usage", `"${value}" is not a size like 500MB`);
+  const number = Number(match[1]);
+  return number <= 0 ? null : number * SIZE_UNITS[match[2]];
+}

@@ -3,8 +3,10 @@ import type { ComputeConfig } from "../../compute/config.ts";
 import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
 import { parseDuration } from "../../kit/humantime.ts";
 import { option, type OptionValues, repeatable, required } from "../options/option-table.ts";
-import { hostPort, oneOf, optionalPath, pgMajor, setting, text } from "../options/parsers.ts";
+import { hostPort, oneOf, optionalPath, pgMajor, setting, sizeLimit, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
+
+const MB = 1024 ** 2;
 
 export const COMPUTE_OPTIONS = {
   ...COMMON_OPTIONS,
@@ -23,6 +25,10 @@ export const COMPUTE_OPTIONS = {
   setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of postgresql.conf; may be given several times", parse: setting }),
   authToken: option({ flag: "--auth-token <token>", help: "JWT shown to safekeepers and pageserver", parse: text, default: null }),
   shutdownTimeout: option({ flag: "--shutdown-timeout <duration>", help: "how long stopping waits for the quorum", parse: parseDuration, default: null }),
+  maxReplicationWriteLag: option({ flag: "--max-replication-write-lag <size>", help: "WAL the pageserver may not have received yet before commits wait for it; 0 for no limit", parse: sizeLimit, default: 500 * MB }),
+  maxReplicationFlushLag: option({ flag: "--max-replication-flush-lag <size>", help: "the same for what it has not on disk", parse: sizeLimit, default: 10_240 * MB }),
+  maxReplicationApplyLag: option({ flag: "--max-replication-apply-lag <size>", help: "the same for what it has not in object storage", parse: sizeLimit, default: null }),
+  maxClusterSize: option({ flag: "--max-cluster-size <size>", help: "size of the timeline from which on transactions are read-only unless they say otherwise; 0 for no limit", parse: sizeLimit, default: null }),
   settleTimeout: option({ flag: "--settle-timeout <duration>", help: "how long starting waits for a majority of safekeepers", parse: parseDuration, default: null }),
 };
 
@@ -41,6 +47,8 @@ export function computeConfig(values: OptionValues<typeof COMPUTE_OPTIONS>): Com
     mode: values.mode,
     settings: Object.fromEntries(values.setting),
     superuser: values.superuser,
+    lagLimits: { writeBytes: values.maxReplicationWriteLag, flushBytes: values.maxReplicationFlushLag, applyBytes: values.maxReplicationApplyLag },
+    ...(values.maxClusterSize === null ? {} : { maxClusterSizeBytes: values.maxClusterSize }),
     ...(values.pgBinDir === null ? {} : { pgBinDirectory: values.pgBinDir }),
     ...(values.pgUser === null ? {} : { osUser: values.pgUser }),
     ...(values.authToken === null ? {} : { authToken: values.authToken }),

@@ -14,8 +14,19 @@ export const computeStatusSchema = z.object({
     commit_lsn: z.string(),
     flush_lsn: z.string(),
     truncate_lsn: z.string(),
+    /** Null until it has said something. */
+    pageserver: z.object({
+      last_received_lsn: z.string(),
+      disk_consistent_lsn: z.string(),
+      remote_consistent_lsn: z.string(),
+      current_timeline_size: z.number().nullable(),
+    }).nullable(),
+    /** Commits wait for the pageserver now. */
+    throttled: z.boolean(),
     safekeepers: z.array(z.object({ address: z.string(), state: z.string(), flush_lsn: z.string() })),
   }).nullable(),
+  /** Null without one. */
+  size_quota: z.object({ state: z.enum(["ok", "near", "exceeded"]), limit: z.number() }).nullable(),
 });
 
 export type ComputeStatus = z.infer<typeof computeStatusSchema>;

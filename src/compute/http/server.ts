@@ -7,8 +7,9 @@ import { serveHttp } from "../../http/serve.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Metrics } from "../../observability/metrics.ts";
 import type { Platform } from "../../platform/platform.ts";
-import { computeStatusSchema } from "../api/status.ts";
+import { type ComputeStatus, computeStatusSchema } from "../api/status.ts";
 import type { ComputeConfig } from "../config.ts";
+import type { PageserverPositions } from "../proposer/pageserver-positions.ts";
 import type { ComputeState } from "../state.ts";
 
 export interface ComputeHttp {
@@ -54,6 +55,7 @@ export function computeHttpApp(options: ComputeHttpOptions): HttpApp {
 
 function statusOf(config: ComputeConfig, state: ComputeState): z.infer<typeof computeStatusSchema> {
   const proposer = state.proposer();
+  const { quota } = state;
   return {
     status: state.phase,
     step: state.currentStep,
@@ -66,7 +68,19 @@ function statusOf(config: ComputeConfig, state: ComputeState): z.infer<typeof co
       commit_lsn: lsnToString(proposer.commitLsn),
       flush_lsn: lsnToString(proposer.flushLsn),
       truncate_lsn: lsnToString(proposer.truncateLsn),
+      pageserver: pageserverOf(proposer.pageserver),
+      throttled: proposer.throttled,
       safekeepers: proposer.safekeepers.map(({ address, state: link, flushLsn }) => ({ address, state: link, flush_lsn: lsnToString(flushLsn) })),
     },
+    size_quota: quota === null ? null : { state: quota.state, limit: quota.limitBytes },
+  };
+}
+
+function pageserverOf(positions: PageserverPositions): NonNullable<ComputeStatus["proposer"]>["pageserver"] {
+  if (!positions.known) return null;
+  const { lastReceivedLsn, diskConsistentLsn, remoteConsistentLsn, sizeBytes } = positions;
+  return {
+    last_received_lsn: lsnToString(lastReceivedLsn), disk_consistent_lsn: lsnToString(diskConsistentLsn), remote_consistent_lsn: lsnToString(remoteConsistentLsn),
+    current_timeline_size: sizeBytes,
   };
 }

@@ -7,6 +7,7 @@
 import { StrataError } from "../../kit/errors.ts";
 import type { FileSystem } from "../../platform/files.ts";
 import { utf8 } from "../../kit/bytes.ts";
+import { QUOTA_FILE } from "./size-quota.ts";
 import { PROPOSER_APPLICATION_NAME } from "../proposer/local-wal-stream.ts";
 
 export interface SettingsOptions {
@@ -57,7 +58,8 @@ export async function writeConfiguration(files: FileSystem, directory: string, u
   const access = ["local all all trust", "local replication all trust"];
   for (const loopback of ["127.0.0.1/32", "::1/128"]) access.push(`host all all ${loopback} trust`, `host replication all ${loopback} trust`);
   access.push("host all all all scram-sha-256");
-  await writeText(files, `${directory}/postgresql.conf`, lines);
+  await writeText(files, `${directory}/postgresql.conf`, [...lines, `include = '${QUOTA_FILE}'`]);
+  await writeText(files, `${directory}/${QUOTA_FILE}`, []);
   await writeText(files, `${directory}/pg_hba.conf`, access);
   await writeText(files, `${directory}/pg_ident.conf`, []);
   await writeText(files, `${directory}/postgresql.auto.conf`, []);

@@ -14,6 +14,7 @@ import type { Term } from "../../safekeeper/api/term-history.ts";
 import { Candidacy } from "./candidacy.ts";
 import type { CoreEffect, ProposerIdentity } from "./core-types.ts";
 import { aggregateFeedback } from "./hot-standby.ts";
+import { type LagLimits, NO_LAG_LIMITS, PageserverPositions } from "./pageserver-positions.ts";
 import { LocalWal } from "./local-wal.ts";
 import { type LocalServer, LocalWalStream, releaseWal } from "./local-wal-stream.ts";
 import type { NetworkPlatform, SafekeeperAddress } from "./safekeeper-client.ts";
@@ -29,6 +30,10 @@ export interface ProposerOptions {
   readonly walDirectory: string;
   /** Where this server's WAL begins: the settled LSN. */
   readonly startLsn: Lsn;
+  /** How far commits may get ahead of the pageservers before they wait for them; without limits unless given. */
+  readonly lagLimits?: LagLimits;
+  /** Pageservers have told something new. */
+  readonly onPageserverNews?: (positions: PageserverPositions) => void;
 }
 
 export interface ProposerStatus {
@@ -38,7 +43,11 @@ export interface ProposerStatus {
   readonly flushLsn: Lsn;
   readonly truncateLsn: Lsn;
   readonly safekeepers: readonly { readonly address: string; readonly state: string; readonly flushLsn: Lsn }[];
-  readonly pageserverFeedback: PageserverFeedback | null;
+  readonly pageserver: PageserverPositions;
+  /** Commits wait for the pageservers now. */
+  readonly throttled: boolean;
+  /** How long they have waited, in all. */
+  readonly throttledMs: number;
 }
 
 /** After losing a candidacy, before the next: long enough for the winner to announce itself. */
@@ -65,17 +74,24 @@ export class Proposer {
   #releasedLsn: Lsn;
   #releasing = false;
   #hasFailed = false;
-  #pageserverFeedback: PageserverFeedback | null = null;
+  readonly #pageserver = new PageserverPositions();
+  #lagLimits: LagLimits;
+  /** What the limits allow by what pageservers have told. */
+  #ceilingLsn: Lsn = Number.POSITIVE_INFINITY;
+  #confirmableMaxLsn: Lsn = 0;
+  #throttledSinceMs: number | null = null;
+  #throttledMs = 0;
 
   constructor(options: ProposerOptions) {
     this.#options = options;
     const { platform, walDirectory, startLsn, identity, log, server } = options;
     this.#releasedLsn = startLsn;
+    this.#lagLimits = options.lagLimits ?? NO_LAG_LIMITS;
     this.#wal = new LocalWal({ files: platform.files, walDirectory, segmentSizeBytes: identity.walSegmentSizeBytes, startLsn });
     this.#walStream = new LocalWalStream({
       platform, server, wal: this.#wal, log, signal: this.#abort.signal,
       onWal: () => this.#candidacy.walAvailable(this.#wal.endLsn),
-      commitLsn: () => this.#commitLsn,
+      commitLsn: () => this.#confirmableLsn(),
     });
     this.#candidacy = this.#newCandidacy(EMPTY_CONFIGURATION);
   }
@@ -112,7 +128,18 @@ export class Proposer {
       return { address: `${host}:${port}`, state, flushLsn };
     });
     const { term, truncateLsn } = core;
-    return { term, elected: core.election !== null, commitLsn: this.#commitLsn, flushLsn: this.#wal.endLsn, truncateLsn, safekeepers, pageserverFeedback: this.#pageserverFeedback };
+    return { term, elected: core.election !== null, commitLsn: this.#commitLsn, flushLsn: this.#wal.endLsn, truncateLsn, safekeepers, pageserver: this.#pageserver, throttled: this.#throttledSinceMs !== null, throttledMs: this.throttledMs };
+  }
+
+  get throttledMs(): number {
+    const since = this.#throttledSinceMs;
+    return this.#throttledMs + (since === null ? 0 : this.#options.platform.clock.monotonicMs() - since);
+  }
+
+  /** Commits wait for the quorum alone from now on: for a server that stops, and waits for every byte. */
+  liftLagLimits(): void {
+    this.#lagLimits = NO_LAG_LIMITS;
+    this.#limit();
   }
 
   /** Resolves true when a quorum has everything up to `lsn`, false after `timeoutMs`. */
@@ -186,6 +213,26 @@ export class Proposer {
     }
   }
 
+  /** What the quorum has, or less while pageservers lag too far behind: commits beyond it wait. Never less than before. */
+  #confirmableLsn(): Lsn {
+    const throttled = this.#ceilingLsn < this.#commitLsn;
+    if (throttled !== (this.#throttledSinceMs !== null)) this.#setThrottled(throttled);
+    this.#confirmableMaxLsn = Math.max(this.#confirmableMaxLsn, Math.min(this.#commitLsn, this.#ceilingLsn));
+    return this.#confirmableMaxLsn;
+  }
+
+  #setThrottled(throttled: boolean): void {
+    const nowMs = this.#options.platform.clock.monotonicMs();
+    const since = this.#throttledSinceMs;
+    if (since !== null) this.#throttledMs += nowMs - since;
+    this.#throttledSinceMs = throttled ? nowMs : null;
+  }
+
+  #limit(): void {
+    this.#ceilingLsn = this.#pageserver.ceiling(this.#lagLimits);
+    this.#walStream.confirm();
+  }
+
   #committed(lsn: Lsn): void {
     if (lsn <= this.#commitLsn) return;
     this.#commitLsn = lsn;
@@ -206,7 +253,10 @@ export class Proposer {
   }
 
   #feedback(slot: number, hotStandby: HotStandbyFeedback, pageserver: PageserverFeedback | null): void {
-    if (pageserver !== null && pageserver.lastReceivedLsn >= (this.#pageserverFeedback?.lastReceivedLsn ?? 0)) this.#pageserverFeedback = pageserver;
+    if (pageserver !== null && this.#pageserver.heard(pageserver)) {
+      this.#options.onPageserverNews?.(this.#pageserver);
+      this.#limit();
+    }
     const before = this.#standbyFeedback.get(slot);
     if (before?.timestamp === hotStandby.timestamp || (before === undefined && hotStandby.timestamp === 0n)) return;
     this.#standbyFeedback.set(slot, hotStandby);
