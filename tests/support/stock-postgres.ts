@@ -2,7 +2,7 @@
  * A private, unmodified PostgreSQL server for tests: its own directory below the system's temporary one, reached through a
  * unix socket, run as an unprivileged user when the tests run as root.
  */
-import { chownSync, cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync, chmodSync } from "node:fs";
+import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync, chmodSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import postgres from "postgres";
@@ -67,6 +67,16 @@ export class StockPostgres {
     return server;
   }
 
+  /** A server in a data directory that `fill` makes, given its path: empty, but there. */
+  static async inDirectory(options: StockOptions, fill: (dataDirectory: string) => Promise<void>): Promise<StockPostgres> {
+    const server = new StockPostgres(options, makeDirectory(options.major));
+    mkdirSync(server.dataDirectory, { mode: 0o700 });
+    await fill(server.dataDirectory);
+    server.configure(["listen_addresses = ''", "fsync = off", `unix_socket_directories = '${server.directory}'`, ...(options.conf ?? [])]);
+    if (asRoot) chownTree(server.directory);
+    return server;
+  }
+
   /** A copy of a stopped server's directory, with the files whose path `filter` accepts. */
   copy(filter: (path: string) => boolean = () => true): StockPostgres {
     const directory = makeDirectory(this.major);
@@ -109,7 +119,7 @@ export class StockPostgres {
 
   async start(): Promise<void> {
     try {
-      await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "60", "start"]);
+      await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-l", join(this.directory, "log"), "-w", "-t", "180", "start"]);
     } catch (error) {
       throw new Error(`the server's log ends with:\n${this.log.slice(-2000)}`, { cause: error });
     }
@@ -126,7 +136,7 @@ export class StockPostgres {
     this.#sql = null;
     if (!this.#running) return;
     this.#running = false;
-    await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-m", mode, "-w", "-t", "30", "stop"]);
+    await run([join(this.#binaries, "pg_ctl"), "-D", this.dataDirectory, "-m", mode, "-w", "-t", "180", "stop"]);
   }
 
   /** Stops the server and removes its directory. */

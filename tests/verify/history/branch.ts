@@ -11,15 +11,17 @@ import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-
 import type { Random } from "../../../src/platform/random.ts";
 import { WalRecord } from "../../../src/postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
+import type { Coverage } from "./coverage.ts";
 import { describeQuestion, isRight, type Question, type Truth } from "./truth.ts";
 import type { WalSource } from "./wal-source.ts";
 
 const CONTEXT = { task: "history" };
 const SEGMENT_SIZE = 16 * 1024 * 1024;
-const BATCH_PAGES = 32;
+/** How many pages one read asks for. */
+const BATCHES = [1, 8, 64, 256, 1024];
 
 export interface Tally {
-  compared: number;
+  readonly coverage: Coverage;
   readonly differences: string[];
   records: number;
 }
@@ -39,13 +41,16 @@ export class Branch {
   readonly truth: Truth;
   readonly leads: boolean;
   readonly #tally: Tally;
-  /** The truth knows records up to here; those that come again are not told twice. */
-  #toldLsn: Lsn = 0;
   #timeline: Timeline | null = null;
+  /** Nearest first. */
+  #ancestors: Timeline[] = [];
   #datadir: TimelineDatadir | null = null;
   #ingest: WalIngest | null = null;
   #decoder: WalStreamDecoder | null = null;
   readonly #record = new WalRecord();
+  restarts = 0;
+  diskLosses = 0;
+  removedLayers = 0;
 
   constructor(options: BranchOptions) {
     this.id = options.id;
@@ -67,11 +72,13 @@ export class Branch {
 
   /** Takes up the timeline where its last record ends, after a creation or a restart. */
   async open(manager: TimelineManager): Promise<void> {
-    this.#timeline = manager.get(this.id);
-    this.#datadir = new TimelineDatadir(this.#timeline, { version: this.source.server.major, shard: UNSHARDED_IDENTITY });
+    const timeline = manager.get(this.id);
+    this.#timeline = timeline;
+    this.#ancestors = [];
+    for (let { ancestor } = timeline; ancestor !== null; ancestor = manager.get(ancestor.timelineId).ancestor) this.#ancestors.push(manager.get(ancestor.timelineId));
+    this.#datadir = new TimelineDatadir(timeline, { version: this.source.server.major, shard: UNSHARDED_IDENTITY });
     this.#ingest = await WalIngest.start(this.#datadir);
-    this.#decoder = new WalStreamDecoder(this.#timeline.lastRecordLsn, this.source.server.major, SEGMENT_SIZE);
-    if (this.#toldLsn === 0) this.#toldLsn = this.#timeline.lastRecordLsn;
+    this.#decoder = new WalStreamDecoder(timeline.lastRecordLsn, this.source.server.major, SEGMENT_SIZE);
   }
 
   /** Takes up to `maxPieces` pieces of WAL; false when there is none left. */
@@ -90,44 +97,72 @@ export class Branch {
 
   async #take(ingest: WalIngest): Promise<void> {
     const interpreted = interpretRecord(this.#record, UNSHARDED_IDENTITY);
-    if (this.leads && interpreted.endLsn > this.#toldLsn) {
-      this.truth.observe(this.#record, interpreted.effect);
-      this.#toldLsn = interpreted.endLsn;
-    }
+    if (this.leads) this.truth.observe(this.#record, interpreted.effect);
     this.#tally.records++;
     await ingest.ingest(interpreted);
   }
 
-  get #lowestLsn(): Lsn {
-    return Math.max(this.timeline.gcCutoffLsn, this.timeline.ancestor?.lsn ?? 0);
+  /** What may be asked for. A follower can be ahead of the branch that knows what its pages must be. */
+  get range(): { readonly low: Lsn; readonly high: Lsn } {
+    const { gcCutoffLsn, ancestor, lastRecordLsn } = this.timeline;
+    return { low: Math.max(gcCutoffLsn, ancestor?.lsn ?? 0), high: Math.min(lastRecordLsn, this.truth.toldLsn) };
   }
 
-  /** A batch of pages at one LSN, or one page at the record that made it. */
+  /** Some pages at one LSN, or one page at the record that made it. */
   async compare(random: Random): Promise<void> {
-    const low = this.#lowestLsn;
-    const high = this.timeline.lastRecordLsn;
-    const lsn = random.below(4) === 0 ? high : low + random.below(high - low + 1);
-    const exact = random.below(3) === 0 ? this.truth.pickRecord(random, low, high) : null;
-    const questions: Question[] = exact === null ? [] : [exact];
-    for (let i = 0; exact === null && i < BATCH_PAGES; i++) {
-      const question = this.truth.pick(random, lsn);
-      if (question !== null) questions.push(question);
-    }
-    if (questions.length > 0) await this.#ask(questions, random.below(16) === 0);
+    const { low, high } = this.range;
+    if (high < low) return;
+    const roll = random.below(8);
+    const exact = roll === 0 ? this.truth.pickRecord(random, low, high) : null;
+    if (exact !== null) this.#tally.coverage.met("exact");
+    const lsn = roll < 3 ? high : roll === 3 ? low : low + random.below(high - low + 1);
+    const questions = exact !== null ? [exact] : this.truth.draw(random, lsn, BATCHES[random.below(BATCHES.length)]);
+    if (questions.length > 0) await this.#ask(questions, random.below(32) === 0);
   }
 
   async #ask(questions: readonly Question[], withSizes: boolean): Promise<void> {
     const { lsn } = questions[0];
+    const { coverage } = this.#tally;
+    const startMs = performance.now();
     // Mostly the storage alone: looking up sizes in the past costs several reads a relation.
     const pages = withSizes
       ? await this.datadir.at(lsn, CONTEXT).relPages(questions.map(({ page }) => ({ rel: page.rel, block: page.block })))
       : await this.timeline.getVectored(questions.map(({ page }) => relBlockKey(page.rel, page.block)), lsn, CONTEXT);
+    let compared = 0;
     for (let i = 0; i < questions.length; i++) {
       const bytes = pages[i];
       // The cutoff moved over the read while it was under way.
       if (bytes instanceof Error && lsn < this.timeline.gcCutoffLsn) continue;
-      this.#tally.compared++;
+      compared++;
+      this.#note(questions[i]);
       if (bytes instanceof Error || !isRight(questions[i], bytes)) this.#differ(questions[i], bytes);
+    }
+    coverage.compared += compared;
+    coverage.compareMs += performance.now() - startMs;
+    coverage.met(questions.length === 1 ? "alone" : "vectored", compared);
+    if (this.#ancestors.length > 0) coverage.met("branch", compared);
+    if (this.#ancestors.length > 1) coverage.met("deepBranch", compared);
+    if (this.#ancestors.length > 0 && this.leads) coverage.met("ownServer", compared);
+    if (this.removedLayers > 0) coverage.met("collected", compared);
+    if (this.restarts > 0) coverage.met("restarted", compared);
+    if (this.diskLosses > 0) coverage.met("diskLost", compared);
+  }
+
+  /** Where the page comes from: which timeline, and whether an image layer has all of it. */
+  #note({ page, version, lsn }: Question): void {
+    const { coverage } = this.#tally;
+    const versionLsn = page.lsns[version];
+    const key = relBlockKey(page.rel, page.block);
+    let [timeline, end, level] = [this.timeline, lsn + 1, 0];
+    for (;;) {
+      const imageLsn = timeline.stack.map.newestImageLsn(key, end);
+      if (imageLsn !== null && imageLsn >= versionLsn) return coverage.met("fromImage");
+      const branchLsn = timeline.ancestor?.lsn ?? 0;
+      if (versionLsn > branchLsn) return coverage.met("fromRecords");
+      if (level === 0) coverage.met("inherited");
+      timeline = this.#ancestors[level++];
+      if (timeline.gcCutoffLsn > branchLsn && level === 1) coverage.met("collectedAncestor");
+      end = Math.min(end, branchLsn + 1);
     }
   }
 

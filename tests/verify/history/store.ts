@@ -21,6 +21,7 @@ import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manag
 import type { TimelineStore } from "../../../src/pageserver/timeline/timeline-store.ts";
 import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
+import type { Random } from "../../../src/platform/random.ts";
 import type { PgMajor } from "../../../src/postgres/versions/major.ts";
 import { LocalDirectoryStorage } from "../../../src/remote-storage/local-directory.ts";
 import type { RemoteStorage } from "../../../src/remote-storage/remote-storage.ts";
@@ -35,9 +36,23 @@ export const BUSY_CONFIG: TimelineConfig = {
   gcPeriodMs: 0, gcHorizonBytes: 24 * MIB, pitrIntervalMs: 20_000,
 };
 
+/** Other sizes, thresholds and horizons: at times history goes as soon as a collection finds it. */
+function randomConfig(random: Random): TimelineConfig {
+  const pick = (values: readonly number[]): number => values[random.below(values.length)];
+  return {
+    ...BUSY_CONFIG,
+    checkpointDistanceBytes: pick([1, 3, 8]) * MIB,
+    compactionTargetSizeBytes: pick([1, 2, 8]) * MIB,
+    compactionThreshold: pick([2, 4, 8]),
+    imageCreationThreshold: pick([1, 2, 3]),
+    gcHorizonBytes: pick([0, 1, 4, 16]) * MIB,
+    pitrIntervalMs: pick([0, 500, 2000, 2000, 8000, 20_000]),
+  };
+}
+
 export class HistoryStore {
   readonly log = new RecordingLogger();
-  readonly config: TimelineConfig = BUSY_CONFIG;
+  #config: TimelineConfig = BUSY_CONFIG;
   readonly #root: string;
   readonly #version: PgMajor;
   readonly #platform = realPlatform();
@@ -61,6 +76,10 @@ export class HistoryStore {
     store.log.expectWarn(/./);
     await store.#attach();
     return store;
+  }
+
+  reconfigure(random: Random): void {
+    this.#config = randomConfig(random);
   }
 
   get manager(): TimelineManager {
@@ -88,7 +107,7 @@ export class HistoryStore {
       platform, log, deletionQueue, generation, remote: this.#bucket, workDirectory: directory, tenantShardId: TENANT, metrics: NO_METRICS,
       cache: new BlockCache({ capacityBytes: 4 * MIB }), pages: new PageCache({ capacityBytes: 4 * MIB }), openFiles: new OpenLayerFiles({ maxOpen: 24 }), flushSlots: new WorkSlots(2), maintenanceSlots: new WorkSlots(2),
       layerMemory: new LayerMemory(8 * MIB), layerJobs: new LayerJobs(new JobsHere(platform)),
-      config: () => this.config,
+      config: () => this.#config,
       keyspaceAt: (store, lsn, context) => keySpaceAt(datadirOf(store).at(lsn, context), true),
       lsnForTimestamp: async (store, wallMs, context) => {
         const found = await lsnForTimestamp(datadirOf(store), postgresTimestamp(wallMs), context);

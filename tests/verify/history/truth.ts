@@ -21,6 +21,7 @@ const UNKNOWN = -1;
 export class PageHistory {
   readonly rel: RelTag;
   readonly block: number;
+  readonly name: string;
   readonly relation: string;
   readonly lsns: Lsn[] = [];
   /** Manager whose mask applies, or UNKNOWN. */
@@ -32,6 +33,7 @@ export class PageHistory {
   constructor(rel: RelTag, block: number) {
     this.rel = rel;
     this.block = block;
+    this.name = pageName(rel, block);
     this.relation = relationName(rel);
     this.maps = rel.fork === VM_FORK ? [] : null;
   }
@@ -63,6 +65,8 @@ export class Truth {
   readonly #list: PageHistory[] = [];
   /** Ends of records, in order. */
   readonly recordEnds: Lsn[] = [];
+  /** Known up to here: above it pages may be other than said. */
+  toldLsn: Lsn = 0;
   /** LSNs at which a relation was cut or dropped: its pages are not what their last image said. */
   readonly #barriers = new Map<string, Lsn[]>();
   readonly #scratch = new Uint8Array(PAGE_SIZE);
@@ -70,14 +74,13 @@ export class Truth {
 
   constructor(parent: { readonly truth: Truth; readonly lsn: Lsn } | null = null) {
     this.#parent = parent;
+    this.toldLsn = parent?.lsn ?? 0;
   }
 
-  get pageCount(): number {
-    return this.#list.length;
-  }
-
-  /** Records come in order, once. */
+  /** Records come in order; those that come again after a restart are known already. */
   observe(record: WalRecord, effect: WalEffect | null): void {
+    if (record.endLsn <= this.toldLsn) return;
+    this.toldLsn = record.endLsn;
     this.recordEnds.push(record.endLsn);
     for (let id = 0; id < record.blockCount; id++) {
       const ref = record.blocks[id];
@@ -117,7 +120,7 @@ export class Truth {
   }
 
   #page(ref: { readonly spcOid: number; readonly dbOid: number; readonly relNumber: number; readonly fork: number }, block: number): PageHistory {
-    const name = `${ref.spcOid}/${ref.dbOid}/${ref.relNumber}/${ref.fork}/${block}`;
+    const name = pageName(ref, block);
     let page = this.#pages.get(name);
     if (page === undefined) {
       page = new PageHistory({ spcOid: ref.spcOid, dbOid: ref.dbOid, relNumber: ref.relNumber, fork: ref.fork }, block);
@@ -127,24 +130,37 @@ export class Truth {
     return page;
   }
 
-  /** A page whose content at `lsn` is known; null when the one the dice chose is not. */
-  pick(random: Random, lsn: Lsn): Question | null {
-    if (this.#list.length === 0 || (this.#parent !== null && random.below(3) === 0)) return this.#pickBelow(random, lsn);
-    const page = this.#list[random.below(this.#list.length)];
-    const version = page.at(lsn);
-    if (version < 0 || page.managers[version] === UNKNOWN || this.#barrierBetween(page, page.lsns[version], lsn)) return null;
-    return { page, version, lsn };
+  /** Up to `count` different pages whose content at `lsn` is known: scattered, or neighbours in the order they appeared. */
+  draw(random: Random, lsn: Lsn, count: number): Question[] {
+    const list = this.#listToDraw(random);
+    const wanted = Math.min(count, list.length);
+    const start = list.length === 0 ? 0 : random.below(list.length);
+    const step = random.below(2) === 0 ? 1 : Math.max(1, Math.floor(list.length / Math.max(1, wanted)));
+    const questions: Question[] = [];
+    for (let i = 0; i < wanted; i++) {
+      const known = this.#knownAt(list[(start + i * step) % list.length], lsn);
+      if (known !== null) questions.push({ ...known, lsn });
+    }
+    return questions;
   }
 
-  /** From the parent's pages, those that nothing here has changed. */
-  #pickBelow(random: Random, lsn: Lsn): Question | null {
-    if (this.#parent === null) return null;
-    const { truth, lsn: branchLsn } = this.#parent;
-    const found = truth.pick(random, Math.min(lsn, branchLsn));
-    if (found === null || lsn <= branchLsn) return found === null ? null : { ...found, lsn };
-    const own = this.#pages.get(`${found.page.rel.spcOid}/${found.page.rel.dbOid}/${found.page.rel.relNumber}/${found.page.rel.fork}/${found.page.block}`);
-    if ((own !== undefined && own.at(lsn) >= 0) || this.#barrierBetween(found.page, branchLsn, lsn)) return null;
-    return { ...found, lsn };
+  /** Our pages, or those of the history we branched off. */
+  #listToDraw(random: Random): readonly PageHistory[] {
+    if (this.#parent !== null && (this.#list.length === 0 || random.below(3) === 0)) return this.#parent.truth.#listToDraw(random);
+    return this.#list;
+  }
+
+  /** What `page`, one of ours or of a history below, must be at `lsn`; null when that is not known. */
+  #knownAt(page: PageHistory, lsn: Lsn): { readonly page: PageHistory; readonly version: number } | null {
+    const own = this.#pages.get(page.name);
+    const version = own === undefined ? -1 : own.at(lsn);
+    if (own !== undefined && version >= 0) {
+      // Cut or dropped since: what follows is not what the last image said.
+      const gone = own.managers[version] === UNKNOWN || this.#barrierBetween(page, own.lsns[version], lsn);
+      return gone ? null : { page: own, version };
+    }
+    if (this.#parent === null || this.#barrierBetween(page, this.#parent.lsn, lsn)) return null;
+    return this.#parent.truth.#knownAt(page, Math.min(lsn, this.#parent.lsn));
   }
 
   /** A known version of any page, at exactly the record that made it, which lies in [low, high]. */
@@ -165,6 +181,10 @@ export class Truth {
 }
 
 const EMPTY = new Uint8Array(0);
+
+function pageName(rel: { readonly spcOid: number; readonly dbOid: number; readonly relNumber: number; readonly fork: number }, block: number): string {
+  return `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}/${rel.fork}/${block}`;
+}
 
 function relationName(rel: RelTag): string {
   return `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}`;
