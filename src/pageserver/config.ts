@@ -126,6 +126,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
       dataChecksums: toml.initdb_data_checksums, locale: toml.locale,
     },
     tenantDefaults: {
+      ...defaults,
       walReceiver: { ...defaults.walReceiver, protocol: toml.wal_receiver_protocol },
       timeline: { ...defaults.timeline, waitLsnTimeoutMs: toml.wait_lsn_timeout, imageCompressionLevel: compression },
     },

@@ -30,6 +30,7 @@ import { PageService } from "./page-service/page-service.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
 import { readLocalLocations } from "./tenant/location-file.ts";
 import { sizeTasks } from "./size/size-tasks.ts";
+import { tenantTasks } from "./tenant/tenant-tasks.ts";
 import { registerTenantMetrics } from "./tenant-metrics.ts";
 import { Tenants } from "./tenant/tenants.ts";
 import { WorkSlots } from "./timeline/work-slots.ts";
@@ -163,7 +164,7 @@ class Role {
     const { platform: { clock }, log } = this.#deps;
     const tasks = new BackgroundTasks({ clock, log });
     this.#undo.push(() => tasks.stop());
-    tasks.start(sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs }));
+    tasks.start([...tenantTasks({ tenants, clock, log }), ...sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs })]);
   }
 
   #controlPlane(): ControlPlane | null {

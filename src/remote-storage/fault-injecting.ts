@@ -17,9 +17,11 @@ export interface FaultPlan {
   /** A listing answers with an earlier page for the same question, if it has one. */
   staleList: number;
   maxLatencyMs: number;
+  /** The caller's end, as far as the storage can see: this many requests are served, one more with or without effect, and none after. */
+  diesAfter: { readonly requests: number; readonly lastHasEffect: boolean } | null;
 }
 
-export const NO_FAULTS: FaultPlan = { failBefore: 0, failAfter: 0, cutDownload: 0, staleList: 0, maxLatencyMs: 0 };
+export const NO_FAULTS: FaultPlan = { failBefore: 0, failAfter: 0, cutDownload: 0, staleList: 0, maxLatencyMs: 0, diesAfter: null };
 const REMEMBERED_LISTINGS_MAX = 100;
 
 export class FaultInjectingStorage implements RemoteStorage {
@@ -27,6 +29,9 @@ export class FaultInjectingStorage implements RemoteStorage {
   plan: FaultPlan;
   /** How many faults were injected. */
   faults = 0;
+  /** How many requests came. */
+  requests = 0;
+  readonly #died = Promise.withResolvers<void>();
   readonly #inner: RemoteStorage;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -37,6 +42,11 @@ export class FaultInjectingStorage implements RemoteStorage {
     this.#clock = options.clock;
     this.#random = options.random;
     this.plan = { ...NO_FAULTS, ...options.plan };
+  }
+
+  /** Resolves when `diesAfter` was reached. */
+  get died(): Promise<void> {
+    return this.#died.promise;
   }
 
   get maxKeysPerDelete(): number {
@@ -50,11 +60,22 @@ export class FaultInjectingStorage implements RemoteStorage {
   }
 
   async #around<T>(what: string, signal: AbortSignal | undefined, operation: () => Promise<T>): Promise<T> {
+    await this.#maybeDie(what, operation);
     if (this.plan.maxLatencyMs > 0) await this.#clock.sleep(this.#random.float() * this.plan.maxLatencyMs, signal);
     if (this.#strikes(this.plan.failBefore)) throw storageUnavailable(`injected: ${what} refused`);
     const result = await operation();
     if (this.#strikes(this.plan.failAfter)) throw storageUnavailable(`injected: answer to ${what} lost`);
     return result;
+  }
+
+  async #maybeDie(what: string, operation: () => Promise<unknown>): Promise<void> {
+    const { diesAfter } = this.plan;
+    const number = this.requests++;
+    if (diesAfter === null || number < diesAfter.requests) return;
+    if (number === diesAfter.requests && diesAfter.lastHasEffect) await operation();
+    this.faults++;
+    this.#died.resolve();
+    throw storageUnavailable(`injected: dead before the answer to ${what}`);
   }
 
   upload(key: string, source: UploadSource, options?: OperationOptions): Promise<void> {

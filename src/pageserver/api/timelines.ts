@@ -42,6 +42,21 @@ export const timelineInfoSchema = z.object({
 });
 export type TimelineInfo = z.infer<typeof timelineInfoSchema>;
 
+export const archivalConfigSchema = z.object({ state: z.enum(["Archived", "Unarchived"]) });
+
+/** A timeline that is in object storage alone. */
+export const offloadedTimelineInfoSchema = z.object({
+  tenant_id: z.string(),
+  timeline_id: z.string(),
+  ancestor_timeline_id: z.string().nullable(),
+  /** What its ancestor keeps for it. */
+  ancestor_retain_lsn: lsn.nullable(),
+  archived_at: z.string(),
+});
+export type OffloadedTimelineInfo = z.infer<typeof offloadedTimelineInfoSchema>;
+
+export const timelinesAndOffloadedSchema = z.object({ timelines: z.array(timelineInfoSchema), offloaded: z.array(offloadedTimelineInfoSchema) });
+
 export const tenantInfoSchema = z.object({
   id: z.string(),
   state: z.object({ slug: z.string(), data: z.object({ reason: z.string() }).optional() }),

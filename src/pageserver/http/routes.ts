@@ -6,6 +6,7 @@ import { jsonReply } from "../../http/route.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
 import type { Tenants } from "../tenant/tenants.ts";
+import { addArchivalRoutes } from "./archival-routes.ts";
 import { ADMIN } from "./permissions.ts";
 import { addSizeRoutes } from "./size-routes.ts";
 import { addTenantRoutes } from "./tenant-routes.ts";
@@ -43,6 +44,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
     },
   );
   addTenantRoutes(app, options);
+  addArchivalRoutes(app, options);
   addSizeRoutes(app, options);
   addTimelineRoutes(app, options);
   addTimelineMaintenanceRoutes(app, options);

@@ -44,6 +44,16 @@ export function layerKey(tenantId: TenantId, timelineId: TimelineId, layer: Laye
   return `${timelinePrefix({ tenantId, ...layer.shard }, timelineId)}${layerNameToString(layer.name)}${generationSuffix(layer.generation)}`;
 }
 
+export function tenantManifestPrefix(tenant: TenantShardId): string {
+  return `tenants/${tenantShardIdToString(tenant)}/tenant-manifest`;
+}
+
+/** Generation of a manifest object; undefined when the key is none. */
+export function parseTenantManifestKey(key: string): number | undefined {
+  const match = /\/tenant-manifest-([0-9a-f]{8})\.json$/.exec(key);
+  return match === null ? undefined : Number.parseInt(match[1], 16);
+}
+
 export function tenantManifestKey(tenant: TenantShardId, generation: Generation): string {
   return `tenants/${tenantShardIdToString(tenant)}/tenant-manifest${generationSuffix(generation)}.json`;
 }

@@ -37,16 +37,22 @@ const schema = z.object({
   walreceiver_connect_timeout: duration.nullish(),
   lagging_wal_timeout: duration.nullish(),
   max_lsn_wal_lag: count.nullish(),
+  heatmap_period: duration.nullish(),
+  timeline_offloading: z.boolean().nullish(),
 });
 
 export type TenantConf = Readonly<Record<string, unknown>>;
 
 export interface TenantSettings {
+  /** heatmap_period: between two uploads of the heatmap; 0: none. */
+  readonly heatmapPeriodMs: number;
+  /** timeline_offloading: archived timelines are taken out of memory. */
+  readonly timelineOffloading: boolean;
   readonly timeline: TimelineConfig;
   readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number; readonly protocol: WalProtocol };
 }
 
-const DEFAULTS: TenantSettings = { timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
+const DEFAULTS: TenantSettings = { heatmapPeriodMs: 0, timelineOffloading: true, timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
 
 /** `conf` over `base` (the pageserver's own `[tenant_config]`, or the built-in defaults). @throws StrataError fix-input `bad-tenant-config` */
 export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS): TenantSettings {
@@ -55,6 +61,8 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
   const { timeline, walReceiver } = base;
   const c = parsed.data;
   return {
+    heatmapPeriodMs: c.heatmap_period ?? base.heatmapPeriodMs,
+    timelineOffloading: c.timeline_offloading ?? base.timelineOffloading,
     timeline: {
       ...timeline,
       checkpointDistanceBytes: c.checkpoint_distance ?? timeline.checkpointDistanceBytes,

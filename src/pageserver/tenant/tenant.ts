@@ -20,7 +20,9 @@ import type { StorageResources } from "../timeline/timeline-deps.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { TimelineManager } from "../timeline/timeline-manager.ts";
 import type { TimelineStore } from "../timeline/timeline-store.ts";
+import type { ArchivalState } from "../timeline/archival.ts";
 import { type InitdbSettings, withFreshDatadir } from "./bootstrap.ts";
+import { HeatmapUpload } from "./heatmap-upload.ts";
 import type { TenantSettings } from "./tenant-config.ts";
 import { TenantTimeline, type WalSource } from "./tenant-timeline.ts";
 import type { WorkSlots } from "../timeline/work-slots.ts";
@@ -48,6 +50,7 @@ export class Tenant {
   readonly #manager: TimelineManager;
   readonly #timelines = new Map<TimelineId, TenantTimeline>();
   readonly size: TenantSize;
+  readonly heatmap: HeatmapUpload;
   #state: TenantState = "attaching";
   #brokenBy: unknown = null;
   #loading: Promise<void> | null = null;
@@ -56,6 +59,7 @@ export class Tenant {
   constructor(options: TenantOptions) {
     this.#options = options;
     this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots });
+    this.heatmap = new HeatmapUpload(this, options.resources.remote);
     this.#manager = new TimelineManager({
       ...options.resources,
       log: options.log,
@@ -84,6 +88,10 @@ export class Tenant {
   }
   get brokenBy(): unknown {
     return this.#brokenBy;
+  }
+  /** In effect now. */
+  get settings(): TenantSettings {
+    return this.#options.settings();
   }
   get manager(): TimelineManager {
     return this.#manager;
@@ -189,6 +197,9 @@ export class Tenant {
   /** @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` */
   async branchTimeline(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn }): Promise<TenantTimeline> {
     this.#assertActive();
+    const { offloaded } = this.#manager;
+    const isArchived = offloaded.some(({ timelineId }) => timelineId === options.ancestorTimelineId) || this.#manager.get(options.ancestorTimelineId).remoteClient.archivedAt !== null;
+    if (isArchived) throw new StrataError("conflict", "ancestor-archived", `timeline ${options.ancestorTimelineId} is archived: no branch can be made of it`);
     const branch = this.#adopt(await this.#manager.createBranch(options));
     this.#startReceiving(branch);
     return branch;
@@ -197,8 +208,30 @@ export class Tenant {
   async deleteTimeline(timelineId: TimelineId): Promise<void> {
     this.#assertActive();
     // Who has children, or is not there, is refused before anything of it stops.
-    if (this.#manager.get(timelineId).branchPoints.size === 0) await this.#timelines.get(timelineId)?.stopReceiving();
+    const isOffloaded = this.#manager.offloaded.some((one) => one.timelineId === timelineId);
+    if (!isOffloaded && this.#manager.get(timelineId).branchPoints.size === 0) await this.#timelines.get(timelineId)?.stopReceiving();
     await this.#manager.deleteTimeline(timelineId);
+    this.#timelines.delete(timelineId);
+  }
+
+  /** Errors as `Archival.configure`; a timeline that was offloaded takes WAL again. */
+  async configureArchival(timelineId: TimelineId, state: ArchivalState, signal?: AbortSignal): Promise<void> {
+    this.#assertActive();
+    await this.#manager.archival.configure(timelineId, state, signal);
+    if (state === "Unarchived") this.#startReceiving(this.timelineNow(timelineId));
+  }
+
+  /** Errors as `Archival.offload`. */
+  async offloadTimeline(timelineId: TimelineId, signal?: AbortSignal): Promise<void> {
+    if (this.#manager.offloaded.some((one) => one.timelineId === timelineId)) return;
+    const view = this.timelineNow(timelineId);
+    if (this.#manager.archival.canOffload(view.timeline)) await view.stopReceiving();
+    try {
+      await this.#manager.archival.offload(timelineId, signal);
+    } catch (error) {
+      if (this.#manager.timelineIds.includes(timelineId)) this.#startReceiving(this.timelineNow(timelineId));
+      throw error;
+    }
     this.#timelines.delete(timelineId);
   }
 

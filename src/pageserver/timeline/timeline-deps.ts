@@ -1,4 +1,5 @@
 /** What timelines are given. One `StorageResources` serves a whole pageserver; `TenantDeps` adds what is a tenant's. */
+import type { Failpoints } from "../../kit/failpoints.ts";
 import type { TenantShardId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { TimelineKeySpace } from "../../keyspace/keyspace.ts";
@@ -33,6 +34,8 @@ export interface StorageResources {
   /** Compactions and collections that may run at once. */
   readonly maintenanceSlots: WorkSlots;
   readonly metrics: TimelineMetrics;
+  /** Only in testing mode. */
+  readonly failpoints?: Failpoints;
 }
 
 export interface TenantDeps extends StorageResources {

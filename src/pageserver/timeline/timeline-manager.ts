@@ -15,10 +15,13 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import { withRetries } from "../../remote-storage/retry.ts";
 import { TimelineMaintenance } from "../maintenance/timeline-maintenance.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
+import type { OffloadedTimeline } from "../remote-timeline/tenant-manifest.ts";
 import { listRemoteTimelines, loadIndexPart } from "../remote-timeline/remote-download.ts";
 import { deleteRemoteTimeline, RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
 import { indexPartKey } from "../remote-timeline/remote-paths.ts";
+import { Archival } from "./archival.ts";
 import { reconcileLocalFiles } from "./local-files.ts";
+import { OffloadedTimelines } from "./offloaded-timelines.ts";
 import { Timeline } from "./timeline.ts";
 import type { TenantDeps } from "./timeline-deps.ts";
 import { WorkSlots } from "./work-slots.ts";
@@ -43,11 +46,32 @@ export class TimelineManager {
   readonly #broken = new Map<TimelineId, unknown>();
   /** Being created or deleted. */
   readonly #busy = new Map<TimelineId, string>();
+  /** Under way on busy timelines; none ends with an error. */
+  readonly #works = new Set<Promise<void>>();
   readonly #deletions = new Map<TimelineId, Promise<void>>();
   readonly #stop = new AbortController();
+  readonly #offloaded: OffloadedTimelines;
+  readonly archival: Archival;
 
   constructor(deps: TenantDeps) {
     this.#deps = deps;
+    this.#offloaded = new OffloadedTimelines(deps, this.#stop.signal);
+    this.archival = new Archival({
+      deps,
+      offloaded: this.#offloaded,
+      get: (timelineId) => this.get(timelineId),
+      find: (timelineId) => this.#timelines.get(timelineId)?.timeline,
+      whileBusy: (timelineId, what, work) => this.#whileBusy(timelineId, what, work),
+      unload: (timelineId) => this.#unload(timelineId),
+      load: (timelineId, signal) => this.#loadAgain(timelineId, signal),
+      stopping: this.#stop.signal,
+      removeLocalFiles: (timelineId) => deps.platform.files.removeTree(this.#directoryOf(timelineId)),
+    });
+  }
+
+  /** Those that are in object storage alone. */
+  get offloaded(): readonly OffloadedTimeline[] {
+    return this.#offloaded.all;
   }
 
   get timelineIds(): TimelineId[] {
@@ -64,7 +88,8 @@ export class TimelineManager {
     if (managed !== undefined) return managed.timeline;
     const cause = this.#broken.get(timelineId);
     if (cause !== undefined) throw new StrataError("unavailable", "timeline-broken", `timeline ${timelineId} cannot be used: ${describeError(cause)}`, { cause });
-    throw new StrataError("not-found", "timeline-not-found", `timeline ${timelineId} was not found`, { details: { timelineId } });
+    const where = this.#offloaded.get(timelineId) === undefined ? "was not found" : "is offloaded";
+    throw new StrataError("not-found", "timeline-not-found", `timeline ${timelineId} ${where}`, { details: { timelineId } });
   }
 
   /** Compaction, GC and image creation of a timeline, for the routes that ask for them by hand. */
@@ -158,19 +183,30 @@ export class TimelineManager {
   #assertIdle(timelineId: TimelineId): void {
     const busy = this.#busy.get(timelineId);
     if (busy !== undefined) throw busyError(timelineId, busy);
-    this.get(timelineId);
+    if (this.#offloaded.get(timelineId) === undefined) this.get(timelineId);
   }
 
   async #exclusively<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
     const busy = this.#busy.get(timelineId);
     if (busy !== undefined) throw busyError(timelineId, busy);
-    if (this.#timelines.has(timelineId) || this.#broken.has(timelineId)) {
+    if (this.#timelines.has(timelineId) || this.#broken.has(timelineId) || this.#offloaded.get(timelineId) !== undefined) {
       throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already`, { details: { timelineId } });
     }
+    return await this.#markedBusy(timelineId, what, work);
+  }
+
+  async #markedBusy<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
     this.#busy.set(timelineId, what);
+    const running = work();
+    const ended = running.then(
+      () => {},
+      () => {},
+    );
+    this.#works.add(ended);
     try {
-      return await work();
+      return await running;
     } finally {
+      this.#works.delete(ended);
       this.#busy.delete(timelineId);
     }
   }
@@ -207,17 +243,60 @@ export class TimelineManager {
    */
   async loadTimelines(signal?: AbortSignal): Promise<void> {
     const ids = await listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal);
+    await this.#loadManifest(signal);
     const slots = new WorkSlots(LOADS_AT_ONCE);
     const indexes = new Map<TimelineId, LoadedIndex>();
     await Promise.all(ids.map((id) => slots.run(() => this.#loadIndex(id, indexes, signal))));
     for (const [id, { index }] of indexes) {
       if (index.deletedAt !== null) {
         indexes.delete(id);
+        this.#offloaded.forget(id);
         this.#resumeDeletion(id, index);
       }
     }
+    for (const { timelineId } of this.#offloaded.all) this.#leaveOffloaded(timelineId, indexes);
     for (const id of ancestorsFirst(indexes)) await this.#loadTimeline(id, (indexes.get(id) as LoadedIndex).index);
-    await this.#removeUnknownDirectories(new Set(ids));
+    await this.#removeUnknownDirectories(new Set(ids.filter((id) => this.#offloaded.get(id) === undefined)));
+  }
+
+  /** Without a readable manifest everything is loaded, which is only more work. */
+  async #loadManifest(signal?: AbortSignal): Promise<void> {
+    try {
+      await this.#offloaded.load(signal);
+    } catch (error) {
+      if (!isStrataError(error, "bad-tenant-manifest")) throw error;
+      this.#deps.log.error("the tenant manifest cannot be read; offloaded timelines are loaded", { error });
+    }
+  }
+
+  /** The manifest may be older than the timeline's index: one that is gone is no entry, one that is unarchived is loaded. */
+  #leaveOffloaded(timelineId: TimelineId, indexes: Map<TimelineId, LoadedIndex>): void {
+    const index = indexes.get(timelineId)?.index;
+    if (index?.archivedAt === null || (index === undefined && !this.#broken.has(timelineId))) return this.#offloaded.forget(timelineId);
+    indexes.delete(timelineId);
+    // Nobody needs it now: that it cannot be read matters to who unarchives it.
+    this.#broken.delete(timelineId);
+  }
+
+  async #loadAgain(timelineId: TimelineId, signal?: AbortSignal): Promise<Timeline> {
+    const { remote: storage, tenantShardId, generation } = this.#deps;
+    await this.#loadTimeline(timelineId, (await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal)).index);
+    const cause = this.#broken.get(timelineId);
+    if (cause === undefined) return this.get(timelineId);
+    this.#broken.delete(timelineId);
+    throw new StrataError("unavailable", "timeline-broken", `timeline ${timelineId} cannot be loaded`, { cause });
+  }
+
+  async #unload(timelineId: TimelineId): Promise<void> {
+    const managed = this.#timelines.get(timelineId);
+    await managed?.maintenance.stop();
+    await managed?.timeline.shutdown(false);
+    this.#timelines.delete(timelineId);
+  }
+
+  async #whileBusy<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
+    this.#assertIdle(timelineId);
+    return await this.#markedBusy(timelineId, what, work);
   }
 
   async #loadIndex(timelineId: TimelineId, into: Map<TimelineId, LoadedIndex>, signal?: AbortSignal): Promise<void> {
@@ -246,6 +325,7 @@ export class TimelineManager {
       const timeline = this.#start(timelineId, { metadata: index.metadata, clean: index, ancestor });
       timeline.adoptIndex(index, local.resident);
       ancestor?.timeline.branchPoints.set(timelineId, ancestor.lsn);
+      for (const child of this.#offloaded.childrenOf(timelineId)) timeline.branchPoints.set(child.timelineId, child.lsn);
     } catch (error) {
       this.#markBroken(timelineId, error);
     }
@@ -269,25 +349,32 @@ export class TimelineManager {
   async deleteTimeline(timelineId: TimelineId, signal?: AbortSignal): Promise<void> {
     const running = this.#deletions.get(timelineId);
     if (running !== undefined) return await running;
-    const { timeline, maintenance } = this.#managedForDeletion(timelineId);
-    const deletion = this.#delete(timeline, maintenance, signal).finally(() => {
-      this.#deletions.delete(timelineId);
-      this.#busy.delete(timelineId);
-    });
-    this.#busy.set(timelineId, "being deleted");
+    const stop = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
+    const managed = this.#assertDeletable(timelineId);
+    const deletion = this.#whileBusy(timelineId, "being deleted", () => (managed === null ? this.#deleteOffloaded(timelineId, stop) : this.#delete(managed, stop)));
     this.#deletions.set(timelineId, deletion);
-    await deletion;
+    await deletion.finally(() => this.#deletions.delete(timelineId));
   }
 
-  #managedForDeletion(timelineId: TimelineId): Managed {
-    const timeline = this.get(timelineId);
+  /** Null for an offloaded timeline. */
+  #assertDeletable(timelineId: TimelineId): Managed | null {
     this.#assertIdle(timelineId);
-    const children = [...timeline.branchPoints.keys()];
+    const isOffloaded = this.#offloaded.get(timelineId) !== undefined;
+    const children = isOffloaded ? this.#offloaded.childrenOf(timelineId).map((child) => child.timelineId) : [...this.get(timelineId).branchPoints.keys()];
     if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${children.join(", ")}`, { details: { timelineId, children: children.length } });
-    return this.#timelines.get(timelineId) as Managed;
+    return isOffloaded ? null : (this.#timelines.get(timelineId) as Managed);
   }
 
-  async #delete(timeline: Timeline, maintenance: TimelineMaintenance, signal?: AbortSignal): Promise<void> {
+  async #deleteOffloaded(timelineId: TimelineId, signal: AbortSignal): Promise<void> {
+    const { remote: storage, tenantShardId, generation } = this.#deps;
+    const ancestorId = this.#offloaded.get(timelineId)?.ancestor?.timelineId;
+    const { index } = await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal);
+    await this.#deleteRemote(timelineId, index, signal);
+    await this.#offloaded.remove(timelineId);
+    if (ancestorId !== undefined) this.#timelines.get(ancestorId)?.timeline.branchPoints.delete(timelineId);
+  }
+
+  async #delete({ timeline, maintenance }: Managed, signal: AbortSignal): Promise<void> {
     const { timelineId } = timeline;
     await maintenance.stop();
     await timeline.shutdown(false);
@@ -333,7 +420,7 @@ export class TimelineManager {
     const all = [...this.#timelines.values()];
     await Promise.all(all.map(({ maintenance }) => maintenance.stop()));
     await Promise.all(all.map((managed) => this.#shutdownTimeline(managed.timeline, options)));
-    await Promise.allSettled(this.#deletions.values());
+    await Promise.allSettled([...this.#deletions.values(), ...this.#works]);
     this.#timelines.clear();
   }
 
