@@ -12,6 +12,7 @@ import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
+import type { JobThreads } from "../platform/job-threads.ts";
 import type { Platform } from "../platform/platform.ts";
 import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
 import { listenPg } from "../wire/listen.ts";
@@ -21,10 +22,11 @@ import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
 import { BlockCache } from "./layers/block-cache.ts";
-import { JobsHere, LayerJobs } from "./layer-jobs/layer-jobs.ts";
+import { JobsHere, JobsOnThreads, LayerJobs } from "./layer-jobs/layer-jobs.ts";
 import { LayerMemory } from "./layers/layer-memory.ts";
 import { OpenLayerFiles } from "./layers/open-layer-files.ts";
 import { PageCache } from "./layers/page-cache.ts";
+import { planMemory } from "./memory-plan.ts";
 import { PageserverMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
@@ -39,6 +41,10 @@ export interface PageserverDeps {
   readonly platform: Platform;
   readonly log: Logger;
   readonly version?: string;
+  /** For what takes the processor long; without them it is done here, in slices. Closed at the end. */
+  readonly jobThreads?: JobThreads;
+  /** What the process may take; see memory-plan.ts. */
+  readonly memoryLimitBytes?: number | null;
 }
 
 export interface RunningPageserver {
@@ -136,6 +142,7 @@ class Role {
     const config = this.#config;
     const { platform, log } = this.#deps;
     const { remote, deletionQueue, broker } = parts;
+    const memory = planMemory(this.#deps.memoryLimitBytes ?? null, config);
     return new Tenants({
       log,
       workDirectory: config.workDirectory,
@@ -148,16 +155,24 @@ class Role {
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,
         // page_cache_size is for both: pages, and the blocks of layers they are made of.
-        cache: new BlockCache({ capacityBytes: config.pageCacheBytes / 2 }),
-        pages: new PageCache({ capacityBytes: config.pageCacheBytes / 2 }),
+        cache: new BlockCache({ capacityBytes: memory.pageCacheBytes / 2 }),
+        pages: new PageCache({ capacityBytes: memory.pageCacheBytes / 2 }),
         openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
         flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
         maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
-        layerMemory: new LayerMemory(256 * 1024 * 1024),
-        layerJobs: new LayerJobs(new JobsHere(platform)),
+        layerMemory: new LayerMemory(memory.layerMemoryBytes),
+        layerJobs: this.#layerJobs(),
         metrics: this.#metrics,
       },
     });
+  }
+
+  /** On threads where there are any; they end after the tenants. */
+  #layerJobs(): LayerJobs {
+    const { platform, jobThreads } = this.#deps;
+    if (jobThreads === undefined) return new LayerJobs(new JobsHere(platform));
+    this.#undo.push(() => jobThreads.close());
+    return new LayerJobs(new JobsOnThreads(jobThreads));
   }
 
   #startTasks(tenants: Tenants): void {

@@ -3,10 +3,11 @@ import type { Logger } from "../../observability/log.ts";
 import { createLogger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import { withPowerLossShadow } from "../../platform/power-loss/from-environment.ts";
+import { RealFiles } from "../../platform/real/files.ts";
 import { realPlatform } from "../../platform/real/real-platform.ts";
 import { versionLine } from "../../kit/version.ts";
 import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
-import type { CommandLine, Run } from "../run.ts";
+import type { CommandLine, Run, WorkerUrls } from "../run.ts";
 import type { COMMON_OPTIONS } from "./common-options.ts";
 
 export interface RoleContext {
@@ -14,6 +15,8 @@ export interface RoleContext {
   readonly platform: Platform;
   readonly log: Logger;
   readonly version: string;
+  /** Absent where work must not leave this thread. */
+  readonly workers?: WorkerUrls;
 }
 
 export interface RunningRole {
@@ -91,7 +94,9 @@ async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: R
   const platform = withPowerLossShadow(realPlatform(), line.environment);
   const orphaned = Promise.withResolvers<void>();
   if (line.environment.STRATA_SUPERVISED === "1") watchSupervisor(platform, () => orphaned.resolve());
-  const role = await program.start(values, { environment: line.environment, platform, log, version: versionLine(program.name) });
+  // Threads have files of their own: what a test's shadow of the disk must see stays here.
+  const workers = platform.files instanceof RealFiles ? line.workers : undefined;
+  const role = await program.start(values, { environment: line.environment, platform, log, version: versionLine(program.name), workers });
   if (role === null) return 0;
   const failure = await Promise.race([signal.received.then(() => null), orphaned.promise.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
   if (failure !== null) log.error("role ended", { error: failure.error });

@@ -5,14 +5,15 @@
 import type { FileSystem } from "../../platform/files.ts";
 import type { FrozenContent } from "../layers/frozen-content.ts";
 import { writeFrozen } from "../layers/frozen-content.ts";
-import type { LayerTarget, WrittenLayer } from "../layers/layer-writer.ts";
+import type { JobTarget, LayerTarget, WrittenLayer } from "../layers/layer-writer.ts";
 import { Pacer } from "../layers/pacer.ts";
 import type { Clock } from "../../platform/clock.ts";
+import type { JobCancel, JobThreads } from "../../platform/job-threads.ts";
+import { type CompactL0Job, compactL0Files } from "./compact-l0.ts";
 
-/** A target without its file system: the thread that does the work has its own. */
-export type JobTarget = Omit<LayerTarget, "files">;
-
-export type LayerJob = { readonly kind: "write-frozen"; readonly content: FrozenContent; readonly target: JobTarget };
+export type LayerJob =
+  | { readonly kind: "write-frozen"; readonly content: FrozenContent; readonly target: JobTarget }
+  | ({ readonly kind: "compact-l0" } & CompactL0Job);
 
 export interface JobEnvironment {
   readonly files: FileSystem;
@@ -21,14 +22,30 @@ export interface JobEnvironment {
   readonly sliceMs?: number;
 }
 
-export async function runLayerJob(job: LayerJob, environment: JobEnvironment): Promise<WrittenLayer[]> {
+/** @throws StrataError, from the disk and from damaged input; what `cancel` throws */
+export async function runLayerJob(job: LayerJob, environment: JobEnvironment, cancel: JobCancel): Promise<WrittenLayer[]> {
   const { files, clock, sliceMs } = environment;
-  return [await writeFrozen(job.content, { ...job.target, files }, new Pacer(clock, sliceMs))];
+  const pacer = new Pacer(clock, sliceMs);
+  if (job.kind === "write-frozen") return [await writeFrozen(job.content, { ...job.target, files }, pacer)];
+  return await compactL0Files(job, { files, pacer, cancel });
 }
 
-/** Does a job somewhere. @throws what the job threw: StrataErrors with their code */
+/** Does a job somewhere. @throws what the job threw: StrataErrors with their code; the signal's reason */
 export interface JobRunner {
-  run(job: LayerJob): Promise<WrittenLayer[]>;
+  run(job: LayerJob, signal?: AbortSignal): Promise<WrittenLayer[]>;
+}
+
+/** On threads of their own. */
+export class JobsOnThreads implements JobRunner {
+  readonly #threads: JobThreads;
+
+  constructor(threads: JobThreads) {
+    this.#threads = threads;
+  }
+
+  async run(job: LayerJob, signal?: AbortSignal): Promise<WrittenLayer[]> {
+    return (await this.#threads.run(job, signal)) as WrittenLayer[];
+  }
 }
 
 /** On this thread, in slices. */
@@ -39,8 +56,8 @@ export class JobsHere implements JobRunner {
     this.#environment = environment;
   }
 
-  run(job: LayerJob): Promise<WrittenLayer[]> {
-    return runLayerJob(job, this.#environment);
+  run(job: LayerJob, signal: AbortSignal = new AbortController().signal): Promise<WrittenLayer[]> {
+    return runLayerJob(job, this.#environment, signal);
   }
 }
 
@@ -55,8 +72,13 @@ export class LayerJobs {
     const [written] = await this.#runner.run({ kind: "write-frozen", content, target: withoutFiles(target) });
     return written;
   }
+
+  /** Merges L0 layers into L1 layers cut by key, synced; the caller syncs the directory. */
+  compactL0(job: CompactL0Job, signal: AbortSignal): Promise<WrittenLayer[]> {
+    return this.#runner.run({ kind: "compact-l0", ...job }, signal);
+  }
 }
 
-function withoutFiles({ directory, uniqueName, tenantId, timelineId, generation, zstdLevel }: LayerTarget): JobTarget {
+export function withoutFiles({ directory, uniqueName, tenantId, timelineId, generation, zstdLevel }: LayerTarget): JobTarget {
   return { directory, uniqueName, tenantId, timelineId, generation, zstdLevel };
 }

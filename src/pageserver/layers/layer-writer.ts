@@ -21,8 +21,12 @@ import { BLOCK_SIZE, encodeSummary, summaryCrc } from "./summary.ts";
 export const TEMPORARY_LAYER_SUFFIX = ".___temp";
 const BUFFER_BYTES = 32 * BLOCK_SIZE;
 
-export interface LayerTarget {
+export interface LayerTarget extends JobTarget {
   readonly files: FileSystem;
+}
+
+/** A target as plain data: the thread that does the work has files of its own. */
+export interface JobTarget {
   /** Where the file goes; must exist. */
   readonly directory: string;
   /** Makes temporary names unique within the directory. */

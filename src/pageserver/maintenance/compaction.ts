@@ -1,141 +1,44 @@
 /** Carrying out what compaction-planner.ts decides: merging L0 layers into L1, writing image layers. */
-import { StrataError } from "../../kit/errors.ts";
+import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { compareKeys, type Key, nextKey } from "../../keyspace/key.ts";
-import { isSparseKey } from "../../keyspace/mapping.ts";
-import { compareEntries, type DeltaEntry, iterateDelta } from "../layers/delta-layer.ts";
-import type { LayerFile } from "../layers/layer-file.ts";
+import { withoutFiles } from "../layer-jobs/layer-jobs.ts";
 import type { Layer } from "../layers/layer.ts";
-import { layerLsnRange, type LsnRange } from "../layers/layer-name.ts";
-import { DeltaLayerWriter, ImageLayerWriter, type LayerTarget, type WrittenLayer } from "../layers/layer-writer.ts";
-import { Pacer } from "../layers/pacer.ts";
+import { layerLsnRange } from "../layers/layer-name.ts";
+import { ImageLayerWriter, type WrittenLayer } from "../layers/layer-writer.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { ImagePartition } from "./compaction-planner.ts";
 
 const KEYS_PER_READ = 64;
 
-/** One input of a merge, a chunk in memory at a time. */
-class MergeInput {
-  #chunk: DeltaEntry[] = [];
-  #at = 0;
-  readonly #chunks: AsyncGenerator<DeltaEntry[]>;
-
-  constructor(file: LayerFile) {
-    this.#chunks = iterateDelta(file);
-  }
-
-  get head(): DeltaEntry | undefined {
-    return this.#chunk[this.#at];
-  }
-
-  /** Undefined when the next entry is there already; after the last one `head` is undefined. */
-  advance(): Promise<void> | undefined {
-    this.#at++;
-    return this.#at < this.#chunk.length ? undefined : this.load();
-  }
-
-  async load(): Promise<void> {
-    const next = await this.#chunks.next();
-    this.#chunk = next.done === true ? [] : next.value;
-    this.#at = 0;
-  }
-}
-
-/** Cuts a sorted stream into L1 layers at key borders. */
-class L1Output {
-  readonly written: WrittenLayer[] = [];
-  readonly #target: () => LayerTarget;
-  readonly #lsnRange: LsnRange;
-  readonly #targetBytes: number;
-  #writer: DeltaLayerWriter | null = null;
-  #firstKey: Key | null = null;
-  #lastKey: Key | null = null;
-
-  constructor(options: { target: () => LayerTarget; lsnRange: LsnRange; targetBytes: number }) {
-    this.#target = options.target;
-    this.#lsnRange = options.lsnRange;
-    this.#targetBytes = options.targetBytes;
-  }
-
-  put(entry: DeltaEntry): Promise<void> | undefined {
-    if (this.#writer === null || this.#lastKey === null || this.#cutsBefore(entry.key, this.#lastKey)) return this.#putInNext(entry);
-    this.#lastKey = entry.key;
-    return this.#writer.put(entry);
-  }
-
-  /** Dense keys and each kind of sparse ones get layers of their own: their images come apart, and GC needs those. */
-  #cutsBefore(key: Key, last: Key): boolean {
-    if (key.field1 !== last.field1 && (isSparseKey(key) || isSparseKey(last))) return true;
-    return (this.#writer?.sizeBytes ?? 0) >= this.#targetBytes && compareKeys(last, key) !== 0;
-  }
-
-  async #putInNext(entry: DeltaEntry): Promise<void> {
-    await this.finish();
-    this.#writer = await DeltaLayerWriter.create(this.#target());
-    this.#firstKey = entry.key;
-    this.#lastKey = entry.key;
-    await this.#writer.put(entry);
-  }
-
-  async finish(): Promise<void> {
-    if (this.#writer === null || this.#firstKey === null || this.#lastKey === null) return;
-    this.written.push(await this.#writer.finish({ start: this.#firstKey, end: nextKey(this.#lastKey) }, this.#lsnRange));
-    this.#writer = null;
-  }
-
-  async abort(): Promise<void> {
-    await this.#writer?.abort();
-  }
-}
-
 /** Merges L0 layers into L1 layers and puts these in their place. Returns what was written. */
 export async function compactL0(timeline: Timeline, batch: readonly Layer[], signal: AbortSignal): Promise<WrittenLayer[]> {
-  const { platform } = timeline.deps;
+  const { platform, layerJobs } = timeline.deps;
   const ranges = batch.map((layer) => layerLsnRange(layer.name));
   const lsnRange = { start: Math.min(...ranges.map((range) => range.start)), end: Math.max(...ranges.map((range) => range.end)) };
-  const output = new L1Output({ target: () => timeline.layerTarget(), lsnRange, targetBytes: timeline.config.compactionTargetSizeBytes });
+  const job = {
+    inputs: batch.map((layer) => ({ path: layer.path, name: layer.name, crc: layer.metadata.crc })),
+    tenantId: timeline.tenantShardId.tenantId,
+    lsnRange,
+    targetBytes: timeline.config.compactionTargetSizeBytes,
+    target: withoutFiles(timeline.layerTarget()),
+  };
+  for (const layer of batch) await layer.makeResident(signal);
+  let written: WrittenLayer[];
   try {
-    await withFiles(batch, (files) => merge(files, output, { pacer: new Pacer(platform.clock), signal }), signal);
-    await output.finish();
-    await platform.files.syncDirectory(timeline.directory);
+    written = await layerJobs.compactL0(job, signal);
   } catch (error) {
-    await output.abort();
-    for (const written of output.written) await platform.files.remove(written.path).catch(() => {});
+    if (isStrataError(error) && (error.kind === "corrupt" || error.code === "file-not-found")) await repair(batch, signal);
     throw error;
   }
-  timeline.replaceLayers(batch, output.written.map((written) => timeline.adoptWritten(written)));
-  return output.written;
+  await platform.files.syncDirectory(timeline.directory);
+  timeline.replaceLayers(batch, written.map((layer) => timeline.adoptWritten(layer)));
+  return written;
 }
 
-/** All files held open at once. */
-async function withFiles<T>(layers: readonly Layer[], work: (files: LayerFile[]) => Promise<T>, signal: AbortSignal): Promise<T> {
-  const [first, ...rest] = layers;
-  if (first === undefined) return await work([]);
-  return await first.withFile((file) => withFiles(rest, (files) => work([file, ...files]), signal), signal);
-}
-
-async function merge(files: readonly LayerFile[], output: L1Output, options: { pacer: Pacer; signal: AbortSignal }): Promise<void> {
-  const inputs = files.map((file) => new MergeInput(file));
-  for (const input of inputs) await input.load();
-  let last: DeltaEntry | null = null;
-  for (;;) {
-    // A dozen inputs: looking at each is as quick as a heap.
-    let least: MergeInput | null = null;
-    for (const input of inputs) {
-      if (input.head !== undefined && (least?.head === undefined || compareEntries(input.head, least.head) < 0)) least = input;
-    }
-    const entry = least?.head;
-    if (least === null || entry === undefined) return;
-    const repeated = last !== null && compareEntries(last, entry) === 0;
-    const waitPut = repeated ? undefined : output.put(entry);
-    if (waitPut !== undefined) await waitPut;
-    last = entry;
-    const waitNext = least.advance() ?? options.pacer.pause();
-    if (waitNext !== undefined) {
-      await waitNext;
-      options.signal.throwIfAborted();
-    }
-  }
+/** Reads all of each layer, which fetches damaged and missing local files again; the next round works on good ones. */
+async function repair(batch: readonly Layer[], signal: AbortSignal): Promise<void> {
+  for (const layer of batch) await layer.withFile((file) => file.verify(), signal);
 }
 
 /**

@@ -9,7 +9,7 @@ import { RecordingLogger } from "../../../src/observability/recording-logger.ts"
 import type { Platform } from "../../../src/platform/platform.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import type { VirtualMachine } from "../../../src/platform/virtual/virtual-world.ts";
-import { JobsHere, LayerJobs } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
+import { type JobRunner, JobsHere, LayerJobs } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import { BlockCache } from "../../../src/pageserver/layers/block-cache.ts";
 import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.ts";
@@ -40,6 +40,8 @@ export interface StorageFixture {
   generationIsValid: boolean;
   /** Small by default, so that values are spilled. */
   layerMemory: LayerMemory;
+  /** Where layers are made; null: on this thread. */
+  jobRunner: JobRunner | null;
   readonly deletionQueue: DeletionQueue;
   /** A manager of the next generation over the same local directory; call after shutting the one before down. */
   attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage }): Promise<TimelineManager>;
@@ -71,6 +73,7 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
     liveKeys: () => [],
     generationIsValid: true,
     layerMemory: new LayerMemory(512 * 1024),
+    jobRunner: null,
     get deletionQueue(): DeletionQueue {
       return deletionQueue as DeletionQueue;
     },
@@ -107,7 +110,7 @@ function tenantDeps(fixture: StorageFixture, options: { generation: number; dire
     flushSlots: new WorkSlots(2),
     maintenanceSlots: new WorkSlots(2),
     layerMemory: fixture.layerMemory,
-    layerJobs: new LayerJobs(new JobsHere(fixture.platform)),
+    layerJobs: new LayerJobs(fixture.jobRunner ?? new JobsHere(fixture.platform)),
     metrics: NO_METRICS,
     tenantShardId: TENANT,
     generation: options.generation,
