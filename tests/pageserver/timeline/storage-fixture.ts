@@ -87,6 +87,8 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
     },
     async reboot() {
       deletionQueue = null;
+      // What the process that died had in memory is gone with it.
+      fixture.layerMemory = new LayerMemory(fixture.layerMemory.limitBytes);
       fixture.bucket = await LocalDirectoryStorage.open(`${root}/bucket`, platformNow());
     },
     async close() {
