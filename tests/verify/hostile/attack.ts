@@ -32,14 +32,6 @@ const STREAM_BYTES = 32 * 1024;
 const SEGMENT_SIZE = 16 * 1024 * 1024;
 const MAX_VIOLATIONS_KEPT = 20;
 
-export interface AttackResult {
-  readonly attempts: number;
-  readonly violationCount: number;
-  readonly violations: readonly string[];
-  /** How often each error code came; "" for success. */
-  readonly outcomes: ReadonlyMap<string, number>;
-}
-
 class Arena {
   readonly #record = new Uint8Array(128 * 1024 + 2 * GUARD_BYTES);
   readonly #recordView = dataViewOf(this.#record);
@@ -89,15 +81,19 @@ const redo: AttackTarget = (page, record, blockId) => {
 };
 
 export interface AttackOptions {
-  readonly attempts: number;
   readonly seed: number;
   /** One after the other, whatever becomes of the one before; default: interpretation, redo. */
   readonly targets?: readonly AttackTarget[];
 }
 
-class Attack {
-  readonly violations: string[] = [];
+/** The same attempts in the same order for the same material and seed, as many at a time as one likes. */
+export class Attack {
+  /** How many have been made. */
+  attempts = 0;
   violationCount = 0;
+  /** The first of them. */
+  readonly violations: string[] = [];
+  /** How often each error code came; "" for success. */
   readonly outcomes = new Map<string, number>();
   readonly #material: Material;
   readonly #rng: Rng;
@@ -116,12 +112,25 @@ class Attack {
     this.#rng = new Rng(options.seed);
   }
 
-  step(number: number): void {
+  run(attempts: number): void {
+    const { stackTraceLimit } = Error;
+    // Every other attempt makes an error; a violation needs only the place.
+    Error.stackTraceLimit = 3;
+    const stopWatching = watchAllocations(ALLOCATION_LIMIT_BYTES, (size) => this.#violation(this.attempts, `an allocation of ${size} bytes`));
+    try {
+      for (const end = this.attempts + attempts; this.attempts < end; this.attempts++) this.#step(this.attempts);
+    } finally {
+      stopWatching();
+      Error.stackTraceLimit = stackTraceLimit;
+    }
+  }
+
+  #step(number: number): void {
     if (number % STREAM_EVERY === 0 && this.#material.windows.length > 0) this.#attackStream(number);
     else this.#attackRecord(number);
   }
 
-  violation(number: number, what: string): void {
+  #violation(number: number, what: string): void {
     this.violationCount++;
     if (this.violations.length < MAX_VIOLATIONS_KEPT) this.violations.push(`seed ${this.#seed} attempt ${number}: ${what}`);
   }
@@ -132,9 +141,9 @@ class Attack {
     const firstResults = this.#results;
     this.#firstPage.set(this.#arena.page);
     const second = this.#timed(number, sample.kind, 0xff);
-    if (first !== second) this.violation(number, `${sample.kind}: bytes outside decide between ${JSON.stringify(first)} and ${JSON.stringify(second)}`);
-    else if (Buffer.compare(this.#firstPage, this.#arena.page) !== 0) this.violation(number, `${sample.kind}: bytes outside get into the page`);
-    if (!Bun.deepEquals(firstResults, this.#results)) this.violation(number, `${sample.kind}: bytes outside get into what is learned`);
+    if (first !== second) this.#violation(number, `${sample.kind}: bytes outside decide between ${JSON.stringify(first)} and ${JSON.stringify(second)}`);
+    else if (Buffer.compare(this.#firstPage, this.#arena.page) !== 0) this.#violation(number, `${sample.kind}: bytes outside get into the page`);
+    if (!Bun.deepEquals(firstResults, this.#results)) this.#violation(number, `${sample.kind}: bytes outside get into what is learned`);
     this.outcomes.set(first, (this.outcomes.get(first) ?? 0) + 1);
   }
 
@@ -146,7 +155,7 @@ class Attack {
       outcome = this.#guarded(number, kind);
       const tookMs = performance.now() - startMs;
       if (tookMs <= STEP_LIMIT_MS) return outcome;
-      if (tries === SLOW_TRIES - 1) this.violation(number, `${kind}: ${tookMs.toFixed(1)} ms`);
+      if (tries === SLOW_TRIES - 1) this.#violation(number, `${kind}: ${tookMs.toFixed(1)} ms`);
     }
     return outcome;
   }
@@ -170,17 +179,17 @@ class Attack {
         if (code !== outcome) outcome = outcome === "" ? code : `${outcome} ${code}`;
       }
     }
-    if (!this.#arena.guardsWhole()) this.violation(number, `${kind}: bytes outside the page were written`);
+    if (!this.#arena.guardsWhole()) this.#violation(number, `${kind}: bytes outside the page were written`);
     return outcome;
   }
 
   #judge(error: unknown, number: number, kind: string): string {
     if (!(error instanceof StrataError)) {
-      this.violation(number, `${kind}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      this.#violation(number, `${kind}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
       return "untyped";
     }
     // The dispatcher gives these a type, but only because the runtime refused an access nobody had checked.
-    if (error.cause instanceof RangeError || error.cause instanceof TypeError) this.violation(number, `${kind}: unchecked, ${error.cause.stack ?? ""}`);
+    if (error.cause instanceof RangeError || error.cause instanceof TypeError) this.#violation(number, `${kind}: unchecked, ${error.cause.stack ?? ""}`);
     return error.code;
   }
 
@@ -203,27 +212,10 @@ class Attack {
     const { decoded } = this.#arena;
     let left = length / 24;
     for (let at = 0; at < length; ) {
-      const end = Math.min(length, at + 1 + this.#rng.below(this.#rng.pick([16, 512, 9000])));
+      const end = Math.min(length, at + 1 + this.#rng.below(this.#rng.pick([16, 512, 9000, 2 * STREAM_BYTES])));
       decoder.feed(this.#piece.subarray(at, end));
-      while (decoder.next(decoded)) if (left-- < 0) return this.violation(number, `log of pg${window.major}: more records than it has room for`);
+      while (decoder.next(decoded)) if (left-- < 0) return this.#violation(number, `log of pg${window.major}: more records than it has room for`);
       at = end;
     }
   }
-}
-
-/** Makes `attempts` attempts on the material, the same ones for the same seed. */
-export function runAttack(material: Material, options: AttackOptions): AttackResult {
-  const attack = new Attack(material, options);
-  let current = 0;
-  const { stackTraceLimit } = Error;
-  // Every other attempt makes an error; a violation needs only the place.
-  Error.stackTraceLimit = 3;
-  const stopWatching = watchAllocations(ALLOCATION_LIMIT_BYTES, (size) => attack.violation(current, `an allocation of ${size} bytes`));
-  try {
-    for (current = 0; current < options.attempts; current++) attack.step(current);
-  } finally {
-    stopWatching();
-    Error.stackTraceLimit = stackTraceLimit;
-  }
-  return { attempts: options.attempts, violationCount: attack.violationCount, violations: attack.violations, outcomes: attack.outcomes };
 }
