@@ -53,13 +53,16 @@ function makeFold(memory: WebAssembly.Memory): Fold | null {
 
 const wasmMemory = new WebAssembly.Memory({ initial: Math.ceil(MEMORY_BYTES / 65_536), maximum: Math.ceil(MEMORY_BYTES / 65_536) });
 const memory = new Uint8Array(wasmMemory.buffer);
-const fold = makeFold(wasmMemory);
+/** Made when first needed: it takes some of the milliseconds in which a command starts. */
+let made: Fold | null | undefined;
 
 /** Where the message is to be put, at its beginning. What else is in it does not matter. */
 export const foldMessage = memory.subarray(MESSAGE, MESSAGE + FOLD_CAPACITY_BYTES);
 
 /** Whether the first `length` bytes of `foldMessage` take the register from zero to zero. They are lost by that. */
 export function leavesRegisterZero(length: number): boolean {
+  if (made === undefined && length >= WORTH_FOLDING_BYTES) made = makeFold(wasmMemory);
+  const fold = made ?? null;
   if (fold === null || length < WORTH_FOLDING_BYTES) return crc32c(foldMessage, 0, length, REGISTER_ZERO) === REGISTER_ZERO;
   const end = MESSAGE + Math.ceil(length / WORD) * WORD;
   memory.fill(0, MESSAGE + length, end + REST_BYTES);
