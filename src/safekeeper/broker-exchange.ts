@@ -3,14 +3,15 @@
  * comes back, and questions about who has a timeline are answered.
  * Source: the peer safekeeper/src/broker.rs.
  */
-import { Cancelled } from "../kit/errors.ts";
+import { Cancelled, describeError } from "../kit/errors.ts";
 import {
-  type BrokerMessage, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo, type TenantTimelineId,
+  type BrokerMessage, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo, type TenantTimelineId,
 } from "../broker/api/messages.ts";
 import type { BrokerClient } from "../broker/api/client.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
+import type { Newness } from "./timeline/newness.ts";
 import type { Timelines } from "./timeline/timelines.ts";
 
 export interface BrokerExchangeOptions {
@@ -28,6 +29,9 @@ const RETRY_DELAY_MS = 1000;
 const SILENCE_WARN_MS = 10_000;
 /** Answers to discovery requests about one timeline: no more often than this. */
 const DISCOVERY_INTERVAL_MS = 1000;
+/** So that the answers find the subscription in place. */
+const ASK_AFTER_MS = 50;
+const ANSWER_WITHIN_MS = 300;
 
 export class BrokerExchange {
   readonly #options: BrokerExchangeOptions;
@@ -150,6 +154,32 @@ export class BrokerExchange {
         log.debug("a peer's state was not taken over", { error });
       })
       .finally(() => this.#recording.delete(key));
+  }
+
+  /**
+   * Whether any safekeeper that the broker reaches has WAL of the timeline. Silence says "new": it cannot tell those that have none
+   * from those that are away.
+   */
+  async findWal(id: TenantTimelineId): Promise<Newness> {
+    const { client, clock } = this.#options;
+    const found = Promise.withResolvers<Newness>();
+    const filter = { types: [MESSAGE_TYPE_TIMELINE_INFO, MESSAGE_TYPE_DISCOVERY_RESPONSE] as const, timeline: id };
+    const hear = (message: BrokerMessage): void => {
+      const said = message.type === "timeline-info" ? message.info : message.type === "discovery-response" ? message.response : null;
+      if (said !== null && said.commitLsn > 0) found.resolve({ kind: "known", by: `${said.safekeeperId} at ${said.safekeeperConnstr}` });
+    };
+    const over = new AbortController();
+    const uncertain = (error: unknown): void => found.resolve({ kind: "uncertain", why: `the broker cannot be asked: ${describeError(error)}` });
+    client.subscribe(filter, hear, AbortSignal.any([this.#stop.signal, over.signal])).catch(uncertain);
+    const ask = (): void => void client.publishOne({ type: "discovery-request", request: id }).catch(uncertain);
+    // Once more, for a safekeeper does not answer twice in a second.
+    const timers = [clock.after(ASK_AFTER_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS + ANSWER_WITHIN_MS, () => found.resolve({ kind: "new" }))];
+    try {
+      return await found.promise;
+    } finally {
+      for (const timer of timers) timer.cancel();
+      over.abort();
+    }
   }
 
   #answer(request: TenantTimelineId): void {

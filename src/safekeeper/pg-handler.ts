@@ -8,17 +8,21 @@ import type { Logger } from "../observability/log.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { PgColumn, PgHandler, PgSession } from "../wire/pg-session.ts";
 import { startupOptions } from "../wire/startup-options.ts";
+import type { Address } from "./config.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
 import { makeShardIdentity, UNSHARDED_IDENTITY } from "../keyspace/shard.ts";
 import { parseWalProtocol } from "./api/wal-protocol.ts";
 import { parseCommand, type PgCommand } from "./pg-commands.ts";
 import { startWalPush } from "./receive-wal/start-wal-push.ts";
 import { startReplication, type StartReplicationOptions } from "./send-wal/start-replication.ts";
+import { type Newness, parsePeers } from "./timeline/newness.ts";
 import type { Timelines } from "./timeline/timelines.ts";
 import { POSTGRES_TIMELINE } from "./wal-store/segments.ts";
 
 export interface PgHandlerOptions {
   readonly timelines: Timelines;
+  /** @param password of the connection that asks */
+  readonly findNewness: (id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }) => Promise<Newness>;
   readonly connectionId: number;
   /** Null: everybody may do everything. */
   readonly auth: JwtAuth | null;
@@ -38,6 +42,8 @@ export class SafekeeperPgHandler implements PgHandler {
   #id: TenantTimelineId | null = null;
   #applicationName: string | null = null;
   #interpreted: StartReplicationOptions["interpreted"] = null;
+  /** The timeline's other safekeepers; null when the connection does not say. */
+  #peers: readonly Address[] | null = null;
   #log: Logger;
 
   constructor(options: PgHandlerOptions) {
@@ -60,6 +66,7 @@ export class SafekeeperPgHandler implements PgHandler {
     const timeline = options.get("timeline_id") ?? options.get("ztimelineid");
     this.#applicationName = session.parameters.get("application_name") ?? null;
     this.#interpreted = interpretedOptions(options);
+    this.#peers = parsePeers(options.get("strata_peers"));
     if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
     this.#log = this.#options.log.child({ ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName });
     this.#authorize(session);
@@ -96,7 +103,10 @@ export class SafekeeperPgHandler implements PgHandler {
     const shared = { connectionId, clock, metrics, log: this.#log };
     switch (command.kind) {
       case "start-wal-push":
-        return startWalPush(session, { ...command, ...shared, timelines, id: this.#timelineId() });
+        return startWalPush(session, {
+          ...command, ...shared, timelines, id: this.#timelineId(), peers: this.#peers,
+          findNewness: (id, peers) => this.#options.findNewness(id, { peers, password: session.password }),
+        });
       case "start-replication":
         return startReplication(session, { ...command, ...shared, ...(this.#interpreted === null ? {} : { term: null }), timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName, interpreted: this.#interpreted });
       case "identify-system":

@@ -26,6 +26,7 @@ import { safekeeperHttpApp } from "./http/routes.ts";
 import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
 import { SafekeeperPgHandler } from "./pg-handler.ts";
 import { maintain } from "./timeline/maintenance.ts";
+import { findNewness, type Newness } from "./timeline/newness.ts";
 import { recoverFromPeer } from "./timeline/recovery.ts";
 import type { Timeline, TimelineContext } from "./timeline/timeline.ts";
 import { Timelines } from "./timeline/timelines.ts";
@@ -145,6 +146,8 @@ class Role {
   readonly #backupStop = new AbortController();
   #endpoints: { readonly pg: string; readonly http: string };
   #nextConnectionId = 1;
+  /** Null before it is started, and without a broker. */
+  #exchange: Promise<BrokerExchange | null> | null = null;
 
   constructor(config: SafekeeperConfig, deps: SafekeeperDeps, nodeId: number) {
     const { platform, log } = deps;
@@ -179,6 +182,12 @@ class Role {
     return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port };
   }
 
+  #findNewness(id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }): Promise<Newness> {
+    const { brokerEndpoint } = this.#config;
+    const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id) ?? { kind: "uncertain", why: "there is no connection to the broker" };
+    return findNewness(id, { platform: this.#deps.platform, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
+  }
+
   async #keys(path: string | null): Promise<JwtAuth | null> {
     const { files, clock } = this.#deps.platform;
     return path === null ? null : JwtAuth.load(files, path, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
@@ -192,7 +201,7 @@ class Role {
       auth: auth === null ? null : { authenticate: async () => undefined },
       session: () => {
         const handler = new SafekeeperPgHandler({
-          timelines: this.timelines, connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
+          timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
         });
         // Read when the session starts, after the handler has seen which timeline it is about.
         return { handler, parameterStatus: { get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
@@ -238,8 +247,9 @@ class Role {
     }
     const { brokerEndpoint } = this.#config;
     if (brokerEndpoint === null) return;
-    const starting = this.#startBroker(brokerEndpoint);
-    undo.push(async () => (await starting)?.stop());
+    const exchange = this.#startBroker(brokerEndpoint);
+    this.#exchange = exchange;
+    undo.push(async () => (await exchange)?.stop());
   }
 
   /** One timeline after another: a node that was away must not ask for everything at once. */

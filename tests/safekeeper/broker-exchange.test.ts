@@ -51,6 +51,12 @@ async function push(safekeeper: RunningSafekeeper, wal: SampleWal, commitLsn: nu
   return proposer;
 }
 
+/** As an operator makes a timeline of which nobody has any WAL yet. */
+async function makeNew(safekeeper: RunningSafekeeper): Promise<void> {
+  const body = JSON.stringify({ tenant_id: ID.tenantId, timeline_id: ID.timelineId, pg_version: 170002, start_lsn: "0/0", wal_seg_size: MIB });
+  expect((await fetch(`http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/timeline`, { method: "POST", body })).status).toBe(200);
+}
+
 const url = (safekeeper: RunningSafekeeper): string => `http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`;
 const status = async (safekeeper: RunningSafekeeper) => (await (await fetch(url(safekeeper))).json()) as { commit_lsn: string; flush_lsn: string; peers: { sk_id: number }[]; acceptor_state: unknown };
 
@@ -64,6 +70,7 @@ async function eventually(condition: () => Promise<boolean>): Promise<void> {
 
 test("what is committed on one becomes known on the other, and a discovery request is answered", async () => {
   const [one, two] = [await start(1), await start(2)];
+  for (const safekeeper of [one, two]) await makeNew(safekeeper);
   const wal = new SampleWal(START).growTo(START + 30_000);
   const first = await push(one, wal, wal.endLsn);
   const second = await push(two, wal, START);
@@ -89,6 +96,7 @@ test("what is committed on one becomes known on the other, and a discovery reque
 
 test("a safekeeper that is behind fetches what it lacks from a peer, and drops what nobody else has", async () => {
   const [ahead, behind] = [await start(1), await start(2, { peerRecovery: true })];
+  for (const safekeeper of [ahead, behind]) await makeNew(safekeeper);
   const wal = new SampleWal(START).growTo(START + 2 * MIB);
   const early = await push(behind, wal, START);
   early.close();
@@ -113,12 +121,14 @@ test("a safekeeper that is behind fetches what it lacks from a peer, and drops w
   proposer.close();
 }, 20_000);
 
-test("a timeline is pulled whole from the most advanced host, and goes on from there", async () => {
+test("a timeline is pulled whole from the most advanced host, and votes once a configuration makes it a new member", async () => {
   const [source, destination] = [await start(1), await start(2)];
+  await makeNew(source);
   const wal = new SampleWal(START).growTo(START + 3 * MIB);
   const proposer = await push(source, wal, wal.endLsn);
+  const mconf = { generation: 1, members: [{ id: 1, host: "127.0.0.1", pg_port: source.pgPort }, { id: 2, host: "127.0.0.1", pg_port: destination.pgPort }] };
   const pull = (hosts: string[]): Promise<Response> =>
-    fetch(`http://127.0.0.1:${destination.httpPort}/v1/pull_timeline`, { method: "POST", body: JSON.stringify({ tenant_id: ID.tenantId, timeline_id: ID.timelineId, http_hosts: hosts, mconf: null }) });
+    fetch(`http://127.0.0.1:${destination.httpPort}/v1/pull_timeline`, { method: "POST", body: JSON.stringify({ tenant_id: ID.tenantId, timeline_id: ID.timelineId, http_hosts: hosts, mconf }) });
   const host = `http://127.0.0.1:${source.httpPort}`;
   expect((await pull([`http://127.0.0.1:${destination.httpPort}`])).status).toBe(503);
   expect(await (await pull([`http://127.0.0.1:${destination.httpPort}`, host])).json()).toEqual({ safekeeper_host: host });
@@ -128,7 +138,8 @@ test("a timeline is pulled whole from the most advanced host, and goes on from t
   expect(await digest(destination)).toEqual(await digest(source));
   const next = await ProposerDriver.connect({ port: destination.pgPort, ...ID });
   await next.greet();
-  expect(await next.requestVote(2)).toMatchObject({ voteGiven: true, flushLsn: wal.endLsn, termHistory: [{ term: 1, lsn: START }] });
+  next.send({ kind: "vote-request", generation: 1, term: 2 });
+  expect(await next.receive()).toMatchObject({ voteGiven: true, flushLsn: wal.endLsn, termHistory: [{ term: 1, lsn: START }] });
   next.close();
   proposer.close();
 }, 15_000);

@@ -6,6 +6,7 @@ import { StrataError, describeError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
+import type { AcceptorMessage } from "../../safekeeper/api/proposer-protocol.ts";
 import { ProposerCore } from "./core.ts";
 import type { CoreEffect, CoreOptions, Election } from "./core-types.ts";
 import { DonorWal } from "./donor-wal.ts";
@@ -19,6 +20,11 @@ const HEARTBEAT_MS = 1_000;
  * not wait for it, readers of the safekeepers do.
  */
 const SPREAD_COMMIT_MS = 5;
+/**
+ * An election is won within this time after votes were asked for, or begins anew. Shorter than the time for which a safekeeper
+ * whose disk was lost stays away (`REJOIN_AFTER_MS` of the safekeeper): no vote counts that its giver does not remember.
+ */
+const VOTES_VALID_MS = 5_000;
 
 export interface CandidacyOptions extends Omit<CoreOptions, "slots"> {
   readonly safekeepers: readonly SafekeeperAddress[];
@@ -42,6 +48,8 @@ export class Candidacy {
   readonly #abort = new AbortController();
   readonly #donors = new Map<number, DonorWal>();
   #heartbeat: Timer | null = null;
+  /** Of the campaign under way: its term, and when votes were asked for. */
+  #campaign: { readonly term: number; readonly sinceMs: number } | null = null;
   #spreading: Timer | null = null;
 
   constructor(options: CandidacyOptions) {
@@ -51,7 +59,9 @@ export class Candidacy {
     const { tenantId, timelineId } = identity;
     this.#timeline = { tenantId, timelineId, ...(options.authToken === undefined ? {} : { authToken: options.authToken }) };
     this.#links = safekeepers.map((address, slot) => new SafekeeperLink({
-      slot, address, core: this.core, platform, timeline: this.#timeline, log, signal: this.#abort.signal,
+      slot, address, core: this.core, platform, log, signal: this.#abort.signal,
+      timeline: { ...this.#timeline, peers: safekeepers.filter((_, other) => other !== slot) },
+      receive: (message) => this.#receive(slot, message),
       readWal: (lsn, maxBytes) => this.#readWal(slot, lsn, maxBytes),
       carryOut: (effects) => this.#carryOut(effects),
     }));
@@ -93,9 +103,33 @@ export class Candidacy {
     await Promise.all(this.#running);
   }
 
+  #receive(slot: number, message: AcceptorMessage): void {
+    // Also after this process stood still, before the vote that would have been the decisive one.
+    this.#expireVotes();
+    const sinceMs = this.#options.platform.clock.monotonicMs();
+    this.#carryOut(this.core.received(slot, message));
+    this.#noteCampaign(sinceMs);
+  }
+
+  #noteCampaign(sinceMs: number): void {
+    const { campaigning, term } = this.core;
+    if (!campaigning) this.#campaign = null;
+    else if (this.#campaign?.term !== term) this.#campaign = { term, sinceMs };
+  }
+
+  #expireVotes(): void {
+    const { platform, log } = this.#options;
+    const nowMs = platform.clock.monotonicMs();
+    if (this.#campaign === null || nowMs - this.#campaign.sinceMs < VOTES_VALID_MS) return;
+    log.info("no majority of votes in time: asking anew", { term: this.#campaign.term });
+    this.#carryOut(this.core.expireVotes());
+    this.#noteCampaign(nowMs);
+  }
+
   #beat(): void {
     if (this.#abort.signal.aborted) return;
     this.#heartbeat = this.#options.platform.clock.after(HEARTBEAT_MS, () => {
+      this.#expireVotes();
       for (const link of this.#links) link.checkAlive();
       this.heartbeatNow();
       this.#beat();

@@ -82,6 +82,10 @@ export class ProposerCore {
   get dead(): boolean {
     return this.#phase === "dead";
   }
+  /** Votes have been asked for, and there is no majority of them yet. */
+  get campaigning(): boolean {
+    return this.#phase === "campaigning";
+  }
   /** For status pages. */
   slotStatus(slot: number): { readonly state: SlotState; readonly nodeId: NodeId | null; readonly flushLsn: Lsn; readonly commitLsn: Lsn } {
     const { state, nodeId, flushLsn, commitLsn } = this.#at(slot);
@@ -102,6 +106,22 @@ export class ProposerCore {
     const at = this.#at(slot);
     at.state = "offline";
     at.vote = null;
+    return this.#take();
+  }
+
+  /**
+   * Votes are good for a while only: a safekeeper that lost its disk has forgotten its vote, and takes part again some time after.
+   * To be called when that time is over: everyone who is there is asked anew, in a higher term.
+   */
+  expireVotes(): readonly CoreEffect[] {
+    if (this.#phase !== "campaigning") return [];
+    for (const slot of this.#slots) {
+      if (slot.state !== "voting" && slot.state !== "voted") continue;
+      slot.state = "waiting";
+      slot.vote = null;
+    }
+    this.#phase = "collecting";
+    this.#campaignIfQuorum();
     return this.#take();
   }
 

@@ -17,6 +17,8 @@ export interface TimelineConnection {
   readonly timelineId: TimelineId;
   /** JWT; undefined without authentication. */
   readonly authToken?: string;
+  /** The timeline's other safekeepers: one that has lost the timeline asks them about it. */
+  readonly peers?: readonly SafekeeperAddress[];
 }
 
 export type NetworkPlatform = Pick<Platform, "clock" | "random" | "network">;
@@ -29,7 +31,7 @@ export async function connectSafekeeper(platform: NetworkPlatform, address: Safe
       user: "strata_compute",
       database: "replication",
       application_name: "strata_proposer",
-      options: `-c timeline_id=${timeline.timelineId} tenant_id=${timeline.tenantId}`,
+      options: `-c timeline_id=${timeline.timelineId} tenant_id=${timeline.tenantId}${timeline.peers === undefined ? "" : peersOption(timeline.peers)}`,
     },
     clock: platform.clock,
     random: platform.random,
@@ -37,6 +39,11 @@ export async function connectSafekeeper(platform: NetworkPlatform, address: Safe
     ...(timeline.authToken === undefined ? {} : { password: timeline.authToken }),
     ...(timeline.signal === undefined ? {} : { signal: timeline.signal }),
   });
+}
+
+/** Ours: others pass over options that they do not know. */
+function peersOption(peers: readonly SafekeeperAddress[]): string {
+  return ` strata_peers=${peers.map(({ host, port }) => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`)).join(",")}`;
 }
 
 export async function startWalPush(client: PgClient): Promise<ClientCopyStream> {

@@ -4,7 +4,7 @@
  */
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
-import { MAX_APPEND_BYTES, type ProposerMessage, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
+import { type AcceptorMessage, MAX_APPEND_BYTES, type ProposerMessage, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
 import type { PgClient } from "../../wire/client.ts";
@@ -28,6 +28,8 @@ export interface LinkOptions {
   readonly signal: AbortSignal;
   /** WAL for this safekeeper: at least one byte, at most `maxBytes`. */
   readonly readWal: (lsn: Lsn, maxBytes: number) => Promise<Uint8Array>;
+  /** What the safekeeper said. */
+  readonly receive: (message: AcceptorMessage) => void;
   /** Runs what the core answered. */
   readonly carryOut: (effects: ReturnType<ProposerCore["received"]>) => void;
 }
@@ -120,13 +122,13 @@ export class SafekeeperLink {
   }
 
   async #receive(stream: ClientCopyStream): Promise<void> {
-    const { core, slot, platform, carryOut } = this.#options;
+    const { platform, receive } = this.#options;
     for (;;) {
       const payload = await stream.read();
       if (payload === null) throw new StrataError("unavailable", "connection-lost", "the safekeeper ended the stream");
       this.#heardMs = platform.clock.monotonicMs();
       this.#lastError = null;
-      carryOut(core.received(slot, decodeAcceptorMessage(payload, PROTOCOL_VERSION)));
+      receive(decodeAcceptorMessage(payload, PROTOCOL_VERSION));
     }
   }
 

@@ -58,6 +58,13 @@ export class VirtualDisk {
     this.#usedBytes = usedBytes(this.#tree.root);
   }
 
+  /** An empty disk in its place. The processes that used it must be dead. */
+  erase(): void {
+    this.#tree.erase();
+    this.#locks.clear();
+    this.#usedBytes = 0;
+  }
+
   /** The process alone died: the page cache stays, its locks go. */
   releaseLocks(): void {
     this.#locks.clear();

@@ -69,6 +69,13 @@ export class VirtualTree {
     this.#pending = rest;
   }
 
+  /** Nothing is left, durable or not. */
+  erase(): void {
+    this.root.entries.clear();
+    this.root.durable.clear();
+    this.#pending = [];
+  }
+
   crash(random: SeededRandom): void {
     const stopped = new Set<VirtualDirectory>();
     // Between keeping nearly all and nearly nothing, so that both ends are seen often.

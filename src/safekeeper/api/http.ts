@@ -74,6 +74,8 @@ export const timelineStatusSchema = z.object({
   tenant_id: z.string(),
   timeline_id: z.string(),
   mconf: configurationSchema,
+  /** Ours: no votes until an elected proposer has brought everything. */
+  recovering: z.boolean().default(false),
   acceptor_state: z.object({ term, epoch: term, term_history: z.array(termSwitch) }),
   pg_info: z.object({ pg_version: z.number(), system_id: z.number(), wal_seg_size: z.number() }),
   flush_lsn: lsnOut,

@@ -22,7 +22,19 @@ export function* handleAppend(acceptor: Acceptor, request: AppendRequest): Steps
   const flushedBefore = acceptor.flushLsn;
   if (request.walData.length > 0) yield { kind: "write-wal", lsn: request.beginLsn, bytes: request.walData };
   yield* learnFromProposer(acceptor, request);
+  if (acceptor.persisted.recovering) yield* endRecovery(acceptor, request);
   return acceptor.flushLsn === flushedBefore ? null : acceptor.appendResponse();
+}
+
+/**
+ * An elected proposer's log has all that was committed before its term (Raft's leader completeness), and an append without WAL
+ * says that it has no more than is here: nothing that this node ever acknowledged to anyone is missing then.
+ */
+function* endRecovery(acceptor: Acceptor, request: AppendRequest): Steps<void> {
+  if (request.walData.length > 0 || request.beginLsn !== acceptor.flushLsn) return;
+  yield* acceptor.persist({ recovering: false });
+  const fields = { term: String(request.term), flushLsn: lsnToString(acceptor.flushLsn) };
+  yield { kind: "note", level: "info", message: "recovered: the log has all that the proposer has, this safekeeper votes again", fields };
 }
 
 function* learnFromProposer(acceptor: Acceptor, request: AppendRequest): Steps<void> {

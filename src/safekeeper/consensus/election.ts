@@ -43,15 +43,21 @@ function checkIdentity(state: TimelinePersistentState, greeting: ProposerGreetin
   }
 }
 
-/** Votes once a term. @throws StrataError conflict `generation-mismatch` */
+/**
+ * Votes once a term; not at all while recovering: what this node once voted and acknowledged is not known to it, so that a
+ * majority with its vote would prove nothing (Raft 5.2, 5.4.1: votes and logs are durable). The term is raised all the same, so
+ * that whoever is elected by the others is followed.
+ * @throws StrataError conflict `generation-mismatch`
+ */
 export function* handleVoteRequest(acceptor: Acceptor, request: VoteRequest): Steps<VoteResponse> {
   acceptor.checkGeneration(request.generation);
   // Everything received goes into the vote: after it older proposers are refused, so the log cannot grow behind the
   // back of the one who counts on this answer.
   yield { kind: "flush-wal" };
-  const voteGiven = acceptor.persisted.term < request.term;
+  const isNewTerm = acceptor.persisted.term < request.term;
+  const voteGiven = isNewTerm && !acceptor.persisted.recovering;
   // Raft 5.1, 5.2: the term is durable before the vote leaves, or a restart could vote twice.
-  if (voteGiven) yield* acceptor.persist({ term: request.term });
+  if (isNewTerm) yield* acceptor.persist({ term: request.term });
   return {
     kind: "vote",
     generation: acceptor.persisted.configuration.generation,

@@ -15,7 +15,7 @@
  * | configuration: u32 generation, list of members, u8 present + list of new members; member = u64 id, string host, u16 port | 10 |
  * | u64 term, list of (u64 term, u64 LSN) (version 1: u64 term, u64 epoch) | 1– |
  * | u32 PG_VERSION_NUM, u64 system id, [2 × 16 bytes (1, 2) or hex strings (3): tenant, timeline], u32 WAL segment size | 1– |
- * | proposer uuid: 16 bytes (1, 2) or hex string | 1– |
+ * | proposer uuid: 16 bytes (1, 2) or hex string; also holds fields of ours, `own-fields.ts` | 1– |
  * | u64 timeline start LSN, u64 local start LSN | 5– |
  * | u64 commit LSN | 1– |
  * | u64 backup LSN | 4– |
@@ -41,6 +41,7 @@ import { checkSegmentSize } from "../../postgres/wal/page-header.ts";
 import { checkConfiguration, type Configuration, EMPTY_CONFIGURATION, INVALID_GENERATION, type Member } from "../api/membership.ts";
 import { checkTermHistory, type TermHistory } from "../api/term-history.ts";
 import { readU64le } from "../api/u64.ts";
+import { ownFieldsOf, uuidWithOwnFields } from "./own-fields.ts";
 import type { EvictionState, PartialRemoteSegment, TimelinePersistentState, UploadStatus } from "./state.ts";
 
 const MAGIC = 0xcafeceef;
@@ -66,7 +67,7 @@ export function encodeControlFile(state: TimelinePersistentState): Uint8Array {
   writeLength(writer, state.termHistory.length);
   for (const entry of state.termHistory) writer.u64le(BigInt(entry.term)).lsnLe(entry.lsn);
   writer.u32le(state.pgVersion).u64le(state.systemId).u32le(state.walSegmentSizeBytes);
-  writeString(writer, state.proposerUuid);
+  writeString(writer, uuidWithOwnFields(state));
   writer.lsnLe(state.timelineStartLsn).lsnLe(state.localStartLsn).lsnLe(state.commitLsn);
   writer.lsnLe(state.backupLsn).lsnLe(state.peerHorizonLsn).lsnLe(state.remoteConsistentLsn);
   if (version <= 9) writeLength(writer, 0);
@@ -146,7 +147,7 @@ function readBody(reader: ByteReader, version: number): TimelinePersistentState 
   const pgVersion = reader.u32le();
   const systemId = reader.u64le();
   const walSegmentSizeBytes = reader.u32le();
-  const proposerUuid = readString(reader);
+  const ownFields = ownFieldsOf(readString(reader));
   const timelineStartLsn = version >= 5 ? reader.lsnLe() : 0;
   const localStartLsn = version >= 5 ? reader.lsnLe() : 0;
   const commitLsn = reader.lsnLe();
@@ -156,7 +157,7 @@ function readBody(reader: ByteReader, version: number): TimelinePersistentState 
   if (version <= 9) for (let left = readLength(reader, 40); left > 0; left--) reader.skip(40);
   const noStart = version === 5 && timelineStartLsn === 0;
   return {
-    tenantId, timelineId, configuration, term, termHistory, systemId, walSegmentSizeBytes, proposerUuid, commitLsn, peerHorizonLsn,
+    tenantId, timelineId, configuration, term, termHistory, systemId, walSegmentSizeBytes, ...ownFields, commitLsn, peerHorizonLsn,
     pgVersion: version <= 6 && pgVersion === 0 ? DEFAULT_PG_VERSION : pgVersion,
     timelineStartLsn: noStart ? UNKNOWN_START_LSN : timelineStartLsn,
     localStartLsn: noStart ? UNKNOWN_START_LSN : localStartLsn,
@@ -186,7 +187,7 @@ function readOldBody(reader: ByteReader, version: number): TimelinePersistentSta
     tenantId, timelineId, configuration: EMPTY_CONFIGURATION, term, termHistory, systemId, walSegmentSizeBytes, proposerUuid, commitLsn, peerHorizonLsn,
     pgVersion: pgVersion === 0 ? DEFAULT_PG_VERSION : pgVersion,
     timelineStartLsn: 0, localStartLsn: 0, backupLsn: 0, remoteConsistentLsn: 0,
-    partialBackup: [], evictionState: { kind: "present" }, createdMs: 0,
+    partialBackup: [], evictionState: { kind: "present" }, createdMs: 0, recovering: false, safekeeperCount: 0,
   };
 }
 

@@ -38,6 +38,8 @@ export function presentState(state: TimelinePersistentState): Record<string, unk
       segments: state.partialBackup.map(({ status, name, commitLsn, flushLsn, term }) => ({ status: STATUS_WORDS[status], name, commit_lsn: lsnToString(commitLsn), flush_lsn: lsnToString(flushLsn), term })),
     },
     eviction_state: state.evictionState.kind === "present" ? "Present" : { Offloaded: lsnToString(state.evictionState.flushLsn) },
+    recovering: state.recovering,
+    safekeeper_count: state.safekeeperCount,
     creation_ts: { secs_since_epoch: Math.floor(state.createdMs / 1000), nanos_since_epoch: Math.floor(state.createdMs % 1000) * 1_000_000 },
   };
 }
@@ -56,6 +58,7 @@ const FIELDS = {
   partial_backup: z
     .object({ segments: z.array(z.object({ status, name: z.string().min(1).max(500), commit_lsn: lsnText, flush_lsn: lsnText, term })).max(1000) })
     .transform(({ segments }) => ({ partialBackup: segments.map((segment) => ({ status: statusOf(segment.status), name: segment.name, commitLsn: segment.commit_lsn, flushLsn: segment.flush_lsn, term: segment.term })) })),
+  recovering: z.boolean().transform((recovering) => ({ recovering })),
   eviction_state: z.literal("Present").transform(() => ({ evictionState: { kind: "present" } as const })),
 } satisfies Record<string, z.ZodType<Partial<TimelinePersistentState>>>;
 

@@ -52,6 +52,13 @@ export interface TimelinePersistentState {
   readonly evictionState: EvictionState;
   /** Milliseconds since the Unix epoch. */
   readonly createdMs: number;
+  /**
+   * This node may have promised and acknowledged what it does not know any more: the timeline was made anew here while others may
+   * have WAL of it (a lost disk), or was copied. It gives no votes until an elected proposer has brought everything.
+   */
+  readonly recovering: boolean;
+  /** How many safekeepers the timeline has, as its latest proposer said; 0 = not said. */
+  readonly safekeeperCount: number;
 }
 
 export interface NewTimeline {
@@ -65,6 +72,8 @@ export interface NewTimeline {
   readonly startLsn: Lsn;
   readonly commitLsn: Lsn;
   readonly createdMs: number;
+  /** False unless given: nobody has acknowledged anything of it yet. */
+  readonly recovering?: boolean;
 }
 
 /** @throws StrataError fix-input: unknown PostgreSQL version, bad segment size, commitLsn below startLsn */
@@ -93,5 +102,7 @@ export function newTimelineState(timeline: NewTimeline): TimelinePersistentState
     partialBackup: [],
     evictionState: { kind: "present" },
     createdMs: timeline.createdMs,
+    recovering: timeline.recovering ?? false,
+    safekeeperCount: 0,
   };
 }

@@ -222,8 +222,8 @@ function copyRoutes(app: HttpApp, { timelines, dump, peerToken }: SafekeeperHttp
     { method: "post", path: "/v1/pull_timeline", summary: "Copy a timeline from other safekeepers", permission: NODE, body: pullTimelineSchema, responses: { 200: { description: "where it came from", schema: pullReplySchema } } },
     async ({ body, signal }) => {
       const id = { tenantId: body.tenant_id, timelineId: body.timeline_id };
-      const host = await pullTimeline(id, { timelines, platform: dump.platform, nodeId: dump.nodeId, sync: !dump.config.noSync, token: await peerToken(), hosts: body.http_hosts, signal });
       const { mconf } = body;
+      const host = await pullTimeline(id, { timelines, platform: dump.platform, nodeId: dump.nodeId, sync: !dump.config.noSync, token: await peerToken(), hosts: body.http_hosts, newMember: (mconf?.generation ?? 0) > 0, signal });
       if (mconf != null) await timelines.get(id).run("membership", (acceptor) => acceptor.switchConfiguration(configurationFromJson(mconf)));
       return jsonReply(200, { safekeeper_host: host });
     },

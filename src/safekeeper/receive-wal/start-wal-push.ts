@@ -7,9 +7,7 @@
 import { BoundedQueue } from "../../kit/bounded-queue.ts";
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
-import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Logger } from "../../observability/log.ts";
-import type { Clock } from "../../platform/clock.ts";
 import type { CopyStream, PgSession } from "../../wire/pg-session.ts";
 import {
   type AcceptorMessage, type AppendRequest, type AppendResponse, decodeProposerMessage, encodeAcceptorMessage, type ProposerMessage, type ProposerProtocolVersion,
@@ -21,23 +19,20 @@ import { handleElected, handleGreeting, handleVoteRequest } from "../consensus/e
 import type { SafekeeperMetrics } from "../metrics.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
-import type { Timelines } from "../timeline/timelines.ts";
+import { type AdmissionOptions, findOrCreate } from "./admission.ts";
 import { BlockedWatch } from "./blocked-watch.ts";
 import type { WalReceiver } from "./wal-receivers.ts";
 
-export interface StartWalPushOptions {
-  readonly timelines: Timelines;
-  readonly id: TenantTimelineId;
+export interface StartWalPushOptions extends AdmissionOptions {
   readonly connectionId: number;
   readonly protocolVersion: ProposerProtocolVersion;
-  readonly allowTimelineCreation: boolean;
-  readonly clock: Clock;
   readonly metrics: SafekeeperMetrics;
   readonly log: Logger;
 }
 
 /** Appends that are not flushed because more keep coming are flushed after this, so that the proposer hears from us. */
 const FLUSH_INTERVAL_MS = 1000;
+const REFUSAL_DELAY_MS = 1000;
 const QUEUE_SAMPLE_INTERVAL_MS = 5000;
 /** One turn at the acceptor; others (a vote, a reader's check) wait no longer than that. */
 const BATCH_MAX_MESSAGES = 256;
@@ -58,14 +53,6 @@ export async function startWalPush(session: PgSession, options: StartWalPushOpti
   } catch (error) {
     throw endOfStream(error);
   }
-}
-
-async function findOrCreate(options: StartWalPushOptions, greeting: ProposerMessage & { kind: "greeting" }): Promise<Timeline> {
-  const { timelines, id, allowTimelineCreation, clock } = options;
-  if (!allowTimelineCreation) return timelines.get(id);
-  const { pgVersion, systemId, walSegmentSizeBytes } = greeting;
-  const timeline = { ...id, pgVersion, systemId, walSegmentSizeBytes, startLsn: 0, commitLsn: 0, createdMs: clock.wallMs() };
-  return timelines.create(timeline, { revive: false });
 }
 
 class ProposerConnection {
@@ -186,6 +173,7 @@ class ProposerConnection {
     try {
       if (message.kind === "append") await this.#append(message, item.sizeBytes);
       else {
+        if (message.kind === "vote-request" && this.#timeline.state.recovering) await this.#waitForOtherVotes();
         const reply = await this.#timeline.run<AcceptorMessage | null>(message.kind, (acceptor) => this.#handshake(acceptor, message));
         if (message.kind === "elected" && reply === null) receiver.status = "streaming";
         if (reply !== null) await this.#send(reply);
@@ -196,6 +184,12 @@ class ProposerConnection {
       metrics.messages.with("error").inc();
       throw error;
     }
+  }
+
+  /** This node's vote will be refused, which ends the campaign of a proposer that has no majority yet: the others' come first. */
+  async #waitForOtherVotes(): Promise<void> {
+    this.#options.log.info("recovering: no vote is given");
+    await this.#options.clock.sleep(REFUSAL_DELAY_MS, this.#timeline.signal).catch(() => undefined);
   }
 
   #handshake(acceptor: Acceptor, message: Exclude<ProposerMessage, AppendRequest>): Steps<AcceptorMessage | null> {

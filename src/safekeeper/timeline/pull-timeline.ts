@@ -28,6 +28,8 @@ export interface PullOptions {
   /** Base URLs. */
   readonly hosts: readonly string[];
   readonly signal: AbortSignal;
+  /** A configuration of a later generation comes with the copy: whoever decided on it has seen to what this node may vote for. */
+  readonly newMember: boolean;
 }
 
 /** Returns the host it came from; null when the timeline was here already. @throws StrataError unavailable `no-donor`, … */
@@ -99,7 +101,9 @@ async function collect(parts: AsyncIterable<Uint8Array>, maxBytes: number): Prom
 
 /** Returns the segment size. */
 async function takeControlFile(id: TenantTimelineId, bytes: Uint8Array, options: PullOptions & { readonly directory: string }): Promise<number> {
-  const state = decodeControlFile(bytes);
+  const found = decodeControlFile(bytes);
+  // A copy of one peer's log knows nothing of what this node itself may once have voted and acknowledged.
+  const state = options.newMember ? found : { ...found, recovering: true };
   if (state.tenantId !== id.tenantId || state.timelineId !== id.timelineId) throw new StrataError("corrupt", "bad-snapshot", `the snapshot is of timeline ${state.tenantId}/${state.timelineId}`);
   await writeControlFile(options.platform.files, options.directory, { state, sync: options.sync });
   return state.walSegmentSizeBytes;

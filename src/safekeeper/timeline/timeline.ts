@@ -74,6 +74,12 @@ export class Timeline {
   /** This safekeeper is the one that uploads WAL now. */
   backingUp = false;
   lastPersistMs: number;
+  /** On the monotonic clock: when this process opened or made it. */
+  readonly openedMs: number;
+  /** The question whether the timeline is new, while it is asked. */
+  admission: Promise<void> | null = null;
+  /** That it was lost here has been logged. */
+  lossSaid = false;
   /** Segments below this have been removed by this process. */
   removedBelowSegment = 0;
   /** What was written to disk since the start. */
@@ -97,7 +103,7 @@ export class Timeline {
     this.gate = new Gate(`timeline ${state.tenantId}/${state.timelineId}`);
     this.commitLsn = new Watch(this.#acceptor.volatile.commitLsn);
     this.termFlush = new Watch({ term: state.term, flushLsn: this.#acceptor.flushLsn });
-    this.lastPersistMs = context.clock.monotonicMs();
+    this.openedMs = this.lastPersistMs = context.clock.monotonicMs();
     this.decodeGroups = new DecodeGroups(this);
   }
 

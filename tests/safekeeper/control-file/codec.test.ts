@@ -59,6 +59,18 @@ describe("control file", () => {
     expect(decodeControlFile(encodeControlFile(full))).toEqual(full);
   });
 
+  test("fields of ours take the place of the proposer's UUID, and nothing else changes", () => {
+    const plain = encodeControlFile(sample({ proposerUuid: "ab".repeat(16) }));
+    expect(decodeControlFile(plain)).toMatchObject({ proposerUuid: "ab".repeat(16), recovering: false, safekeeperCount: 0 });
+    for (const own of [{ recovering: true, safekeeperCount: 0 }, { recovering: false, safekeeperCount: 3 }, { recovering: true, safekeeperCount: 255 }]) {
+      const bytes = encodeControlFile(sample({ proposerUuid: "ab".repeat(16), ...own }));
+      expect(decodeControlFile(bytes)).toEqual({ ...sample(own), createdMs: 0 });
+      const differing = [...bytes.keys()].filter((at) => bytes[at] !== plain[at]);
+      const uuidAt = Buffer.from(plain).indexOf("ab".repeat(16));
+      expect(differing.every((at) => (at >= uuidAt && at < uuidAt + 32) || at >= bytes.length - 4)).toBe(true);
+    }
+  });
+
   test("version 9, byte for byte", () => {
     const body = str(TENANT) + str(TIMELINE) + u64(42) + u64(2) + u64(1) + u64(0x12345600) + u64(41) + u64(0x12345650) +
       u32(160004) + u64(0x1234567887654321n) + u32(1 << 24) + str("0".repeat(32)) +

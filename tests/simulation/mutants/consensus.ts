@@ -7,7 +7,7 @@ const APPEND = "safekeeper/consensus/append.ts";
 const HISTORY = "safekeeper/api/term-history.ts";
 
 export const CONSENSUS_MUTANTS: readonly Mutant[] = [
-  { name: "two-votes-a-term", rule: "a vote is given once a term", file: ELECTION, find: "const voteGiven = acceptor.persisted.term < request.term;", replace: "const voteGiven = acceptor.persisted.term <= request.term;" },
+  { name: "two-votes-a-term", rule: "a vote is given once a term", file: ELECTION, find: "const isNewTerm = acceptor.persisted.term < request.term;", replace: "const isNewTerm = acceptor.persisted.term <= request.term;" },
   {
     name: "vote-before-persisted", rule: "the term is durable before the vote leaves", file: ACCEPTOR,
     find: `    if (sameState(next, this.#persisted)) return;\n    yield { kind: "persist", state: next };`,

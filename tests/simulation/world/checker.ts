@@ -6,6 +6,7 @@
  * - commit_lsn, the term and what is persisted of both never go back, and commit_lsn <= flush_lsn;
  * - committed WAL is one sequence of bytes; what was durable on a safekeeper is there after every crash;
  * - an acknowledged commit is durable on a majority, and no election or settled log begins below it;
+ * - a safekeeper that lost its disk calls itself whole only with all that it once acknowledged;
  * - a reader is sent committed WAL only; nobody calls WAL dispensable that some safekeeper lacks.
  *
  * It looks at the running objects and at the bytes on the virtual disks, never at what messages claim.
@@ -29,6 +30,8 @@ export interface Watched {
   damaged: boolean;
   /** Its timeline was deleted, or its disk is beyond repair: it is out of the game. */
   gone: boolean;
+  /** It lost its disk, with all that it had acknowledged, and has not been made whole yet: up to where it had WAL. */
+  wipedAt: Lsn | null;
   seen: Seen | null;
 }
 
@@ -86,6 +89,7 @@ export class Checker {
     const flushLsn = flushOf(timeline);
     const { commitLsn } = acceptor.volatile;
     const seen = watched.seen;
+    if (watched.wipedAt !== null && !state.recovering && state !== seen?.state) this.#madeWhole(watched, watched.wipedAt, flushLsn);
     if (seen === null || seen.timeline !== timeline) return this.#opened(watched, timeline);
     if (seen.state === state && seen.flushLsn === flushLsn && seen.commitLsn === commitLsn) return;
     if (seen.state !== state) this.#stateChanged(watched.name, seen.state, state);
@@ -101,9 +105,15 @@ export class Checker {
     this.#checkCommitted(watched, timeline, seen.commitLsn);
   }
 
+  #madeWhole(watched: Watched, wipedAt: Lsn, flushLsn: Lsn): void {
+    const owed = Math.min(wipedAt, this.acknowledgedLsn);
+    if (flushLsn < owed) throw new Violation(`${watched.name} calls itself whole at ${lsnToString(flushLsn)}, before it lost its disk it had acknowledged WAL up to ${lsnToString(owed)}`);
+    watched.wipedAt = null;
+  }
+
   /** A log was cut: what was acknowledged is on a majority all the same. */
   #checkHolders(who: string): void {
-    const holders = this.safekeepers.filter(({ gone, damaged, seen }) => gone || damaged || (seen?.flushLsn ?? 0) >= this.acknowledgedLsn);
+    const holders = this.safekeepers.filter(({ gone, damaged, wipedAt, seen }) => gone || damaged || wipedAt !== null || (seen?.flushLsn ?? 0) >= this.acknowledgedLsn);
     if (2 * holders.length <= this.safekeepers.length) throw new Violation(`the log of ${who} was cut, and what was acknowledged up to ${lsnToString(this.acknowledgedLsn)} is on ${holders.length} of ${this.safekeepers.length}`);
   }
 
@@ -148,7 +158,7 @@ export class Checker {
     if (volatile.commitLsn > flushLsn) throw new Violation(`${name}: commit_lsn ${lsnToString(volatile.commitLsn)} is above flush_lsn ${lsnToString(flushLsn)}`);
     for (const other of this.safekeepers) {
       const otherFlush = other.seen?.flushLsn ?? 0;
-      if (other.gone || volatile.peerHorizonLsn <= Math.max(otherFlush, this.#startLsn)) continue;
+      if (other.gone || other.wipedAt !== null || volatile.peerHorizonLsn <= Math.max(otherFlush, this.#startLsn)) continue;
       throw new Violation(`${name} says that every safekeeper has WAL up to ${lsnToString(volatile.peerHorizonLsn)}, ${other.name} has it up to ${lsnToString(otherFlush)}`);
     }
   }
@@ -201,8 +211,8 @@ export class Checker {
     this.acknowledgements++;
     this.acknowledgedLsn = Math.max(this.acknowledgedLsn, lsn);
     this.#acknowledged.set(term, Math.max(lsn, this.#acknowledged.get(term) ?? 0));
-    // One whose timeline is being deleted may have answered once more.
-    const holders = this.safekeepers.filter((safekeeper) => safekeeper.gone || (safekeeper.seen?.flushLsn ?? 0) >= lsn);
+    // One whose timeline is being deleted, or whose disk is lost, may have answered once more.
+    const holders = this.safekeepers.filter((safekeeper) => safekeeper.gone || safekeeper.wipedAt !== null || (safekeeper.seen?.flushLsn ?? 0) >= lsn);
     if (2 * holders.length <= this.safekeepers.length) throw new Violation(`${who} acknowledged a commit at ${lsnToString(lsn)}, which is durable on ${holders.map(({ name }) => name).join(", ") || "nobody"} only`);
     this.committed ??= new KnownLog("the committed log", ack.fromLsn);
     this.committed.merge(ack.fromLsn, ack.bytes, who);

@@ -9,6 +9,7 @@ import { CALM } from "../../../src/platform/virtual/virtual-network.ts";
 import type { VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { baseDisk, failingDisk, type DiskTrouble } from "./disk-faults.ts";
 import { flipBit } from "./flip-bit.ts";
+import { loseDisk } from "./lose-disk.ts";
 import type { Checker } from "./checker.ts";
 import type { SimCompute } from "./sim-compute.ts";
 import type { SimReader } from "./sim-reader.ts";
@@ -35,6 +36,8 @@ export class Faults {
   readonly #heal = new Set<() => void>();
   readonly happened = new Set<string>();
   over = false;
+  /** One safekeeper is being left behind, and another is to lose its disk. */
+  isLosingDisk = false;
 
   constructor(stage: Stage) {
     this.stage = stage;
@@ -62,6 +65,10 @@ export class Faults {
     this.stage.world.clock.after(this.stage.random.float() * maxMs, once);
   }
 
+  atEnd(undo: () => void): void {
+    this.#heal.add(undo);
+  }
+
   pick<T>(items: readonly T[]): T {
     return items[this.stage.random.below(items.length)];
   }
@@ -79,7 +86,7 @@ export class Faults {
 
   /** Whether this one may be lost for good: a majority that has WAL must be left, for who has none does not count in an election. */
   maySpare(safekeeper: SimSafekeeper): boolean {
-    const left = this.stage.safekeepers.filter((other) => other !== safekeeper && !other.gone && !other.damaged && (other.seen?.flushLsn ?? 0) > 0);
+    const left = this.stage.safekeepers.filter((other) => other !== safekeeper && !other.gone && !other.damaged && other.wipedAt === null && (other.seen?.flushLsn ?? 0) > 0);
     return 2 * left.length > this.stage.safekeepers.length;
   }
 
@@ -223,6 +230,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   "disk-full": onSafekeeper((faults, safekeeper) => faults.diskTrouble(safekeeper, { error: "disk-full", kinds: ["write", "truncate", "open"], share: 0.5 })),
   "slow-fsync": onSafekeeper((faults, safekeeper) => faults.diskTrouble(safekeeper, { error: null, kinds: [], share: 0, syncMaxMs: 300 })),
   "bit-flip": (faults) => flipBit(faults),
+  "disk-lost": onSafekeeper(loseDisk),
   "process-pause": onSafekeeper((faults, safekeeper) => faults.pause(safekeeper.machine, 4000)),
   "compute-pause": (faults) => {
     const compute = faults.compute();

@@ -45,12 +45,13 @@ interface Scenario {
 }
 
 const RECOVERY_LIMIT_MS = 90_000;
+const LOST_DISK_SHARE = 0.06;
 
 function scenarioOf(random: SeededRandom): Scenario {
   const kinds = FAULT_KINDS.filter(() => random.chance(0.35));
   // Often near the end of a segment: crossings are where the files change.
   const offset = random.chance(0.35) ? SEGMENT_SIZE - 8192 * (1 + random.below(6)) + 4096 : 0x28 + 8 * random.below(1000);
-  return {
+  const scenario: Scenario = {
     safekeepers: random.chance(0.8) ? 3 : 5,
     computes: 1 + random.below(3),
     durationMs: 2000 + random.below(4000),
@@ -64,6 +65,8 @@ function scenarioOf(random: SeededRandom): Scenario {
     pageserver: random.chance(0.5),
     startsBadly: random.chance(0.2),
   };
+  // A lost disk is filled again only after a while, in which not much else must happen.
+  return random.chance(LOST_DISK_SHARE) ? { ...scenario, faultKinds: ["disk-lost"], faultIntervalMs: 1000, durationMs: 22_000, pageserver: false, peerRecovery: random.chance(0.2) } : scenario;
 }
 
 export function runWorld(seed: number, options: { print?: (line: string) => void } = {}): WorldResult {
@@ -149,7 +152,8 @@ class Cluster {
     // Bytes that nobody can get any more may have been on a damaged disk alone: then a majority is all there is to expect.
     const expected = this.#safekeepers.filter(({ gone }) => !gone);
     const needed = this.#safekeepers.some(({ damaged }) => damaged) ? Math.floor(this.#safekeepers.length / 2) + 1 : expected.length;
-    const reached = (): number => expected.filter(({ timeline }) => (timeline?.acceptor.flushLsn ?? 0) >= this.checker.acknowledgedLsn).length;
+    const isWhole = ({ timeline }: SimSafekeeper): boolean => timeline !== null && !timeline.state.recovering && timeline.acceptor.flushLsn >= this.checker.acknowledgedLsn;
+    const reached = (): number => expected.filter(isWhole).length;
     while (reached() < needed) await this.#wait(limitMs, "a safekeeper did not catch up after everything healed");
     const target = this.checker.acknowledgedLsn;
     while (this.reader.positionLsn < target && needed === expected.length) await this.#wait(limitMs, "the reader did not get to the end of the log");

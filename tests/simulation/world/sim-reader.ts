@@ -50,6 +50,10 @@ export class SimReader {
     this.#random = environment.world.random.fork("reader");
   }
 
+  get releasesWal(): boolean {
+    return this.#environment.pageserver;
+  }
+
   get positionLsn(): Lsn {
     return this.#positionLsn;
   }

@@ -34,6 +34,7 @@ export class SimSafekeeper implements Watched {
   readonly machine: VirtualMachine;
   damaged = false;
   gone = false;
+  wipedAt: Watched["wipedAt"] = null;
   seen: Watched["seen"] = null;
   /** The disk may refuse to be read right now: a timeline that does not open is no violation. */
   excuse = false;
@@ -154,6 +155,15 @@ export class SimSafekeeper implements Watched {
     this.#forget();
     this.machine.kill();
     if (this.machine.isPaused) this.machine.resume();
+  }
+
+  /** The disk is lost, and an empty one takes its place. */
+  wipe(): void {
+    this.wipedAt = this.seen?.flushLsn ?? 0;
+    this.seen = null;
+    this.kill();
+    this.disk.erase();
+    this.#prepared = false;
   }
 
   /** An orderly stop and a start. */

@@ -1,0 +1,71 @@
+/**
+ * What a proposer finds when it brings WAL: the timeline, made here if need be. One that is made, or was made earlier and never
+ * completed, is not taken for new unless that is certain: see `timeline/newness.ts`.
+ */
+import { StrataError } from "../../kit/errors.ts";
+import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { Configuration } from "../api/membership.ts";
+import type { ProposerGreeting } from "../api/proposer-protocol.ts";
+import type { Address } from "../config.ts";
+import type { Newness } from "../timeline/newness.ts";
+import type { Timeline } from "../timeline/timeline.ts";
+import type { Timelines } from "../timeline/timelines.ts";
+
+export type FindNewness = (id: TenantTimelineId, peers: readonly Address[] | null) => Promise<Newness>;
+
+export interface AdmissionOptions {
+  readonly timelines: Timelines;
+  readonly id: TenantTimelineId;
+  readonly allowTimelineCreation: boolean;
+  readonly clock: Clock;
+  readonly findNewness: FindNewness;
+  /** As the proposer says; null when it does not. */
+  readonly peers: readonly Address[] | null;
+}
+
+/**
+ * A timeline that may have lost something takes no part for so long: a proposer that got this node's vote before is elected by
+ * then or has asked again (`VOTES_VALID_MS` of the proposer).
+ */
+export const REJOIN_AFTER_MS = 6_000;
+
+/** @throws StrataError not-found `timeline-not-found`; retry `timeline-recovering`, `timeline-newness-unknown`; conflict `timeline-deleted` */
+export async function findOrCreate(options: AdmissionOptions, greeting: ProposerGreeting): Promise<Timeline> {
+  const { timelines, id, allowTimelineCreation, clock } = options;
+  const { pgVersion, systemId, walSegmentSizeBytes } = greeting;
+  const timeline = allowTimelineCreation
+    ? await timelines.create({ ...id, pgVersion, systemId, walSegmentSizeBytes, startLsn: 0, commitLsn: 0, createdMs: clock.wallMs(), recovering: true }, { revive: false })
+    : timelines.get(id);
+  if (!timeline.state.recovering) return timeline;
+  // All connections that come meanwhile wait for one answer.
+  timeline.admission ??= admit(timeline, options, greeting).finally(() => (timeline.admission = null));
+  await timeline.admission;
+  return timeline;
+}
+
+async function admit(timeline: Timeline, options: AdmissionOptions, greeting: ProposerGreeting): Promise<void> {
+  const { clock, findNewness } = options;
+  if (timeline.state.timelineStartLsn === 0) {
+    const newness = await findNewness(timeline.id, options.peers ?? membersBut(timeline.acceptor.nodeId, greeting.configuration));
+    if (newness.kind === "uncertain") {
+      throw new StrataError("retry", "timeline-newness-unknown", `the timeline is not here, and whether it is new or was lost here is not known: ${newness.why}`);
+    }
+    if (newness.kind === "new") return takeAsNew(timeline);
+    if (!timeline.lossSaid) timeline.log.warn("this safekeeper has nothing of a timeline of which others have WAL: it takes it in again, and gives no votes before it has everything", { knownBy: newness.by });
+    timeline.lossSaid = true;
+  }
+  const leftMs = timeline.openedMs + REJOIN_AFTER_MS - clock.monotonicMs();
+  if (leftMs > 0) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here, it takes part again in ${Math.ceil(leftMs)} ms`);
+}
+
+async function takeAsNew(timeline: Timeline): Promise<void> {
+  await timeline.run("new timeline", function* (acceptor) {
+    if (acceptor.persisted.timelineStartLsn === 0) yield* acceptor.persist({ recovering: false });
+  });
+}
+
+function membersBut(nodeId: number, { members, newMembers }: Configuration): readonly Address[] | null {
+  const all = [...members, ...(newMembers ?? [])].filter((member) => member.nodeId !== nodeId);
+  return all.length === 0 ? null : all.map(({ host, pgPort }) => ({ host, port: pgPort }));
+}

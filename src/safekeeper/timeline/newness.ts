@@ -1,0 +1,70 @@
+/**
+ * Is a timeline that is not here new, or has this node lost it? A proposer brings it in either case. Taken for new, a node whose
+ * disk was lost would vote with an empty log, and with a peer that is behind make a majority that lacks what was acknowledged.
+ *
+ * All the other safekeepers are asked: only when every one answers and none has WAL, nobody has acknowledged anything yet (a
+ * majority that has would include one of them). A proposer of ours says who they are, and so does a membership configuration;
+ * of others the broker knows those that are there, which is as much as can be found out.
+ */
+import { describeError } from "../../kit/errors.ts";
+import { parseLsn } from "../../kit/lsn.ts";
+import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import type { Platform } from "../../platform/platform.ts";
+import { PgClient } from "../../wire/client.ts";
+import { type Address, parseAddress } from "../config.ts";
+
+export type Newness =
+  | { readonly kind: "new" }
+  /** @property by the safekeeper that has WAL */
+  | { readonly kind: "known"; readonly by: string }
+  | { readonly kind: "uncertain"; readonly why: string };
+
+export interface NewnessOptions {
+  readonly platform: Pick<Platform, "clock" | "network" | "random">;
+  /** All other safekeepers; null when the proposer does not say who they are. */
+  readonly peers: readonly Address[] | null;
+  /** The token the proposer showed: what it may ask, this node may ask for it. */
+  readonly password: string | null;
+  /** Without a list: asks the broker; null without a broker. */
+  readonly askBroker: ((id: TenantTimelineId) => Promise<Newness>) | null;
+}
+
+const TIMEOUT_MS = 2_000;
+const MAX_PEERS = 31;
+
+/** Never rejects. */
+export async function findNewness(id: TenantTimelineId, options: NewnessOptions): Promise<Newness> {
+  const { peers, askBroker } = options;
+  if (peers === null) return askBroker === null ? { kind: "new" } : askBroker(id);
+  const answers = await Promise.all(peers.slice(0, MAX_PEERS).map((peer) => ask(id, peer, options)));
+  return answers.find(({ kind }) => kind === "known") ?? answers.find(({ kind }) => kind === "uncertain") ?? { kind: "new" };
+}
+
+/** `host:port,host:port` of the start-up option; null without it. @throws StrataError fix-input `bad-address` */
+export function parsePeers(text: string | undefined): readonly Address[] | null {
+  if (text === undefined) return null;
+  return text === "" ? [] : text.split(",", MAX_PEERS).map(parseAddress);
+}
+
+async function ask(id: TenantTimelineId, peer: Address, options: NewnessOptions): Promise<Newness> {
+  const { clock, network, random } = options.platform;
+  const name = `${peer.host}:${peer.port}`;
+  let client: PgClient | null = null;
+  const timer = clock.after(TIMEOUT_MS, () => client?.destroy());
+  try {
+    client = await PgClient.connect(network, {
+      address: peer,
+      parameters: { user: "strata", database: "replication", application_name: "strata_safekeeper", options: `-c timeline_id=${id.timelineId} tenant_id=${id.tenantId}` },
+      ...(options.password === null ? {} : { password: options.password }),
+      clock, random, timeoutMs: TIMEOUT_MS,
+    });
+    const { columns, rows } = await client.query("TIMELINE_STATUS");
+    const flushLsn = rows.at(0)?.[columns.findIndex((column) => column.name === "flush_lsn")] ?? "0/0";
+    return parseLsn(String(flushLsn)) > 0 ? { kind: "known", by: name } : { kind: "new" };
+  } catch (error) {
+    return { kind: "uncertain", why: `safekeeper ${name} does not answer: ${describeError(error)}` };
+  } finally {
+    timer.cancel();
+    client?.destroy();
+  }
+}

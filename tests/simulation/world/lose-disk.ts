@@ -1,0 +1,62 @@
+/**
+ * A disk that is lost with all that was acknowledged on it, and an empty one in its place. At worst one of the others is far behind
+ * then, and the rest fail as soon as the empty one is taking WAL in again: the two of them would make a majority that lacks
+ * what was committed.
+ */
+import type { Faults } from "./faults.ts";
+import type { SimSafekeeper } from "./sim-safekeeper.ts";
+
+const POLL_MS = 0.3;
+/** Long enough for the empty one to be let in again. */
+const WATCH_MS = 12_000;
+const AWAY_MS = 12_000;
+
+export function loseDisk(faults: Faults, safekeeper: SimSafekeeper): string | null {
+  const { stage } = faults;
+  // Where the reader lets WAL go, nobody could fill an empty disk but a backup, which is not here.
+  if (safekeeper.wipedAt !== null || stage.reader.releasesWal || stage.checker.acknowledgements === 0 || !faults.maySpare(safekeeper)) return null;
+  if (faults.isLosingDisk || stage.random.chance(0.2)) return lose(faults, safekeeper);
+  faults.isLosingDisk = true;
+  const laggard = faults.pick(stage.safekeepers.filter((other) => other !== safekeeper));
+  for (const { name } of stage.computes) stage.world.network.partition(name, laggard.name);
+  faults.atEnd(() => stage.world.network.heal());
+  stage.world.clock.after(stage.random.float() * 1000, () => {
+    if (faults.over || safekeeper.gone || !faults.maySpare(safekeeper)) return;
+    stage.trace.add("FAULT", `disk-lost: ${lose(faults, safekeeper)}`);
+    watch(faults, { safekeeper, laggard, untilMs: stage.world.clock.monotonicMs() + WATCH_MS });
+  });
+  return `${safekeeper.name} soon; ${laggard.name} is left behind`;
+}
+
+function lose(faults: Faults, safekeeper: SimSafekeeper): string {
+  safekeeper.wipe();
+  faults.powerBack(safekeeper, 1000);
+  return safekeeper.name;
+}
+
+/** Fails everyone but the two at the moment when the empty one follows a proposer. */
+function watch(faults: Faults, watched: { safekeeper: SimSafekeeper; laggard: SimSafekeeper; untilMs: number }): void {
+  const { safekeeper, laggard, untilMs } = watched;
+  const { stage } = faults;
+  if (faults.over || stage.world.clock.monotonicMs() > untilMs) return;
+  if ((safekeeper.timeline?.state.timelineStartLsn ?? 0) === 0) {
+    stage.world.clock.after(POLL_MS, () => watch(faults, watched));
+    return;
+  }
+  stage.world.network.heal();
+  for (const other of stage.safekeepers) {
+    if (other === safekeeper || other === laggard || other.gone) continue;
+    other.crash();
+    stage.world.clock.after(AWAY_MS, () => faults.powerBack(other, 1));
+    faults.atEnd(() => faults.powerBack(other, 1));
+  }
+  // It keeps what it had synced, perhaps half of the log.
+  safekeeper.crash();
+  faults.powerBack(safekeeper, 100);
+  for (const compute of stage.computes) {
+    if (!compute.isUp) continue;
+    compute.stop("crash");
+    compute.start();
+  }
+  stage.trace.add("FAULT", `disk-lost: all but ${safekeeper.name} and ${laggard.name} are away`);
+}
