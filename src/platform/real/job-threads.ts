@@ -35,6 +35,7 @@ class Thread {
     const job = Promise.withResolvers<unknown>();
     this.#job = job;
     this.#worker ??= this.#start();
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
     this.#worker.postMessage(request);
     return job.promise.finally(() => {
       this.#job = null;
@@ -117,8 +118,8 @@ export class RealJobThreads implements JobThreads {
 
 /** What an entry point does with each message. */
 export function serveJobs(work: (input: unknown, cancel: JobCancel) => Promise<unknown>): void {
-  const port = globalThis as unknown as { onmessage: (event: MessageEvent<Request>) => void; postMessage(reply: Reply): void };
-  port.onmessage = ({ data }) => {
+  const port = globalThis as unknown as { addEventListener(type: "message", listener: (event: MessageEvent<Request>) => void): void; postMessage(reply: Reply): void };
+  port.addEventListener("message", ({ data }) => {
     const cancel: JobCancel = {
       throwIfAborted() {
         if (Atomics.load(data.cancelled, 0) !== 0) throw new StrataError("unavailable", "job-cancelled", "nobody wants this job any more");
@@ -128,7 +129,7 @@ export function serveJobs(work: (input: unknown, cancel: JobCancel) => Promise<u
       (output) => port.postMessage({ output }),
       (error: unknown) => port.postMessage({ error: thrown(error) }),
     );
-  };
+  });
 }
 
 function thrown(error: unknown): ThrownError {
