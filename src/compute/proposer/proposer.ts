@@ -257,10 +257,18 @@ export class Proposer {
       this.#options.onPageserverNews?.(this.#pageserver);
       this.#limit();
     }
-    const before = this.#standbyFeedback.get(slot);
-    if (before?.timestamp === hotStandby.timestamp || (before === undefined && hotStandby.timestamp === 0n)) return;
-    this.#standbyFeedback.set(slot, hotStandby);
-    this.#walStream.passHotStandbyFeedback(aggregateFeedback([...this.#standbyFeedback.values()]));
+    if (hotStandby.timestamp !== 0n || this.#standbyFeedback.size > 0) this.#standbysSay(slot, hotStandby);
+  }
+
+  #standbysSay(slot: number, hotStandby: HotStandbyFeedback): void {
+    const known = this.#standbyFeedback;
+    const before = known.get(slot);
+    const isNews = before === undefined ? hotStandby.timestamp !== 0n : before.timestamp !== hotStandby.timestamp;
+    if (isNews) known.set(slot, hotStandby);
+    // A safekeeper that is gone holds nothing back any more: its standbys go to another.
+    const gone = [...known.keys()].filter((other) => this.#candidacy.core.slotStatus(other).state !== "active");
+    for (const other of gone) known.delete(other);
+    if (isNews || gone.length > 0) this.#walStream.passHotStandbyFeedback(aggregateFeedback([...known.values()]));
   }
 
   #superseded(error: StrataError, configuration: Configuration): void {
