@@ -3,7 +3,7 @@
  * full garbage collection hundreds of milliseconds). Keys are found by open addressing; versions of a key are chained.
  */
 import { allocateSharedBytes } from "../../kit/buffers.ts";
-import { invariant } from "../../kit/errors.ts";
+import type { Lsn } from "../../kit/lsn.ts";
 import type { ValueBatch } from "../../interpret/value-batch.ts";
 import type { Key } from "../../keyspace/key.ts";
 import type { Pacer } from "./pacer.ts";
@@ -79,7 +79,8 @@ export class KeyIndex {
   }
 
   /**
-   * Entries of a batch whose values were stored from `base` on. LSNs of one key rise; the same LSN again replaces the version.
+   * Entries of a batch whose values were stored from `base` on. LSNs of one key rise, but for those that come again; the same LSN
+   * again replaces the version.
    * `newKey` is told the row of each key not seen before.
    */
   addBatch(batch: ValueBatch, base: number, newKey: (row: number) => void): void {
@@ -92,17 +93,32 @@ export class KeyIndex {
       const head = this.#heads[row];
       const lsn = lsns[i];
       let at = head;
-      if (head === NONE || this.lsns[head] !== lsn) {
-        invariant(head === NONE || this.lsns[head] < lsn, "versions of a key come in rising LSN order");
+      if (head === NONE || this.lsns[head] < lsn) {
         at = this.versionCount++;
         this.older[at] = head;
         this.#heads[row] = at;
         this.lsns[at] = lsn;
-      }
+      } else if (this.lsns[head] !== lsn) at = this.#placeBelow(head, lsn);
       this.offsets[at] = base + offsets[i];
       this.lengths[at] = lengths[i];
       this.willInit[at] = willInit[i];
     }
+  }
+
+  /**
+   * A version below one that is there: records handed over in part, when the disk or the WAL's sender failed, come again from their
+   * beginning. The same version is found again; one that had not come is put between.
+   */
+  #placeBelow(head: number, lsn: Lsn): number {
+    let above = head;
+    while (this.older[above] !== NONE && this.lsns[this.older[above]] > lsn) above = this.older[above];
+    const below = this.older[above];
+    if (below !== NONE && this.lsns[below] === lsn) return below;
+    const at = this.versionCount++;
+    this.older[at] = below;
+    this.older[above] = at;
+    this.lsns[at] = lsn;
+    return at;
   }
 
   /** For `count` more versions. */
