@@ -17,6 +17,7 @@ export interface ZstdEngine {
   decompress(bytes: Uint8Array, maxBytes: number): Uint8Array;
 }
 
+const BUN_LEVEL_MAX = 22;
 export const CODEC_MAX_BYTES = 4 * 1024 * 1024;
 
 /** Null where the runtime has no zstd. */
@@ -25,7 +26,11 @@ export function nativeEngine(): ZstdEngine | null {
   if (zstdCompressSync === undefined || zstdDecompressSync === undefined) return null;
   return {
     name: "native",
-    compress: (bytes, level) => zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level } }),
+    compress(bytes, level) {
+      // The same frames in half the time, of a page.
+      if (typeof Bun !== "undefined" && level >= 1 && level <= BUN_LEVEL_MAX) return Bun.zstdCompressSync(bytes as Uint8Array<ArrayBuffer>, { level });
+      return zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level } });
+    },
     decompress(bytes, maxBytes) {
       const size = zstdContentSize(bytes);
       // Eight times quicker than node:zlib for a page, but it allocates what the frame claims: so only when that is in bounds.
