@@ -180,14 +180,8 @@ export class WalStreamDecoder {
   #takePageHeader(): void {
     const pageLsn = this.#pieceLsn + this.#taken - this.#headerLength;
     const size = pageHeaderSize(pageLsn, this.#geometry.segmentSize);
-    const available = this.#piece.length - this.#taken;
-    if (this.#headerLength === 0 && available >= size) {
-      const view = new DataView(this.#piece.buffer, this.#piece.byteOffset + this.#taken, size);
-      this.#taken += size;
-      this.#enterPage(decodePageHeader(view, pageLsn, this.#geometry));
-      return;
-    }
-    const part = Math.min(available, size - this.#headerLength);
+    // Copied even when it is whole: that is quicker than making a view of it.
+    const part = Math.min(this.#piece.length - this.#taken, size - this.#headerLength);
     copyBytes(this.#piece, this.#taken, this.#header, this.#headerLength, part);
     this.#headerLength += part;
     this.#taken += part;
