@@ -3,7 +3,7 @@
  * `pg_waldump --stats` on the same WAL of a real PostgreSQL 15 in the same run, both from the page cache, interleaved: best and
  * median round of each, and the median of its processor time, which other load on the machine disturbs less (ours with the
  * compiler's and collector's threads, theirs with the start of the process). Last line, of the best rounds:
- * `decode: N records/s, M MB/s, R x pg_waldump`.
+ * `decode: N records/s, M MB/s, R x pg_waldump`; the line before it has the ratio of the medians of processor time.
  */
 import { existsSync, openSync, readSync, closeSync } from "node:fs";
 import { join } from "node:path";
@@ -125,6 +125,8 @@ async function main(): Promise<void> {
       const dumped = report("pg_waldump --stats", theirs, sizeBytes);
       if (dumped.records !== decoded.records) throw new Error(`pg_waldump counts ${dumped.records} records`);
       ratio = (dumped.seconds / decoded.seconds).toFixed(2);
+      const cpuRatio = median(theirs.map((run) => run.cpuSeconds)) / median(ours.map((run) => run.cpuSeconds));
+      console.log(`of processor time, medians: ${cpuRatio.toFixed(2)} x pg_waldump`);
     }
     const perSecond = Math.round(decoded.records / decoded.seconds);
     console.log(`decode: ${perSecond} records/s, ${(sizeBytes / decoded.seconds / 1e6).toFixed(0)} MB/s, ${ratio} x pg_waldump`);
