@@ -1,19 +1,34 @@
 /**
  * Appends to one safekeeper, a process of its own, over the proposer's protocol: one record a message, of 8 B to 1 MiB;
  * one after the other (each waits until it is durable), and pipelined. Beside each a bare loop of writes and fdatasyncs in
- * this process: as many as there were appends, or of 1 MiB each where many share one.
+ * this process: as many as there were appends, or of 1 MiB each where many share one. Medians of the rounds, after one that does
+ * not count; and the safekeeper's own processor time of an append, which other load on the machine leaves as it is.
  *
- *   bun run bench append [--seconds 1] [--sizes 8,64,1024,8192,131072,1048576] [--executable dist/strata]
+ * With `--profile-duration` nothing is measured: for each size the pipelined load goes on for so many seconds, and where the
+ * safekeeper spends them is written to a file, a flame graph or a pprof profile.
+ *
+ *   bun run bench append [--seconds 1] [--rounds 3] [--sizes 8,64,1024,8192,131072,1048576] [--fsync on,off] [--executable dist/strata]
+ *   bun run bench append --profile-duration 10 [--profile-format svg|pprof] [--profile-directory .]
  */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.ts";
 import { encodeProposerMessage, MAX_APPEND_BYTES } from "../../src/safekeeper/api/proposer-protocol.ts";
 import { ProposerDriver } from "../safekeeper/support/driver.ts";
+import { cpuTimeMs } from "./support/cpu.ts";
 import { Bench, median, mib } from "./support/processes.ts";
 import { rawWrites } from "./support/raw-writes.ts";
 
-const { values: args } = parseArgs({ options: { seconds: { type: "string", default: "1" }, sizes: { type: "string", default: "8,64,1024,8192,131072,1048576" }, executable: { type: "string" } } });
+const { values: args } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "1" }, rounds: { type: "string", default: "3" }, sizes: { type: "string", default: "8,64,1024,8192,131072,1048576" },
+    fsync: { type: "string", default: "on,off" }, executable: { type: "string" },
+    "profile-duration": { type: "string" }, "profile-format": { type: "string", default: "svg" }, "profile-directory": { type: "string", default: "." },
+  },
+});
 const SECONDS = Number(args.seconds);
+const PROFILE_SECONDS_MAX = 60;
 const MIB = 1024 * 1024;
 const SEGMENT = 16 * MIB;
 const START = SEGMENT + 40;
@@ -103,22 +118,76 @@ async function pipelined(port: number, wal: Wal): Promise<Result> {
   return { appends, bytes: from, seconds, latencyUs: 0 };
 }
 
+type Safekeeper = Awaited<ReturnType<Bench["safekeeper"]>>;
+
+interface Round {
+  readonly oneByOneUs: number;
+  readonly bareUs: number;
+  readonly rate: number;
+  readonly appendsPerSecond: number;
+  readonly cpuUs: number;
+  readonly diskRate: number;
+}
+
+async function measure(bench: Bench, safekeeper: Safekeeper, options: { wal: Wal; sync: boolean }): Promise<Round> {
+  const { wal, sync } = options;
+  const raw = { sync, seconds: SECONDS / 2, maxBytes: MAX_WAL_BYTES };
+  const single = await oneByOne(safekeeper.port, wal);
+  const bare = rawWrites(bench.directory, { ...raw, sizeBytes: Math.ceil(single.bytes / single.appends) });
+  const cpuBefore = cpuTimeMs([safekeeper.pid]);
+  const piped = await pipelined(safekeeper.port, wal);
+  const cpuMs = cpuTimeMs([safekeeper.pid]) - cpuBefore;
+  const disk = rawWrites(bench.directory, { ...raw, sizeBytes: MIB });
+  return {
+    oneByOneUs: single.latencyUs, bareUs: bare.medianUs, rate: piped.bytes / piped.seconds, appendsPerSecond: piped.appends / piped.seconds,
+    cpuUs: (cpuMs * 1000) / piped.appends, diskRate: disk.bytes / disk.seconds,
+  };
+}
+
+async function compare(bench: Bench, safekeeper: Safekeeper, options: { size: number; sync: boolean }): Promise<void> {
+  const wal = prepare(options.size);
+  await pipelined(safekeeper.port, wal);
+  const rounds: Round[] = [];
+  for (let round = 0; round < Number(args.rounds); round++) rounds.push(await measure(bench, safekeeper, { wal, sync: options.sync }));
+  const of = (pick: (round: Round) => number): number => median(rounds.map(pick));
+  const [oneUs, bareUs, rate, diskRate] = [of((round) => round.oneByOneUs), of((round) => round.bareUs), of((round) => round.rate), of((round) => round.diskRate)];
+  console.log(
+    `${String(options.size).padStart(7)}   ${options.sync ? "on " : "off"}    ${oneUs.toFixed(0).padStart(6)} (${bareUs.toFixed(0)}, ${(oneUs / bareUs).toFixed(2)}×)`.padEnd(52) +
+      `${mib(rate).padStart(6)} MiB/s, ${of((round) => round.appendsPerSecond).toFixed(0)}/s, ${of((round) => round.cpuUs).toFixed(1)} µs of CPU each ` +
+      `(${mib(diskRate)} MiB/s, ${(rate / diskRate).toFixed(2)}×; rounds: ${rounds.map((round) => mib(round.rate)).join(" ")})`,
+  );
+}
+
+/** The pipelined load for as long as the safekeeper's profiler runs; returns the file written. */
+async function profileOne(safekeeper: Safekeeper, options: { size: number; sync: boolean; seconds: number; format: string }): Promise<string> {
+  const { size, sync, seconds, format } = options;
+  const wal = prepare(size);
+  await pipelined(safekeeper.port, wal);
+  const state = { sampling: true };
+  const sampled = fetch(`http://127.0.0.1:${safekeeper.httpPort}/profile/cpu?seconds=${seconds}&frequency=999&format=${format}`).finally(() => {
+    state.sampling = false;
+  });
+  while (state.sampling) await pipelined(safekeeper.port, wal);
+  const reply = await sampled;
+  if (!reply.ok) throw new Error(`no profile: ${reply.status} ${await reply.text()}`);
+  mkdirSync(args["profile-directory"], { recursive: true });
+  const path = join(args["profile-directory"], `append-${size}-fsync-${sync ? "on" : "off"}.${format === "svg" ? "svg" : "pb"}`);
+  await Bun.write(path, reply);
+  return path;
+}
+
 async function main(bench: Bench): Promise<void> {
-  console.log("payload   fsync  one by one: µs (bare µs, ratio)        pipelined: MiB/s, appends/s (bare 1 MiB writes MiB/s, ratio)");
-  for (const sync of [true, false]) {
-    const { port } = await bench.safekeeper(sync ? 1 : 2, sync ? [] : ["--no-sync"]);
+  const seconds = args["profile-duration"] === undefined ? null : Number(args["profile-duration"]);
+  const format = args["profile-format"];
+  if (seconds !== null && !(Number.isInteger(seconds) && seconds >= 1 && seconds <= PROFILE_SECONDS_MAX)) throw new Error(`--profile-duration is 1 to ${PROFILE_SECONDS_MAX} seconds`);
+  if (format !== "svg" && format !== "pprof") throw new Error("--profile-format is svg or pprof");
+  if (seconds === null) console.log("payload   fsync  one by one: µs (bare µs, ratio)        pipelined: MiB/s, appends/s (bare 1 MiB writes MiB/s, ratio)");
+  for (const mode of args.fsync.split(",")) {
+    const sync = mode === "on";
+    const safekeeper = await bench.safekeeper(sync ? 1 : 2, sync ? [] : ["--no-sync"]);
     for (const size of args.sizes.split(",").map(Number)) {
-      const wal = prepare(size);
-      const single = await oneByOne(port, wal);
-      const bare = rawWrites(bench.directory, { sizeBytes: Math.ceil(single.bytes / single.appends), sync, seconds: SECONDS / 2, maxBytes: MAX_WAL_BYTES });
-      const bareUs = bare.medianUs;
-      const piped = await pipelined(port, wal);
-      const disk = rawWrites(bench.directory, { sizeBytes: MIB, sync, seconds: SECONDS / 2, maxBytes: MAX_WAL_BYTES });
-      const rates = [piped.bytes / piped.seconds, disk.bytes / disk.seconds];
-      console.log(
-        `${String(size).padStart(7)}   ${sync ? "on " : "off"}    ${single.latencyUs.toFixed(0).padStart(6)} (${bareUs.toFixed(0)}, ${(single.latencyUs / bareUs).toFixed(2)}×)`.padEnd(52) +
-          `${mib(rates[0]).padStart(6)} MiB/s, ${(piped.appends / piped.seconds).toFixed(0)}/s (${mib(rates[1])} MiB/s, ${(rates[0] / rates[1]).toFixed(2)}×)`,
-      );
+      if (seconds === null) await compare(bench, safekeeper, { size, sync });
+      else console.log(await profileOne(safekeeper, { size, sync, seconds, format }));
     }
   }
 }

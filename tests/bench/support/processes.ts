@@ -27,14 +27,14 @@ export class Bench {
     return this.spawn([...(this.#executable === undefined ? [process.execPath, MAIN] : [this.#executable]), ...args]);
   }
 
-  async safekeeper(nodeId: number, flags: readonly string[] = []): Promise<{ readonly port: number; readonly pid: number }> {
+  async safekeeper(nodeId: number, flags: readonly string[] = []): Promise<{ readonly port: number; readonly httpPort: number; readonly pid: number }> {
     const [port, httpPort] = [freePort(), freePort()];
     const directory = join(this.directory, `safekeeper-${nodeId}`);
     const child = this.role([
       "--role", "safekeeper", "--datadir", directory, "--id", String(nodeId), "--listen-pg", `127.0.0.1:${port}`, "--listen-http", `127.0.0.1:${httpPort}`, "--broker-endpoint", "", ...flags,
     ]);
     await answers(`http://127.0.0.1:${httpPort}/v1/status`);
-    return { port, pid: child.pid };
+    return { port, httpPort, pid: child.pid };
   }
 
   async end(): Promise<void> {
