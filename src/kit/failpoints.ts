@@ -17,6 +17,8 @@
  * | panic(text) | InvariantError |
  * | yield | other work goes first |
  * | exit | the process ends at once |
+ *
+ * The peer has names of their own, in `-pausable`, for places that may pause; here every place may, and they are one with the others.
  */
 import { Cancelled, InvariantError, StrataError } from "./errors.ts";
 
@@ -59,7 +61,8 @@ export class Failpoints {
   }
 
   /** @throws StrataError fix-input `bad-failpoint` */
-  configure(name: string, actions: string): void {
+  configure(fullName: string, actions: string): void {
+    const name = fullName.replace(/-pausable$/, "");
     const parsed = actions.split("->").map((text) => parseAction(name, text.trim()));
     if (parsed.length > MAX_ACTIONS) throw bad(name, `${parsed.length} actions`);
     this.#places.get(name)?.changed.resolve();
@@ -69,7 +72,8 @@ export class Failpoints {
 
   /** @throws what was configured for the place; Cancelled when `signal` ends a wait */
   async hit(name: string, signal?: AbortSignal): Promise<void> {
-    const place = this.#places.get(name);
+    if (this.#places.size === 0) return;
+    const place = this.#places.get(name.replace(/-pausable$/, ""));
     if (place === undefined) return;
     const action = this.#next(place);
     if (action === null || action.kind === "off") return;

@@ -13,7 +13,13 @@ import { z } from "zod";
 import { utf8ToString } from "../kit/bytes.ts";
 import { isStrataError, StrataError } from "../kit/errors.ts";
 import { parseDuration } from "../kit/humantime.ts";
+import type { Logger } from "../observability/log.ts";
 import type { FileSystem } from "../platform/files.ts";
+import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
+import { type Environment, parseRemoteStorage } from "../remote-storage/parse-config.ts";
+import { evictionOrderSchema } from "./api/utilization.ts";
+import { tellUnusedNames } from "./config-names.ts";
+import type { DiskUsageEvictionConfig } from "./eviction/eviction.ts";
 import type { InitdbSettings } from "./tenant/bootstrap.ts";
 import { walProtocolSchema } from "../safekeeper/api/wal-protocol.ts";
 import { type TenantSettings, tenantSettings } from "./tenant/tenant-config.ts";
@@ -44,7 +50,10 @@ export interface PageserverConfig {
   readonly availabilityZone: string | null;
   /** Null: it does not register itself. */
   readonly metadata: NodeMetadata | null;
-  readonly remoteStorage: { readonly kind: "local"; readonly directory: string };
+  readonly remoteStorage: RemoteStorageConfig;
+  readonly diskUsageEviction: DiskUsageEvictionConfig;
+  /** Failpoints may be set over HTTP, and tenants be broken. */
+  readonly testingMode: boolean;
   readonly initdb: InitdbSettings;
   readonly tenantDefaults: TenantSettings;
   readonly pageCacheBytes: number;
@@ -85,7 +94,18 @@ const tomlSchema = z.object({
   locale: z.string().default("C"),
   initdb_data_checksums: z.boolean().default(false),
   initdb_directory: z.string().default("/tmp"),
-  remote_storage: z.object({ local_path: z.string().optional() }).optional(),
+  remote_storage: z.record(z.string(), z.unknown()).optional(),
+  disk_usage_based_eviction: z
+    .object({
+      enabled: z.boolean().default(true),
+      max_usage_pct: z.number().min(0).max(100).default(80),
+      min_avail_bytes: z.number().int().nonnegative().default(2_000_000_000),
+      period: DURATION.default(60_000),
+      eviction_order: evictionOrderSchema.default({ type: "RelativeAccessed", args: { highest_layer_count_loses_first: true } }),
+    })
+    // Without the table the disk is left to fill: evicting is for those who said how full it may be.
+    .prefault({ enabled: false }),
+  testing_mode: z.boolean().default(false),
   page_cache_size: z.number().int().positive().default(8192),
   max_file_descriptors: z.number().int().positive().default(100),
   wait_lsn_timeout: DURATION.default(300_000),
@@ -104,8 +124,10 @@ const metadataSchema = z.object({
 });
 
 /** @throws StrataError fix-input `bad-config`, naming the file and what is wrong with it */
-export async function loadPageserverConfig(files: FileSystem, workDirectory: string): Promise<PageserverConfig> {
-  const toml = parsed("pageserver.toml", tomlSchema, await readToml(files, `${workDirectory}/pageserver.toml`));
+export async function loadPageserverConfig(files: FileSystem, workDirectory: string, context: { readonly environment: Environment; readonly log: Logger }): Promise<PageserverConfig> {
+  const document = await readToml(files, `${workDirectory}/pageserver.toml`);
+  const toml = parsed("pageserver.toml", tomlSchema, document);
+  tellUnusedNames(document, Object.keys(tomlSchema.shape), context.log);
   const identity = parsed("identity.toml", z.object({ id: z.number().int().nonnegative() }), await readToml(files, `${workDirectory}/identity.toml`));
   const metadata = await readMetadata(files, `${workDirectory}/metadata.json`);
   const compression = imageCompressionLevel(toml.image_compression);
@@ -120,7 +142,9 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     controlPlaneToken: toml.control_plane_api_token ?? null,
     availabilityZone: toml.availability_zone ?? null,
     metadata,
-    remoteStorage: { kind: "local", directory: toml.remote_storage?.local_path ?? `${workDirectory}/remote` },
+    remoteStorage: toml.remote_storage === undefined ? { kind: "local", directory: `${workDirectory}/remote` } : parseRemoteStorage(toml.remote_storage, context.environment),
+    diskUsageEviction: diskUsageEviction(toml.disk_usage_based_eviction),
+    testingMode: toml.testing_mode,
     initdb: {
       pgDistribDirectory: toml.pg_distrib_dir ?? null, temporaryDirectory: toml.initdb_directory, superuser: toml.superuser,
       dataChecksums: toml.initdb_data_checksums, locale: toml.locale,
@@ -137,6 +161,13 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     httpAuth: toml.http_auth_type === "NeonJWT",
     authPublicKeyPath: toml.auth_validation_public_key_path ?? null,
     safekeeperToken: toml.safekeeper_auth_token ?? null,
+  };
+}
+
+function diskUsageEviction(table: z.output<typeof tomlSchema>["disk_usage_based_eviction"]): DiskUsageEvictionConfig {
+  return {
+    enabled: table.enabled, maxUsagePercent: table.max_usage_pct, minAvailableBytes: table.min_avail_bytes, periodMs: table.period,
+    order: { highestLayerCountLosesFirst: table.eviction_order.args.highest_layer_count_loses_first },
   };
 }
 

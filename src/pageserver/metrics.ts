@@ -1,5 +1,8 @@
 /** The role's metrics, under the peer's names (pageserver/src/metrics.rs). */
 import { type CounterChild, type Family, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
+import type { TenantShardId } from "../kit/ids.ts";
+import type { EvictionMetrics } from "./eviction/eviction.ts";
+import type { ThrottleMetrics } from "./tenant/throttle.ts";
 import type { PagestreamMetrics } from "./page-service/pagestream.ts";
 import type { TimelineMetrics } from "./timeline/timeline-deps.ts";
 
@@ -7,7 +10,7 @@ const COUNT_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 /** The peer's words for the kinds of requests. */
 const SMGR_NAMES = { exists: "get_rel_exists", nblocks: "get_rel_size", getpage: "get_page_at_lsn", dbsize: "get_db_size", "slru-segment": "get_slru_segment" } as const;
 
-export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
+export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics, EvictionMetrics {
   readonly receivedBytes: CounterChild;
   readonly receivedRecords: CounterChild;
   readonly #getVectored;
@@ -20,6 +23,9 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
   readonly #collected: CounterChild;
   readonly #batches: HistogramChild;
   readonly #smgr: Family<CounterChild>;
+  readonly #evictions: CounterChild;
+  readonly #throttling: ThrottleCounters;
+  readonly #throttlingOfTenants: ThrottleCounters;
 
   constructor(metrics: Metrics) {
     this.receivedBytes = metrics.counter({ name: "pageserver_wal_ingest_bytes_received", help: "Bytes of WAL ingested from safekeepers" }).with();
@@ -34,8 +40,30 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
     this.#collected = metrics.counter({ name: "pageserver_gc_layers_removed_total", help: "Layers removed by garbage collection" }).with();
     this.#batches = metrics.histogram({ name: "pageserver_page_service_batch_size_global", help: "Requests of a pagestream taken together", buckets: COUNT_BUCKETS }).with();
     this.#smgr = metrics.counter({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] });
+    this.#evictions = metrics.counter({ name: "pageserver_evictions_total", help: "Number of layers evicted from the pageserver" }).with();
+    this.#throttling = new ThrottleCounters(metrics, "_global", ["kind"]);
+    this.#throttlingOfTenants = new ThrottleCounters(metrics, "", ["kind", "tenant_id", "shard_id"]);
   }
 
+  evicted(layers: number): void {
+    this.#evictions.inc(layers);
+  }
+  /** Of one tenant shard, and all together. */
+  throttle({ tenantId, number, count }: TenantShardId): ThrottleMetrics {
+    const shard = [number, count].map((part) => part.toString(16).padStart(2, "0")).join("");
+    const counters = [this.#throttling.with("pagestream"), this.#throttlingOfTenants.with("pagestream", tenantId, shard)];
+    return {
+      started: () => counters.forEach(({ started }) => started.inc()),
+      finished: (waitedMs) => {
+        for (const { finished, throttled, waitedMicros } of counters) {
+          finished.inc();
+          if (waitedMs === 0) continue;
+          throttled.inc();
+          waitedMicros.inc(Math.round(waitedMs * 1000));
+        }
+      },
+    };
+  }
   read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void {
     this.#getVectored.with(task).recordMs(measured.durationMs);
     this.#readDepth.observe(measured.depth);
@@ -69,5 +97,24 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
   }
   answered(kind: keyof typeof SMGR_NAMES, failed: boolean): void {
     this.#smgr.with(SMGR_NAMES[kind], failed ? "error" : "ok").inc();
+  }
+}
+
+class ThrottleCounters {
+  readonly #started: Family<CounterChild>;
+  readonly #finished: Family<CounterChild>;
+  readonly #throttled: Family<CounterChild>;
+  readonly #waited: Family<CounterChild>;
+
+  constructor(metrics: Metrics, suffix: string, labels: readonly string[]) {
+    const counter = (name: string, help: string) => metrics.counter({ name: `pageserver_tenant_throttling_${name}${suffix}`, help, labels });
+    this.#started = counter("count_accounted_start", "Count of tenant throttling starts, by kind of throttle");
+    this.#finished = counter("count_accounted_finish", "Count of tenant throttling finishes, by kind of throttle");
+    this.#throttled = counter("count", "Count of tenant throttlings, by kind of throttle");
+    this.#waited = counter("wait_usecs_sum", "Sum of microseconds that spent waiting throttle by kind of throttle");
+  }
+
+  with(...labels: readonly string[]) {
+    return { started: this.#started.with(...labels), finished: this.#finished.with(...labels), throttled: this.#throttled.with(...labels), waitedMicros: this.#waited.with(...labels) };
   }
 }

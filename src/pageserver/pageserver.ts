@@ -6,6 +6,7 @@
  * still being loaded wait for it.
  */
 import { describeError, StrataError } from "../kit/errors.ts";
+import { Failpoints } from "../kit/failpoints.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import { JwtAuth } from "../http/auth.ts";
 import { serveHttp } from "../http/serve.ts";
@@ -14,10 +15,15 @@ import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { JobThreads } from "../platform/job-threads.ts";
 import type { Platform } from "../platform/platform.ts";
-import { LocalDirectoryStorage } from "../remote-storage/local-directory.ts";
+import { signalProcess } from "../platform/processes.ts";
+import { diskSpace } from "../platform/real/disk-space.ts";
+import { openRemoteStorage } from "../remote-storage/open-remote-storage.ts";
+import type { Environment } from "../remote-storage/parse-config.ts";
+import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { listenPg } from "../wire/listen.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
 import { BackgroundTasks } from "./background-tasks.ts";
+import { Eviction } from "./eviction/eviction.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
@@ -38,6 +44,8 @@ import { Tenants } from "./tenant/tenants.ts";
 import { WorkSlots } from "./timeline/work-slots.ts";
 
 export interface PageserverDeps {
+  /** Where secrets of the object storage come from; the process's unless given. */
+  readonly environment?: Environment;
   readonly platform: Platform;
   readonly log: Logger;
   readonly version?: string;
@@ -64,7 +72,7 @@ const DEFAULT_PG_VERSION = 17;
 
 /** From the files in the working directory. Errors as `startPageserver`, and fix-input `bad-config`. */
 export async function startPageserverIn(workDirectory: string, deps: PageserverDeps): Promise<RunningPageserver> {
-  return await startPageserver(await loadPageserverConfig(deps.platform.files, workDirectory), deps);
+  return await startPageserver(await loadPageserverConfig(deps.platform.files, workDirectory, { environment: deps.environment ?? process.env, log: deps.log }), deps);
 }
 
 /** @throws StrataError conflict `directory-locked`, `port-in-use`; fix-input `bad-jwt-key`, … */
@@ -86,12 +94,14 @@ class Role {
   readonly #registry = new Metrics();
   readonly #metrics = new PageserverMetrics(this.#registry);
   readonly #abort = new AbortController();
+  readonly #failpoints: Failpoints | null;
   /** What to end, in the order it began. */
   readonly #undo: ((flush: boolean) => Promise<void>)[] = [];
 
   constructor(config: PageserverConfig, deps: PageserverDeps) {
     this.#config = config;
     this.#deps = deps;
+    this.#failpoints = config.testingMode ? this.#makeFailpoints() : null;
   }
 
   async stop(flush: boolean): Promise<void> {
@@ -107,18 +117,19 @@ class Role {
     this.#undo.push(() => lock.release());
     const { tenants, deletionQueue } = await this.#makeTenants();
     registerTenantMetrics(this.#registry, tenants);
-    this.#startTasks(tenants);
+    const eviction = this.#makeEviction(tenants);
+    this.#startTasks(tenants, eviction);
     const jwt = await this.#keys();
     const pgPort = await this.#listenPg(tenants, jwt);
-    const httpPort = await this.#listenHttp({ tenants, deletionQueue, jwt });
+    const httpPort = await this.#listenHttp({ tenants, deletionQueue, jwt, eviction });
     return { pgPort, httpPort };
   }
 
   async #makeTenants(): Promise<{ tenants: Tenants; deletionQueue: DeletionQueue }> {
     const config = this.#config;
     const { platform, log } = this.#deps;
-    await makeDurableDirectory(platform.files, config.remoteStorage.directory);
-    const remote = await LocalDirectoryStorage.open(config.remoteStorage.directory, platform);
+    if (config.remoteStorage.kind === "local") await makeDurableDirectory(platform.files, config.remoteStorage.directory);
+    const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: (url, init) => fetch(url, init as RequestInit) });
     const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint });
     if (broker !== null) this.#undo.push(async () => broker.close());
     const late: { tenants: Tenants | null } = { tenants: null };
@@ -128,7 +139,7 @@ class Role {
     const local = await readLocalLocations(this.#deps, config.workDirectory);
     const locations = controlPlane === null ? local : await this.#reAttach(controlPlane, local);
     const attached = new Map([...locations].flatMap(([id, { generation, mode }]) => (generation === null || !isAttached(mode) ? [] : [[id, generation] as const])));
-    const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate }, attached);
+    const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate, ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }) }, attached);
     this.#undo.push(() => deletionQueue.shutdown());
     deletionQueue.start();
     const tenants = this.#tenants({ remote, deletionQueue, broker });
@@ -138,7 +149,7 @@ class Role {
     return { tenants, deletionQueue };
   }
 
-  #tenants(parts: { remote: LocalDirectoryStorage; deletionQueue: DeletionQueue; broker: BrokerClient | null }): Tenants {
+  #tenants(parts: { remote: RemoteStorage; deletionQueue: DeletionQueue; broker: BrokerClient | null }): Tenants {
     const config = this.#config;
     const { platform, log } = this.#deps;
     const { remote, deletionQueue, broker } = parts;
@@ -150,6 +161,7 @@ class Role {
       initdb: config.initdb,
       availabilityZone: config.availabilityZone,
       safekeeperToken: config.safekeeperToken,
+      throttleMetrics: (id) => this.#metrics.throttle(id),
       sizeSlots: new WorkSlots(SIZE_COUNTS_AT_ONCE),
       walSource: broker === null ? null : { broker, metrics: this.#metrics },
       resources: {
@@ -163,6 +175,7 @@ class Role {
         layerMemory: new LayerMemory(memory.layerMemoryBytes),
         layerJobs: this.#layerJobs(),
         metrics: this.#metrics,
+        ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }),
       },
     });
   }
@@ -175,11 +188,23 @@ class Role {
     return new LayerJobs(new JobsOnThreads(jobThreads));
   }
 
-  #startTasks(tenants: Tenants): void {
+  #makeFailpoints(): Failpoints {
+    const { platform: { clock, random }, log } = this.#deps;
+    log.warn("testing mode: failpoints may be set over HTTP");
+    return new Failpoints({ clock, random, say: (message, fields) => log.info(message, fields), exit: () => signalProcess(process.pid, "SIGKILL") });
+  }
+
+  #makeEviction(tenants: Tenants): Eviction {
+    const { platform: { clock }, log } = this.#deps;
+    const { diskUsageEviction: config } = this.#config;
+    return new Eviction({ tenants, clock, log, config, diskSpace: () => diskSpace(this.#config.workDirectory), metrics: this.#metrics });
+  }
+
+  #startTasks(tenants: Tenants, eviction: Eviction): void {
     const { platform: { clock }, log } = this.#deps;
     const tasks = new BackgroundTasks({ clock, log });
     this.#undo.push(() => tasks.stop());
-    tasks.start([...tenantTasks({ tenants, clock, log }), ...sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs })]);
+    tasks.start([...eviction.tasks(), ...tenantTasks({ tenants, clock, log }), ...sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs })]);
   }
 
   #controlPlane(): ControlPlane | null {
@@ -226,7 +251,7 @@ class Role {
     return listener.port;
   }
 
-  async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null }): Promise<number> {
+  async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null; eviction: Eviction }): Promise<number> {
     const { platform, log, version } = this.#deps;
     const { clock, random } = platform;
     const { nodeId, httpAuth, httpAddress } = this.#config;
@@ -234,6 +259,9 @@ class Role {
       role: "pageserver", log, metrics: this.#registry, version: version ?? "0", clock, random, nodeId, ...parts,
       auth: httpAuth && parts.jwt !== null ? { jwt: parts.jwt } : null,
       defaultPgVersion: DEFAULT_PG_VERSION,
+      evictionConfig: this.#config.diskUsageEviction,
+      diskSpace: () => diskSpace(this.#config.workDirectory),
+      failpoints: this.#failpoints,
     });
     const server = await serveHttp(app, httpAddress);
     this.#undo.push(() => server.stop());

@@ -42,7 +42,8 @@ export class TestPageserver {
       brokerEndpoint: null, controlPlaneApi: null, controlPlaneToken: null, availabilityZone: null, metadata: null,
       remoteStorage: { kind: "local", directory: join(this.root, "bucket") },
       initdb: { pgDistribDirectory: null, temporaryDirectory: tmpdir(), superuser: "postgres", dataChecksums: false, locale: "C" },
-      tenantDefaults: tenantSettings({}), pageCacheBytes: 16 * 1024 * 1024, maxOpenFiles: 50, syntheticSizeIntervalMs: 0, pgAuth: false, httpAuth: false, authPublicKeyPath: null, safekeeperToken: null,
+      tenantDefaults: tenantSettings({}), pageCacheBytes: 16 * 1024 * 1024, maxOpenFiles: 50, syntheticSizeIntervalMs: 0, testingMode: false,
+      diskUsageEviction: { enabled: false, maxUsagePercent: 80, minAvailableBytes: 0, periodMs: 60_000, order: { highestLayerCountLosesFirst: true } }, pgAuth: false, httpAuth: false, authPublicKeyPath: null, safekeeperToken: null,
       ...this.#overrides,
     };
     this.#running = await startPageserver(config, { platform: this.platform, log: this.log });

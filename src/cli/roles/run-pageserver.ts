@@ -21,7 +21,7 @@ export const pageserverProgram = roleProgram({
   description: "Turns WAL into pages as of any LSN.",
   options: PAGESERVER_OPTIONS,
   start: async (values, context) =>
-    startPageserver(await loadPageserverConfig(context.platform.files, resolve(values.workdir)), {
+    startPageserver(await loadPageserverConfig(context.platform.files, resolve(values.workdir), { environment: process.env, log: context.log }), {
       ...context,
       jobThreads: jobThreads(context, values.jobThreads),
       memoryLimitBytes: values.memoryLimit,

@@ -7,13 +7,14 @@ import type { Clock } from "../../platform/clock.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import { addArchivalRoutes } from "./archival-routes.ts";
+import { addNodeRoutes, type NodeRouteOptions } from "./node-routes.ts";
 import { ADMIN } from "./permissions.ts";
 import { addSizeRoutes } from "./size-routes.ts";
 import { addTenantRoutes } from "./tenant-routes.ts";
 import { addTimelineMaintenanceRoutes } from "./timeline-maintenance-routes.ts";
 import { addTimelineRoutes } from "./timeline-routes.ts";
 
-export interface PageserverHttpOptions extends HttpAppOptions {
+export interface PageserverHttpOptions extends HttpAppOptions, NodeRouteOptions {
   readonly nodeId: number;
   readonly tenants: Tenants;
   readonly deletionQueue: DeletionQueue;
@@ -44,6 +45,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
     },
   );
   addTenantRoutes(app, options);
+  addNodeRoutes(app, options);
   addArchivalRoutes(app, options);
   addSizeRoutes(app, options);
   addTimelineRoutes(app, options);

@@ -117,6 +117,7 @@ function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParam
       const timestampMs = Date.parse(query.timestamp);
       if (Number.isNaN(timestampMs)) throw new StrataError("fix-input", "bad-timestamp", `"${query.timestamp}" is not an RFC 3339 time`);
       const view = await find(shardZero(params));
+      await view.timeline.deps.failpoints?.hit("find-lsn-for-timestamp", signal);
       const found = await lsnForTimestamp(view.datadir, postgresTimestamp(timestampMs), { task: "http", signal });
       return jsonReply(200, { lsn: lsnToString(found.lsn), kind: found.kind, ...(query.with_lease === true ? leaseIfPossible(view, found.lsn, log) : {}) });
     },

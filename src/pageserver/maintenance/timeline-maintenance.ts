@@ -166,6 +166,7 @@ export class TimelineMaintenance {
     return this.#inTurn(async () => {
       const timeline = this.#timeline;
       if (this.#gcBlocked > 0) return null;
+      await timeline.deps.failpoints?.hit("before-timeline-gc", this.#stop.signal);
       const pitrLsn = await this.#pitrLsn();
       // From here to the change of the layer map nothing waits: a branch point or lease is seen, or refused by the cutoff.
       const { gcHorizonBytes, pitrIntervalMs } = timeline.config;

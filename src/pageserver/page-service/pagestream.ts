@@ -129,6 +129,7 @@ class Pagestream {
     const [first] = group;
     if ("error" in first) return this.#fail(first.request, first.error);
     const { timeline, lsn, request } = first;
+    await timeline.throttle?.take(group.length, this.#options.signal);
     const reader = timeline.datadir.at(lsn, { task: "page-service", signal: this.#options.signal, cachePages: true });
     try {
       if (request.kind !== "getpage") return this.#succeed(request, await answerOther(reader, request));

@@ -103,7 +103,8 @@ export class QuickPages {
   #put(message: Span): boolean {
     if (!fields.decode(message, this.#options.target.version)) return false;
     const timeline = this.#timelineOf();
-    if (timeline === null) return false;
+    // One that is throttled waits in the ordinary way.
+    if (timeline === null || timeline.throttle !== null) return false;
     const lsn = effectiveLsnNow(timeline, fields.requestLsn, fields.notModifiedSince);
     if (lsn === LSN_INVALID) return false;
     const { store, sizes } = timeline.datadir;

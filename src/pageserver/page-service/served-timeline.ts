@@ -11,6 +11,8 @@ export interface ServedTimeline {
    *  @throws StrataError fix-input `lsn-out-of-range` for an LSN that is gone already */
   grantLease(lsn: Lsn): number;
   hasLease(lsn: Lsn): boolean;
+  /** Where requests wait for their tenant's turn; null when they need not. */
+  readonly throttle: { take(requests: number, signal?: AbortSignal): Promise<number> } | null;
 }
 
 /** Which shard of the tenant, of those on this pageserver. */

@@ -15,6 +15,7 @@
  */
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import { parseTenantShardId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
@@ -39,6 +40,7 @@ export interface DeletionQueueOptions {
   readonly validate: ValidateGenerations;
   /** How long keys may gather before their list is written. */
   readonly flushIntervalMs?: number;
+  readonly failpoints?: Failpoints;
 }
 
 interface TenantDeletions {
@@ -224,9 +226,10 @@ export class DeletionQueue {
   }
 
   async #execute(): Promise<void> {
-    const { storage, directory, platform } = this.#options;
+    const { storage, directory, platform, failpoints } = this.#options;
     for (let list = this.#lists[0]; list !== undefined && list.sequence <= this.#validatedSequence; list = this.#lists[0]) {
       const keys = keysOf(list);
+      await failpoints?.hit("deletion-queue-before-execute", this.#stop.signal);
       for (let at = 0; at < keys.length; at += storage.maxKeysPerDelete) {
         await storage.delete(keys.slice(at, at + storage.maxKeysPerDelete), { signal: this.#stop.signal });
       }

@@ -3,6 +3,7 @@
  * what an uploaded index_part says. Changes are made to the dirty one and queued; uploads run in the background in the
  * order upload-queue.ts prescribes and are tried until they succeed or the client is shut down.
  */
+import type { Failpoints } from "../../kit/failpoints.ts";
 import { Cancelled, invariant, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
@@ -29,10 +30,12 @@ export interface RemoteTimelineOptions {
   readonly clean: IndexPart | null;
   readonly metadata: TimelineMetadata;
   readonly maxRunningUploads?: number;
+  readonly failpoints?: Failpoints;
 }
 
 /** Log WARN only when a failure lasts; single ones are everyday. */
 const WARN_FROM_ATTEMPT = 4;
+const FAILPOINT_BEFORE = { layer: "before-upload-layer", index: "before-upload-index", delete: "before-delete-layer" } as const;
 const SHUTDOWN = "remote timeline client is shut down";
 
 export class RemoteTimelineClient {
@@ -147,6 +150,7 @@ export class RemoteTimelineClient {
 
   /** Marks the timeline deleted in an uploaded index: from then on a start finishes the deletion. */
   async persistDeletedMark(signal?: AbortSignal): Promise<void> {
+    await this.#options.failpoints?.hit("persist_deleted_index_part", signal);
     this.#deletedAt ??= indexTime(this.#options.platform.clock.wallMs());
     this.scheduleIndexUpload();
     await this.waitCompletion(signal);
@@ -211,8 +215,9 @@ export class RemoteTimelineClient {
 
   async #perform(entry: QueuedOperation<IndexPart>): Promise<void> {
     const { operation } = entry;
-    const { storage, tenantShardId, timelineId, generation, deletionQueue } = this.#options;
+    const { storage, tenantShardId, timelineId, generation, deletionQueue, failpoints } = this.#options;
     const { signal } = this.#stop;
+    if (operation.kind !== "barrier") await failpoints?.hit(FAILPOINT_BEFORE[operation.kind], signal);
     if (operation.kind === "layer") {
       const layer = this.#sources.get(operation.key);
       invariant(layer !== undefined, `the layer of ${operation.key} is known`);
@@ -263,8 +268,8 @@ export class RemoteTimelineClient {
 }
 
 /** See `deleteAll`; also for timelines found marked at start. @throws StrataError unavailable; to be tried again */
-export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "generation" | "platform">, signal?: AbortSignal): Promise<void> {
-  const { storage, tenantShardId, timelineId, generation, platform } = options;
+export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "generation" | "platform" | "failpoints">, signal?: AbortSignal): Promise<void> {
+  const { storage, tenantShardId, timelineId, generation, platform, failpoints } = options;
   const prefix = timelinePrefix(tenantShardId, timelineId);
   const last = indexPartKey(tenantShardId, timelineId, generation);
   const retries = { clock: platform.clock, random: platform.random, maxAttempts: 10, signal };
@@ -275,7 +280,9 @@ export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, 
     if (pass > 10_000) throw new StrataError("unavailable", "deletion-stuck", `objects below ${prefix} do not go away`);
     await withRetries(() => storage.delete(keys, { signal }), retries);
   }
+  await failpoints?.hit("timeline-delete-before-index-delete", signal);
   await withRetries(() => storage.delete([last], { signal }), retries);
+  await failpoints?.hit("timeline-delete-after-index-delete", signal);
 }
 
 /** File name of an index of `generation`, for logs and tests. */

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { StrataError } from "../../kit/errors.ts";
 import { parseDuration } from "../../kit/humantime.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../timeline/timeline-config.ts";
+import { NO_THROTTLE, type ThrottleConfig } from "./throttle.ts";
 import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
 import { WAL_RECEIVER_DEFAULTS } from "../wal-receiver/wal-receiver.ts";
 
@@ -19,6 +20,21 @@ const duration = z.string().transform((text, context): number => {
     return z.NEVER;
   }
 });
+
+/** Names of task kinds are an old way to say that it is on. */
+const throttle = z.object({
+  task_kinds: z.array(z.string()),
+  initial: count,
+  refill_interval: duration.refine((intervalMs) => intervalMs > 0, "refill_interval must not be 0"),
+  refill_amount: z.number().int().positive(),
+  max: count,
+}).transform(({ task_kinds: kinds, initial, refill_interval: intervalMs, refill_amount: amount, max }): ThrottleConfig => ({ enabled: kinds.length > 0, requestsPerSecond: (amount * 1000) / intervalMs, max, initial }));
+
+const accessThreshold = z.object({ period: duration, threshold: duration });
+/** Only the threshold has effect: how often is looked is the pageserver's affair. */
+const evictionPolicy = z
+  .union([z.object({ kind: z.literal("NoEviction") }), z.object({ kind: z.literal("OnlyImitiate") }).extend(accessThreshold.shape), z.object({ kind: z.literal("LayerAccessThreshold") }).extend(accessThreshold.shape)])
+  .transform((policy): number | null => (policy.kind === "LayerAccessThreshold" ? policy.threshold : null));
 
 const schema = z.object({
   checkpoint_distance: count.nullish(),
@@ -39,6 +55,9 @@ const schema = z.object({
   max_lsn_wal_lag: count.nullish(),
   heatmap_period: duration.nullish(),
   timeline_offloading: z.boolean().nullish(),
+  timeline_get_throttle: throttle.nullish(),
+  min_resident_size_override: count.nullish(),
+  eviction_policy: evictionPolicy.nullish(),
 });
 
 export type TenantConf = Readonly<Record<string, unknown>>;
@@ -48,11 +67,16 @@ export interface TenantSettings {
   readonly heatmapPeriodMs: number;
   /** timeline_offloading: archived timelines are taken out of memory. */
   readonly timelineOffloading: boolean;
+  readonly getThrottle: ThrottleConfig;
+  /** min_resident_size_override: eviction by disk usage leaves so much as long as it can; null: the largest layer's size. */
+  readonly minResidentSizeBytes: number | null;
+  /** eviction_policy: layers unread for so long go from the disk; null: none do. */
+  readonly evictUnreadAfterMs: number | null;
   readonly timeline: TimelineConfig;
   readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number; readonly protocol: WalProtocol };
 }
 
-const DEFAULTS: TenantSettings = { heatmapPeriodMs: 0, timelineOffloading: true, timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
+const DEFAULTS: TenantSettings = { heatmapPeriodMs: 0, timelineOffloading: true, getThrottle: NO_THROTTLE, minResidentSizeBytes: null, evictUnreadAfterMs: null, timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
 
 /** `conf` over `base` (the pageserver's own `[tenant_config]`, or the built-in defaults). @throws StrataError fix-input `bad-tenant-config` */
 export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS): TenantSettings {
@@ -62,6 +86,9 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
   const c = parsed.data;
   return {
     heatmapPeriodMs: c.heatmap_period ?? base.heatmapPeriodMs,
+    getThrottle: c.timeline_get_throttle ?? base.getThrottle,
+    minResidentSizeBytes: c.min_resident_size_override ?? base.minResidentSizeBytes,
+    evictUnreadAfterMs: c.eviction_policy === undefined ? base.evictUnreadAfterMs : c.eviction_policy,
     timelineOffloading: c.timeline_offloading ?? base.timelineOffloading,
     timeline: {
       ...timeline,

@@ -7,6 +7,7 @@ import { decodeControlFile } from "../../postgres/control-file/control-file.ts";
 import { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import type { ServedTimeline } from "../page-service/served-timeline.ts";
 import type { Timeline } from "../timeline/timeline.ts";
+import type { Throttle } from "./throttle.ts";
 import { WalReceiver, type WalReceiverConfig } from "../wal-receiver/wal-receiver.ts";
 import type { WalConnectionOptions } from "../wal-receiver/wal-connection.ts";
 
@@ -25,8 +26,11 @@ export class TenantTimeline implements ServedTimeline {
   #receiver: WalReceiver | null = null;
   #starting: { readonly abort: AbortController; readonly done: Promise<void> } | null = null;
 
-  constructor(timeline: Timeline, shard: ShardIdentity) {
+  readonly #throttle: Throttle | null;
+
+  constructor(timeline: Timeline, shard: ShardIdentity, throttle: Throttle | null = null) {
     this.timeline = timeline;
+    this.#throttle = throttle;
     this.datadir = new TimelineDatadir(timeline, { version: timeline.pgVersion, shard });
   }
 
@@ -71,6 +75,10 @@ export class TenantTimeline implements ServedTimeline {
         await platform.clock.sleep(RETRY_MS, signal).catch(() => undefined);
       }
     }
+  }
+
+  get throttle(): Throttle | null {
+    return this.#throttle?.isEnabled === true ? this.#throttle : null;
   }
 
   /** @param lengthMs the tenant's unless given */

@@ -24,6 +24,7 @@ import type { ArchivalState } from "../timeline/archival.ts";
 import { type InitdbSettings, withFreshDatadir } from "./bootstrap.ts";
 import { HeatmapUpload } from "./heatmap-upload.ts";
 import type { TenantSettings } from "./tenant-config.ts";
+import { Throttle, type ThrottleMetrics } from "./throttle.ts";
 import { TenantTimeline, type WalSource } from "./tenant-timeline.ts";
 import type { WorkSlots } from "../timeline/work-slots.ts";
 
@@ -37,6 +38,7 @@ export interface TenantOptions {
   readonly log: Logger;
   readonly settings: () => TenantSettings;
   readonly initdb: InitdbSettings;
+  readonly throttleMetrics: (id: TenantShardId) => ThrottleMetrics;
   /** Counts of logical sizes at past LSNs that may run at once. */
   readonly sizeSlots: WorkSlots;
   /** Null: no broker, no WAL. */
@@ -51,6 +53,7 @@ export class Tenant {
   readonly #timelines = new Map<TimelineId, TenantTimeline>();
   readonly size: TenantSize;
   readonly heatmap: HeatmapUpload;
+  readonly #throttle: Throttle;
   #state: TenantState = "attaching";
   #brokenBy: unknown = null;
   #loading: Promise<void> | null = null;
@@ -59,6 +62,7 @@ export class Tenant {
   constructor(options: TenantOptions) {
     this.#options = options;
     this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots });
+    this.#throttle = new Throttle({ clock: options.resources.platform.clock, config: () => options.settings().getThrottle, metrics: options.throttleMetrics(options.tenantShardId) });
     this.heatmap = new HeatmapUpload(this, options.resources.remote);
     this.#manager = new TimelineManager({
       ...options.resources,
@@ -104,7 +108,7 @@ export class Tenant {
   #adopt(timeline: Timeline): TenantTimeline {
     let known = this.#timelines.get(timeline.timelineId);
     if (known === undefined || known.timeline !== timeline) {
-      known = new TenantTimeline(timeline, this.#options.shard);
+      known = new TenantTimeline(timeline, this.#options.shard, this.#throttle);
       this.#timelines.set(timeline.timelineId, known);
     }
     return known;
@@ -120,6 +124,7 @@ export class Tenant {
     const { log } = this.#options;
     try {
       await this.#manager.loadTimelines(this.#stop.signal);
+      await this.#options.resources.failpoints?.hit("attach-before-activate", this.#stop.signal);
       if (this.#state !== "attaching") return;
       this.#state = "active";
       log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });

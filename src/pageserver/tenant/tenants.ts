@@ -83,6 +83,7 @@ export class Tenants implements TimelineFinder {
    */
   async applyLocation(id: TenantShardId, location: LocationConfig): Promise<void> {
     const key = tenantShardIdToString(id);
+    await this.#options.resources.failpoints?.hit("put-location-conf-handler");
     const slot = await this.#locks.run({ key, operation: `location ${location.mode}` }, async () => {
       const known = this.#slots.get(key);
       if (location.mode === "Detached") {

@@ -230,8 +230,8 @@ export class TimelineManager {
   }
 
   #remoteClient(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null }): RemoteTimelineClient {
-    const { platform, log, remote, deletionQueue, tenantShardId, generation } = this.#deps;
-    return new RemoteTimelineClient({ platform, log: log.child({ timelineId }), storage: remote, deletionQueue, tenantShardId, timelineId, generation, ...state });
+    const { platform, log, remote, deletionQueue, tenantShardId, generation, failpoints } = this.#deps;
+    return new RemoteTimelineClient({ platform, log: log.child({ timelineId }), storage: remote, deletionQueue, tenantShardId, timelineId, generation, ...state, ...(failpoints === undefined ? {} : { failpoints }) });
   }
 
   // ---- Loading
@@ -378,8 +378,12 @@ export class TimelineManager {
     const { timelineId } = timeline;
     await maintenance.stop();
     await timeline.shutdown(false);
+    const { failpoints, platform } = this.#deps;
+    await failpoints?.hit("timeline-delete-before-index-deleted-at", signal);
     await this.#deleteRemote(timelineId, timeline.remoteClient.cleanIndex, signal);
-    await this.#deps.platform.files.removeTree(this.#directoryOf(timelineId));
+    await failpoints?.hit("timeline-delete-before-rm", signal);
+    await platform.files.removeTree(this.#directoryOf(timelineId));
+    await failpoints?.hit("timeline-delete-after-rm", signal);
     if (timeline.ancestor !== null) this.#timelines.get(timeline.ancestor.timelineId)?.timeline.branchPoints.delete(timelineId);
     this.#timelines.delete(timelineId);
   }

@@ -130,6 +130,7 @@ export class Timeline implements TimelineStore, ReadSource {
       isUploaded: (layer) => this.remoteClient.isUploaded(layer.name, layer.metadata),
       download: async (layer) => {
         const startMs = platform.clock.monotonicMs();
+        await this.#deps.failpoints?.hit("before-downloading-layer-stream", this.#stop.signal);
         await downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, signal: this.#stop.signal });
         metrics.downloaded(layer.metadata.sizeBytes, platform.clock.monotonicMs() - startMs);
       },
@@ -302,6 +303,7 @@ export class Timeline implements TimelineStore, ReadSource {
     const startMs = platform.clock.monotonicMs();
     const endLsn = frozen.endLsn;
     invariant(endLsn !== null, "only frozen layers are flushed");
+    await this.#deps.failpoints?.hit("flush-frozen", this.#stop.signal);
     const written = await frozen.withContent((content) => this.#deps.layerJobs.writeFrozen(content, this.layerTarget()));
     await platform.files.syncDirectory(this.#directory);
     const layer = this.adoptWritten(written);

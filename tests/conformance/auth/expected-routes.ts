@@ -77,6 +77,10 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
     routes: {
       ...GUARDED,
       "get /v1/status": EVERYBODY,
+      "get /v1/utilization": OPERATOR,
+      "put /v1/disk_usage_eviction/run": OPERATOR,
+      "put /v1/failpoints": OPERATOR,
+      [`put ${PAGESERVER}/break`]: OPERATOR,
       "put /v1/deletion_queue/flush": OPERATOR,
       "post /v1/reload_auth_validation_keys": OPERATOR,
       "get /v1/tenant": OPERATOR,

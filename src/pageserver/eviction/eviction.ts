@@ -1,0 +1,144 @@
+/** Drops local files of layers that object storage has: when the disk runs full, by hand, and those nobody has read for long. */
+import { StrataError } from "../../kit/errors.ts";
+import { tenantShardIdToString } from "../../kit/ids.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { DiskSpace } from "../../platform/real/disk-space.ts";
+import type { BackgroundTask } from "../background-tasks.ts";
+import type { Layer } from "../layers/layer.ts";
+import type { Tenants } from "../tenant/tenants.ts";
+import { type EvictionCandidate, type EvictionOrder, planEviction } from "./eviction-planner.ts";
+
+/** `disk_usage_based_eviction` of pageserver.toml. */
+export interface DiskUsageEvictionConfig {
+  readonly enabled: boolean;
+  readonly maxUsagePercent: number;
+  readonly minAvailableBytes: number;
+  readonly periodMs: number;
+  readonly order: EvictionOrder;
+}
+
+export interface EvictionMetrics {
+  evicted(layers: number): void;
+}
+
+export interface EvictionOptions {
+  readonly tenants: Tenants;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly diskSpace: () => DiskSpace;
+  readonly config: DiskUsageEvictionConfig;
+  readonly metrics: EvictionMetrics;
+}
+
+export interface EvictionOutcome {
+  readonly plannedBytes: number;
+  /** Of what is planned beyond what tenants want to keep; null when that was not needed. */
+  readonly beyondResidentBytes: number | null;
+  readonly evictedBytes: number;
+  readonly failedBytes: number;
+  readonly failedLayers: number;
+}
+
+export class Eviction {
+  readonly #options: EvictionOptions;
+  #running = false;
+
+  constructor(options: EvictionOptions) {
+    this.#options = options;
+  }
+
+  tasks(): BackgroundTask[] {
+    const { config } = this.#options;
+    return [
+      { name: "disk usage eviction", periodMs: () => (config.enabled ? config.periodMs : 0), run: (signal) => this.#relieveDisk(signal) },
+      { name: "eviction by access", periodMs: () => ACCESS_CHECK_MS, run: (signal) => this.#evictUnread(signal) },
+    ];
+  }
+
+  /** Bytes that must go for the disk to be as empty as configured; 0 without pressure. */
+  #pressureBytes(): number {
+    const { config, diskSpace } = this.#options;
+    const { totalBytes, freeBytes, availableBytes } = diskSpace();
+    const overUsage = totalBytes - freeBytes - totalBytes * (config.maxUsagePercent / 100);
+    return Math.max(0, Math.ceil(Math.max(overUsage, config.minAvailableBytes - availableBytes)));
+  }
+
+  async #relieveDisk(signal: AbortSignal): Promise<void> {
+    const { log, config } = this.#options;
+    const wantedBytes = this.#pressureBytes();
+    if (wantedBytes === 0) return;
+    const outcome = await this.evictBytes(wantedBytes, { order: config.order, signal });
+    const fields = { wantedBytes, ...outcome };
+    if (outcome.evictedBytes < wantedBytes) log.warn("the disk is fuller than wanted, and evicting layers was not enough", fields);
+    else log.info("layers evicted: the disk was fuller than wanted", fields);
+  }
+
+  /** @throws StrataError conflict `eviction-running` */
+  async evictBytes(wantedBytes: number, options: { readonly order: EvictionOrder; readonly signal?: AbortSignal }): Promise<EvictionOutcome> {
+    if (this.#running) throw new StrataError("conflict", "eviction-running", "an eviction is under way already");
+    this.#running = true;
+    try {
+      const plan = planEviction(this.#candidates(), { order: options.order, wantedBytes, minResidentBytes: (tenant) => this.#minResidentBytes(tenant) });
+      const outcome = { evictedBytes: 0, failedBytes: 0, failedLayers: 0 };
+      let evicted = 0;
+      for (const { layer, sizeBytes } of plan.layers) {
+        options.signal?.throwIfAborted();
+        if (await layer.evict()) {
+          outcome.evictedBytes += sizeBytes;
+          evicted++;
+        } else {
+          outcome.failedBytes += sizeBytes;
+          outcome.failedLayers++;
+        }
+      }
+      this.#options.metrics.evicted(evicted);
+      const beyond = plan.layers.slice(plan.respectful);
+      return { plannedBytes: bytesOf(plan.layers), beyondResidentBytes: beyond.length === 0 ? null : bytesOf(beyond), ...outcome };
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  #minResidentBytes(tenant: string): number | null {
+    const view = this.#options.tenants.list().find(({ id }) => tenantShardIdToString(id) === tenant);
+    return view?.tenant?.settings.minResidentSizeBytes ?? null;
+  }
+
+  /** Layers on the local disk that object storage has. */
+  #candidates(): EvictionCandidate<Layer>[] {
+    const candidates: EvictionCandidate<Layer>[] = [];
+    for (const { id, tenant } of this.#options.tenants.list()) {
+      if (tenant?.state !== "active") continue;
+      for (const { timeline } of tenant.listTimelines()) {
+        for (const layer of timeline.stack.map.layers()) {
+          if (!layer.isResident || !timeline.remoteClient.isUploaded(layer.name, layer.metadata)) continue;
+          candidates.push({ layer, tenant: tenantShardIdToString(id), sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
+        }
+      }
+    }
+    return candidates;
+  }
+
+  /** `eviction_policy` of the tenants that have one. */
+  async #evictUnread(signal: AbortSignal): Promise<void> {
+    const { tenants, clock, metrics } = this.#options;
+    let evicted = 0;
+    for (const { id, tenant } of tenants.list()) {
+      const thresholdMs = tenant?.settings.evictUnreadAfterMs ?? null;
+      if (thresholdMs === null) continue;
+      const own = tenantShardIdToString(id);
+      for (const { layer, tenant: owner, lastAccessMs } of this.#candidates()) {
+        signal.throwIfAborted();
+        if (owner === own && clock.wallMs() - lastAccessMs >= thresholdMs && (await layer.evict())) evicted++;
+      }
+    }
+    metrics.evicted(evicted);
+  }
+}
+
+const ACCESS_CHECK_MS = 10_000;
+
+function bytesOf(layers: readonly { readonly sizeBytes: number }[]): number {
+  return layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
