@@ -41,7 +41,12 @@ export class BoundedQueue<T> {
   /** Resolves to false, with the item dropped, when the queue is closed. One call at a time. */
   async push(value: T, weight: number): Promise<boolean> {
     while (!this.#closed && this.#full(weight)) await new Promise<void>((resolve) => (this.#wakeProducer = resolve));
-    if (this.#closed) return false;
+    return this.offer(value, weight);
+  }
+
+  /** The same without waiting: false, with the item not taken, when the queue is full or closed. */
+  offer(value: T, weight: number): boolean {
+    if (this.#closed || this.#full(weight)) return false;
     this.#items.push({ value, weight });
     this.#weight += weight;
     this.#wakeConsumer?.();

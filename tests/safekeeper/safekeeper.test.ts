@@ -98,6 +98,68 @@ for (const version of [2, 3] as const) {
   });
 }
 
+describe("small appends that arrive together", () => {
+  /** Pieces that respect no record's bounds, all sent before the first answer. */
+  function burst(proposer: ProposerDriver, wal: SampleWal, range: { from: Lsn; to: Lsn }): number {
+    let count = 0;
+    for (let at = range.from; at < range.to; count++) {
+      const end = Math.min(range.to, at + 100 + ((count * 37) % 900));
+      const walData = wal.bytes(at, end);
+      proposer.send({ kind: "append", generation: 0, term: proposer.term, beginLsn: at, endLsn: end, commitLsn: at, truncateLsn: range.from, walData });
+      // A heartbeat between two appends is a link of the chain.
+      if (count % 50 === 0) proposer.append(wal, { from: end, to: end, commitLsn: at });
+      at = end;
+    }
+    return count;
+  }
+
+  async function elect(): Promise<ProposerDriver> {
+    const proposer = await ProposerDriver.connect(target());
+    await proposer.greet();
+    await proposer.requestVote(1);
+    proposer.elected([{ term: 1, lsn: START }], START);
+    return proposer;
+  }
+
+  test("share writes and fsyncs, and are the same bytes, over segment ends", async () => {
+    await start();
+    const wal = new SampleWal(START).growTo(7 * MIB + 5000, 700);
+    const proposer = await elect();
+    const sent = burst(proposer, wal, { from: START, to: wal.endLsn });
+    const answer = await proposer.flushedTo(wal.endLsn);
+    expect(answer.flushLsn).toBe(wal.endLsn);
+    proposer.append(wal, { from: wal.endLsn, to: wal.endLsn, commitLsn: wal.endLsn });
+    await proposer.flushedTo(wal.endLsn);
+    const client = await connectTo(target());
+    const copy = await client.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(START)}`);
+    expect(await readWal(copy, START, wal.endLsn)).toEqual(Buffer.from(wal.bytes()));
+    client.close();
+    proposer.close();
+    const metrics = await (await http("/metrics")).text();
+    const value = (name: string): number => Number(new RegExp(`^${name} (\\S+)$`, "m").exec(metrics)?.[1]);
+    expect(value(`safekeeper_proposer_acceptor_messages_total\\{outcome="success"\\}`)).toBeGreaterThan(sent);
+    expect(value("safekeeper_write_wal_bytes_count")).toBeLessThan(sent / 4);
+    expect(value("safekeeper_flush_wal_seconds_count")).toBeLessThan(sent / 4);
+    expect(value("safekeeper_wal_receiver_queue_depth_total")).toBe(0);
+    expect(value("safekeeper_wal_receiver_queue_size_total")).toBe(0);
+  });
+
+  test("up to one that leaves a gap are kept", async () => {
+    await start();
+    const wal = new SampleWal(START).growTo(START + 60_000, 700);
+    const whole = wal.ends[20];
+    const proposer = await elect();
+    burst(proposer, wal, { from: START, to: whole });
+    burst(proposer, wal, { from: whole + 8, to: wal.endLsn });
+    expect(await codeOf(proposer.flushedTo(wal.endLsn))).toContain("leaves a gap");
+    proposer.close();
+    const next = await ProposerDriver.connect(target());
+    await next.greet();
+    expect(await next.requestVote(2)).toMatchObject({ voteGiven: true, flushLsn: whole });
+    next.close();
+  });
+});
+
 describe("readers", () => {
   test("get only what is committed, and the rest when it is", async () => {
     await start();

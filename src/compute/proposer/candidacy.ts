@@ -178,7 +178,14 @@ export class Candidacy {
     log.info("elected", { term: election.term, startLsn: lsnToString(election.startLsn), donor, mode: this.#options.mode.kind });
   }
 
-  async #readWal(slot: number, lsn: Lsn, maxBytes: number): Promise<Uint8Array> {
+  #readWal(slot: number, lsn: Lsn, maxBytes: number): Uint8Array | Promise<Uint8Array> {
+    const buffered = this.#options.localWal?.buffered(lsn, maxBytes) ?? null;
+    if (buffered === null) return this.#fetchWal(slot, lsn, maxBytes);
+    this.#closeDonor(slot);
+    return buffered;
+  }
+
+  async #fetchWal(slot: number, lsn: Lsn, maxBytes: number): Promise<Uint8Array> {
     const local = (await this.#options.localWal?.read(lsn, maxBytes)) ?? null;
     if (local !== null) {
       this.#closeDonor(slot);

@@ -2,7 +2,10 @@
  * WAL that the local server has flushed, for whoever needs to be sent it: the newest of it in memory, the rest from the
  * server's own segment files, which a physical slot keeps from being removed (within its bound).
  *
- * Invariant: the buffer is one unbroken range that ends at `endLsn`.
+ * A busy server flushes commit by commit and sends as many small pieces; here they come to lie one behind the other in a slab, so
+ * that what a safekeeper is sent next is all that there is, in one message.
+ *
+ * Invariant: the buffer is one unbroken range that ends at `endLsn`. Bytes of a slab are written once: views of it stay true.
  */
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
@@ -22,10 +25,14 @@ export interface LocalWalOptions {
 
 interface Chunk {
   readonly lsn: Lsn;
-  readonly bytes: Uint8Array;
+  /** Grows while it lies at the end of the slab. */
+  bytes: Uint8Array;
 }
 
 const BUFFER_MAX_BYTES = 32 * 1024 * 1024;
+const SLAB_BYTES = 256 * 1024;
+/** Pieces up to this size are copied into the slab; larger ones stay as they are. */
+const COPY_UP_TO_BYTES = 32 * 1024;
 const PAGE_ADDRESS_OFFSET = 8;
 const POSTGRES_TIMELINE = 1;
 
@@ -36,11 +43,18 @@ export class LocalWal {
   /** Chunks before this index are dropped already; cut off now and then, not at every eviction. */
   #head = 0;
   #bufferedBytes = 0;
+  readonly #slabBytes: number;
+  #slab: Uint8Array;
+  #slabUsed = 0;
+  /** The newest chunk ends where the slab's free space begins. */
+  #lastInSlab = false;
   #endLsn: Lsn;
 
   constructor(options: LocalWalOptions) {
     this.#options = options;
     this.#bufferMaxBytes = options.bufferMaxBytes ?? BUFFER_MAX_BYTES;
+    this.#slabBytes = Math.min(SLAB_BYTES, this.#bufferMaxBytes);
+    this.#slab = new Uint8Array(this.#slabBytes);
     this.#endLsn = options.startLsn;
   }
 
@@ -53,8 +67,12 @@ export class LocalWal {
     if (lsn !== this.#endLsn) {
       throw new StrataError("corrupt", "wal-not-continuous", `the server sent WAL at ${lsnToString(lsn)}, ${lsnToString(this.#endLsn)} was next`);
     }
-    // A small view would keep a whole receive buffer alive.
-    this.#chunks.push({ lsn, bytes: bytes.buffer.byteLength > 2 * bytes.length ? bytes.slice() : bytes });
+    if (bytes.length <= Math.min(COPY_UP_TO_BYTES, this.#slabBytes)) this.#copyIn(lsn, bytes);
+    else {
+      // A small view would keep a whole receive buffer alive.
+      this.#chunks.push({ lsn, bytes: bytes.buffer.byteLength > 2 * bytes.length ? bytes.slice() : bytes });
+      this.#lastInSlab = false;
+    }
     this.#bufferedBytes += bytes.length;
     this.#endLsn += bytes.length;
     while (this.#bufferedBytes > this.#bufferMaxBytes && this.#head < this.#chunks.length - 1) {
@@ -67,14 +85,32 @@ export class LocalWal {
     }
   }
 
+  #copyIn(lsn: Lsn, bytes: Uint8Array): void {
+    if (this.#slabUsed + bytes.length > this.#slabBytes) {
+      this.#slab = new Uint8Array(this.#slabBytes);
+      this.#slabUsed = 0;
+      this.#lastInSlab = false;
+    }
+    const at = this.#slabUsed;
+    this.#slab.set(bytes, at);
+    this.#slabUsed += bytes.length;
+    const last = this.#chunks.at(-1);
+    if (this.#lastInSlab && last !== undefined) last.bytes = this.#slab.subarray(at - last.bytes.length, this.#slabUsed);
+    else this.#chunks.push({ lsn, bytes: this.#slab.subarray(at, this.#slabUsed) });
+    this.#lastInSlab = true;
+  }
+
   /** Up to `maxBytes` from `lsn` on, at least one; null when this server does not have them (any more). */
   async read(lsn: Lsn, maxBytes: number): Promise<Uint8Array | null> {
     if (lsn < this.#options.startLsn || lsn >= this.#endLsn) return null;
-    const buffered = this.#fromBuffer(lsn, maxBytes);
-    return buffered ?? (await this.#fromFile(lsn, Math.min(maxBytes, this.#endLsn - lsn)));
+    return this.buffered(lsn, maxBytes) ?? (await this.#fromFile(lsn, Math.min(maxBytes, this.#endLsn - lsn)));
   }
 
-  #fromBuffer(lsn: Lsn, maxBytes: number): Uint8Array | null {
+  /** The same of what is in memory; null when it begins elsewhere. */
+  buffered(lsn: Lsn, maxBytes: number): Uint8Array | null {
+    if (lsn >= this.#endLsn) return null;
+    const newest = this.#chunks.at(-1);
+    if (newest !== undefined && newest.lsn <= lsn) return newest.bytes.subarray(lsn - newest.lsn, Math.min(newest.bytes.length, lsn - newest.lsn + maxBytes));
     let low = this.#head;
     let high = this.#chunks.length;
     while (low < high) {

@@ -26,8 +26,8 @@ export interface LinkOptions {
   readonly timeline: TimelineConnection;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  /** WAL for this safekeeper: at least one byte, at most `maxBytes`. */
-  readonly readWal: (lsn: Lsn, maxBytes: number) => Promise<Uint8Array>;
+  /** WAL for this safekeeper: at least one byte, at most `maxBytes`. At once when it is in memory. */
+  readonly readWal: (lsn: Lsn, maxBytes: number) => Uint8Array | Promise<Uint8Array>;
   /** What the safekeeper said. */
   readonly receive: (message: AcceptorMessage) => void;
   /** Runs what the core answered. */
@@ -150,7 +150,8 @@ export class SafekeeperLink {
         await new Promise<void>((resolve) => (this.#wake = resolve));
         continue;
       }
-      const walData = next.maxBytes === 0 ? NOTHING : await readWal(next.beginLsn, next.maxBytes);
+      const found = next.maxBytes === 0 ? NOTHING : readWal(next.beginLsn, next.maxBytes);
+      const walData = found instanceof Uint8Array ? found : await found;
       if (this.#stream !== stream) return;
       const request = core.append(slot, next.beginLsn, walData);
       if (request === null) return;

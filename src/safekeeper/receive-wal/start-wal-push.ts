@@ -5,10 +5,11 @@
  * appends that have queued up meanwhile are then taken in together and made durable by one flush: group commit.
  */
 import { BoundedQueue } from "../../kit/bounded-queue.ts";
+import { concatBytes } from "../../kit/bytes.ts";
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
-import type { CopyStream, PgSession } from "../../wire/pg-session.ts";
+import type { PgSession, ServedCopyStream } from "../../wire/pg-session.ts";
 import {
   type AcceptorMessage, type AppendRequest, type AppendResponse, decodeProposerMessage, encodeAcceptorMessage, type ProposerMessage, type ProposerProtocolVersion,
 } from "../api/proposer-protocol.ts";
@@ -35,8 +36,10 @@ const FLUSH_INTERVAL_MS = 1000;
 const REFUSAL_DELAY_MS = 1000;
 const QUEUE_SAMPLE_INTERVAL_MS = 5000;
 /** One turn at the acceptor; others (a vote, a reader's check) wait no longer than that. */
-const BATCH_MAX_MESSAGES = 256;
+const BATCH_MAX_MESSAGES = 1024;
 const BATCH_MAX_BYTES = 2 * 1024 * 1024;
+/** Appends smaller than this are joined to one where they continue each other; a larger one is worth a turn of its own, uncopied. */
+const JOIN_BELOW_BYTES = 64 * 1024;
 /** Feedback is advice: a proposer that does not read gets none. */
 const FEEDBACK_MAX_BUFFERED_BYTES = 64 * 1024;
 
@@ -57,7 +60,7 @@ export async function startWalPush(session: PgSession, options: StartWalPushOpti
 
 class ProposerConnection {
   readonly #timeline: Timeline;
-  readonly #copy: CopyStream;
+  readonly #copy: ServedCopyStream;
   readonly #options: StartWalPushOptions;
   readonly #queue = new BoundedQueue<{ readonly message: ProposerMessage; readonly sizeBytes: number }>({ maxItems: RECEIVE_QUEUE_MESSAGES, maxWeight: RECEIVE_QUEUE_BYTES });
   #readError: unknown = null;
@@ -68,8 +71,10 @@ class ProposerConnection {
   #lastFlushMs: number;
   /** The commit position of the last append taken in. */
   #proposerCommit: Lsn = 0;
+  /** What of the queue the gauges know. */
+  #noted = { messages: 0, bytes: 0 };
 
-  constructor(timeline: Timeline, copy: CopyStream, options: StartWalPushOptions) {
+  constructor(timeline: Timeline, copy: ServedCopyStream, options: StartWalPushOptions) {
     this.#timeline = timeline;
     this.#copy = copy;
     this.#options = options;
@@ -109,8 +114,12 @@ class ProposerConnection {
   async #readInto(greeting: ProposerMessage): Promise<void> {
     try {
       await this.#enqueue(greeting, 0);
-      for (let bytes = await this.#copy.read(); bytes !== null; bytes = await this.#copy.read()) {
-        if (!(await this.#enqueue(decodeProposerMessage(bytes, this.#options.protocolVersion), bytes.length))) return;
+      for (;;) {
+        const bytes = this.#copy.take() ?? (await this.#copy.read());
+        if (bytes === null) return;
+        const message = decodeProposerMessage(bytes, this.#options.protocolVersion);
+        const sizeBytes = bytes.length;
+        if (!this.#queue.offer({ message, sizeBytes }, sizeBytes) && !(await this.#enqueue(message, sizeBytes))) return;
       }
     } catch (error) {
       this.#readError = error;
@@ -120,22 +129,27 @@ class ProposerConnection {
   }
 
   async #enqueue(message: ProposerMessage, sizeBytes: number): Promise<boolean> {
-    const { metrics } = this.#options;
     if (!this.#queue.hasRoom(sizeBytes)) this.#blocked.begin();
     const accepted = await this.#queue.push({ message, sizeBytes }, sizeBytes);
     this.#blocked.end();
-    if (accepted) {
-      metrics.queueDepthTotal.inc();
-      metrics.queueSizeTotal.inc(sizeBytes);
-    }
     return accepted;
+  }
+
+  /** Once a batch, not once a message. */
+  #noteQueue(): void {
+    const { queueDepthTotal, queueSizeTotal } = this.#options.metrics;
+    const { length: messages, weight: bytes } = this.#queue;
+    queueDepthTotal.inc(messages - this.#noted.messages);
+    queueSizeTotal.inc(bytes - this.#noted.bytes);
+    this.#noted = { messages, bytes };
   }
 
   /** From the queue to the acceptor, until the connection ends; what was taken in is durable then. */
   async #accept(receiver: WalReceiver): Promise<void> {
     try {
       while (!this.#timeline.signal.aborted) {
-        const next = this.#take();
+        this.#noteQueue();
+        const next = this.#queue.take() ?? null;
         if (next !== null) await this.#process(next, receiver);
         else if (this.#queue.closed) return;
         // Frames that are here already are on their way into the queue.
@@ -155,31 +169,25 @@ class ProposerConnection {
     await this.#timeline.save().catch((error: unknown) => this.#options.log.info("control file could not be saved when the proposer left", { error }));
   }
 
-  #take(): { readonly message: ProposerMessage; readonly sizeBytes: number } | null {
-    const item = this.#queue.take();
-    if (item === undefined) return null;
-    this.#options.metrics.queueDepthTotal.dec();
-    this.#options.metrics.queueSizeTotal.dec(item.sizeBytes);
-    return item;
-  }
-
   #drainMetrics(): void {
-    while (this.#take() !== null) continue;
+    while (this.#queue.take() !== undefined) continue;
+    this.#noteQueue();
   }
 
   async #process(item: { readonly message: ProposerMessage; readonly sizeBytes: number }, receiver: WalReceiver): Promise<void> {
     const { message } = item;
     const { metrics } = this.#options;
     try {
-      if (message.kind === "append") await this.#append(message, item.sizeBytes);
-      else {
+      if (message.kind === "append") {
+        metrics.messages.with("success").inc(await this.#append(message));
+      } else {
         if (message.kind === "vote-request" && this.#timeline.state.recovering) await this.#waitForOtherVotes();
         const reply = await this.#timeline.run<AcceptorMessage | null>(message.kind, (acceptor) => this.#handshake(acceptor, message));
         if (message.kind === "elected" && reply === null) receiver.status = "streaming";
         if (reply !== null) await this.#send(reply);
         this.#options.log.info("proposer's message handled", { kind: message.kind, term: this.#timeline.state.term, flushLsn: this.#timeline.acceptor.flushLsn });
+        metrics.messages.with("success").inc();
       }
-      metrics.messages.with("success").inc();
     } catch (error) {
       metrics.messages.with("error").inc();
       throw error;
@@ -198,18 +206,24 @@ class ProposerConnection {
     return handleElected(acceptor, message);
   }
 
-  /** Takes in all appends that are queued, up to a bound, in one turn. */
-  async #append(first: AppendRequest, sizeBytes: number): Promise<void> {
+  /** Takes in all appends that are queued, up to a bound, in one turn. Returns how many. */
+  async #append(first: AppendRequest): Promise<number> {
     if (first.walData.length > 0) this.#timeline.checkDiskUsage();
-    const replies = await this.#timeline.run("append", (acceptor) => this.#appendBatch(acceptor, first, sizeBytes));
+    const { replies, count } = await this.#timeline.run("append", (acceptor) => this.#appendBatch(acceptor, first));
     for (const reply of replies) await this.#send(reply);
     if (this.#dirty && this.#options.clock.monotonicMs() - this.#lastFlushMs >= FLUSH_INTERVAL_MS) await this.#flush();
+    return count;
   }
 
-  *#appendBatch(acceptor: Acceptor, first: AppendRequest, sizeBytes: number): Steps<AppendResponse[]> {
+  *#appendBatch(acceptor: Acceptor, first: AppendRequest): Steps<{ replies: AppendResponse[]; count: number }> {
     const replies: AppendResponse[] = [];
-    let request: AppendRequest | null = first;
-    for (let count = 1, bytes = sizeBytes; request !== null; count++) {
+    let count = 0;
+    let bytes = 0;
+    for (let next: AppendRequest | null = first; next !== null; next = count < BATCH_MAX_MESSAGES && bytes < BATCH_MAX_BYTES ? this.#takeAppend() : null) {
+      const joined = this.#join(next);
+      const { request } = joined;
+      count += joined.count;
+      bytes += request.walData.length;
       const reply = yield* handleAppend(acceptor, request);
       const superseded = reply !== null && reply.term > request.term;
       if (!superseded) {
@@ -217,15 +231,40 @@ class ProposerConnection {
         this.#proposerCommit = request.commitLsn;
       }
       if (reply !== null) replies.push(reply);
-      request = count < BATCH_MAX_MESSAGES && bytes < BATCH_MAX_BYTES && this.#queue.peek()?.message.kind === "append" ? this.#takeAppend() : null;
-      bytes += request?.walData.length ?? 0;
     }
-    return replies;
+    return { replies, count };
+  }
+
+  /**
+   * The append and the small ones behind it that continue it, as one: what the acceptor checks of each (term, generation, that it
+   * continues the log) holds for all or for none, and the last one's positions are the proposer's newest.
+   */
+  #join(first: AppendRequest): { readonly request: AppendRequest; readonly count: number } {
+    if (first.walData.length >= JOIN_BELOW_BYTES) return { request: first, count: 1 };
+    const parts = [first.walData];
+    let bytes = first.walData.length;
+    let last = first;
+    for (let next = this.#nextAppend(); next !== null && parts.length < BATCH_MAX_MESSAGES && continues(last, next); next = this.#nextAppend()) {
+      if (next.walData.length >= JOIN_BELOW_BYTES || bytes + next.walData.length > BATCH_MAX_BYTES) break;
+      this.#queue.take();
+      parts.push(next.walData);
+      bytes += next.walData.length;
+      last = next;
+    }
+    if (parts.length === 1) return { request: first, count: 1 };
+    return { request: { ...last, beginLsn: first.beginLsn, walData: concatBytes(parts) }, count: parts.length };
+  }
+
+  /** The next message if it is an append; it stays in the queue. */
+  #nextAppend(): AppendRequest | null {
+    const message = this.#queue.peek()?.message;
+    return message?.kind === "append" ? message : null;
   }
 
   #takeAppend(): AppendRequest | null {
-    const item = this.#take();
-    return item?.message.kind === "append" ? item.message : null;
+    const next = this.#nextAppend();
+    if (next !== null) this.#queue.take();
+    return next;
   }
 
   async #flush(): Promise<void> {
@@ -258,4 +297,8 @@ class ProposerConnection {
     let timer = clock.after(QUEUE_SAMPLE_INTERVAL_MS, sample);
     return () => timer.cancel();
   }
+}
+
+function continues(before: AppendRequest, next: AppendRequest): boolean {
+  return next.beginLsn === before.endLsn && next.term === before.term && next.generation === before.generation;
 }

@@ -54,6 +54,25 @@ describe("local WAL", () => {
     expect((await wal.read(wal.endLsn - 10, 100))?.length).toBe(10);
   });
 
+  test("small pieces come back as one; what was read before stays as it was", async () => {
+    const { wal, startLsn } = await rig(64 * 1024);
+    const content = segmentBytes(2 * SEGMENT);
+    const views: { readonly lsn: number; readonly bytes: Uint8Array }[] = [];
+    const receiveBuffer = new Uint8Array(300);
+    for (let at = 100; at < 300_000; at += 300) {
+      // The receive buffer is used again for the next piece.
+      receiveBuffer.set(content.subarray(at, at + 300));
+      wal.append(2 * SEGMENT + at, receiveBuffer);
+      const bytes = wal.buffered(2 * SEGMENT + at, 1_000);
+      if (bytes === null) throw new Error(`nothing at ${at}`);
+      views.push({ lsn: 2 * SEGMENT + at, bytes });
+    }
+    expect(wal.buffered(wal.endLsn - 900, 100_000)?.length).toBe(900);
+    expect(wal.buffered(startLsn, 10)).toBeNull();
+    expect(wal.buffered(wal.endLsn, 10)).toBeNull();
+    for (const { lsn, bytes } of views) expect(Buffer.compare(bytes, content.subarray(lsn - 2 * SEGMENT, lsn - 2 * SEGMENT + 300))).toBe(0);
+  });
+
   test("a gap is refused", async () => {
     const { wal, startLsn } = await rig(1_000);
     expect(() => wal.append(startLsn + 1, new Uint8Array(1))).toThrow(/was next/);
