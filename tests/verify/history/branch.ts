@@ -13,6 +13,7 @@ import { WalRecord } from "../../../src/postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
 import type { Coverage } from "./coverage.ts";
 import { describeQuestion, isRight, type Question, type Truth } from "./truth.ts";
+import { withoutCheckImages } from "./thin-record.ts";
 import type { WalSource } from "./wal-source.ts";
 
 const CONTEXT = { task: "history" };
@@ -33,6 +34,8 @@ export interface BranchOptions {
   /** Whether its records tell `truth` what pages must be: one branch of each history. */
   readonly leads: boolean;
   readonly tally: Tally;
+  /** Ingests records without the images that only serve the check. */
+  readonly thin: boolean;
 }
 
 export class Branch {
@@ -48,6 +51,8 @@ export class Branch {
   #ingest: WalIngest | null = null;
   #decoder: WalStreamDecoder | null = null;
   readonly #record = new WalRecord();
+  readonly #thinRecord = new WalRecord();
+  readonly #thin: boolean;
   restarts = 0;
   diskLosses = 0;
   removedLayers = 0;
@@ -58,6 +63,7 @@ export class Branch {
     this.truth = options.truth;
     this.leads = options.leads;
     this.#tally = options.tally;
+    this.#thin = options.thin;
   }
 
   get timeline(): Timeline {
@@ -95,11 +101,19 @@ export class Branch {
     return decoder.position < this.source.end;
   }
 
+  /** After a restart what was not durable is missing, also below LSNs that branches start from. */
+  async catchUpWithBranches(): Promise<void> {
+    const highest = Math.max(0, ...this.timeline.branchPoints.values());
+    while (this.timeline.lastRecordLsn < highest) if (!(await this.feed(4)) && this.timeline.lastRecordLsn < highest) throw new Error(`the log ends below a branch point of timeline ${this.id}`);
+  }
+
   async #take(ingest: WalIngest): Promise<void> {
-    const interpreted = interpretRecord(this.#record, UNSHARDED_IDENTITY);
-    if (this.leads) this.truth.observe(this.#record, interpreted.effect);
+    const record = this.#record;
+    if (this.leads) this.truth.observe(record, interpretRecord(record, UNSHARDED_IDENTITY).effect);
     this.#tally.records++;
-    await ingest.ingest(interpreted);
+    const isThin = this.#thin && withoutCheckImages(record, this.#thinRecord);
+    const wait = ingest.ingestRecord(isThin ? this.#thinRecord : record);
+    if (wait !== undefined) await wait;
   }
 
   /** What may be asked for. A follower can be ahead of the branch that knows what its pages must be. */

@@ -104,7 +104,9 @@ export class Disturbance {
     const newMachine = random.below(2) === 0;
     await store.restart({ flush: random.below(2) === 0, newMachine });
     for (const branch of branches) {
+      // Ancestors stand before their branches: a branch can be read when its ancestor has come to the branch point again.
       await branch.open(store.manager);
+      await branch.catchUpWithBranches();
       branch.restarts++;
       if (newMachine) branch.diskLosses++;
     }

@@ -27,7 +27,7 @@ import { WalSource } from "./wal-source.ts";
 /** The servers work in bursts, each when the timelines have taken the log of the one before. */
 const BURST_MS = 500;
 /** Of each step: reading pages. */
-const COMPARE_MS = 30;
+const COMPARE_MS = 60;
 /** When each phase ends, as a part of the epoch. */
 const PHASES = { trunk: 0.25, copies: 0.55, backups: 0.85 } as const;
 const SERVERS_AT_ONCE = 3;
@@ -68,6 +68,8 @@ class Epoch {
   readonly #branches: Branch[] = [];
   #store: HistoryStore | null = null;
   #disturbance: Disturbance | null = null;
+  /** Mostly records are taken as production has them: short, so that many pages can be read. */
+  readonly #thin: boolean;
   #nextId = 1;
   /** Each burst of SQL has a seed of its own. */
   #bursts = 0;
@@ -75,6 +77,7 @@ class Epoch {
   constructor(options: EpochOptions) {
     this.#options = options;
     this.#random = new SeededRandom(options.seed);
+    this.#thin = this.#random.below(4) !== 0;
   }
 
   get #history(): HistoryStore {
@@ -127,7 +130,7 @@ class Epoch {
   }
 
   async #adopt(what: { id: TimelineId; source: WalSource; truth: Truth; leads: boolean }): Promise<Branch> {
-    const branch = new Branch({ ...what, tally: this.result });
+    const branch = new Branch({ ...what, tally: this.result, thin: this.#thin });
     await branch.open(this.#history.manager);
     this.#branches.push(branch);
     return branch;
