@@ -1,6 +1,6 @@
 /** Two safekeepers and a broker, all real. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startBroker, type RunningBroker } from "../../src/broker/broker.ts";
@@ -9,6 +9,7 @@ import { connectBroker } from "../../src/broker/api/client.ts";
 import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../src/broker/api/messages.ts";
 import { lsnToString } from "../../src/kit/lsn.ts";
 import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../src/safekeeper/config.ts";
+import { decodeControlFile } from "../../src/safekeeper/control-file/codec.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
 import { testLogger } from "../support/test-logger.ts";
 import { platform, ProposerDriver } from "./support/driver.ts";
@@ -93,6 +94,29 @@ test("what is committed on one becomes known on the other, and a discovery reque
   first.close();
   second.close();
 }, 15_000);
+
+test("what a majority took in from one proposer is known as committed without it, also after all were killed; and is saved when it rests", async () => {
+  const all = [await start(1), await start(2)];
+  const wal = new SampleWal(START).growTo(START + 30_000);
+  const proposers = await Promise.all(all.map(async (one) => {
+    const proposer = await ProposerDriver.connect({ port: one.pgPort, ...ID, peers: all.filter((other) => other !== one).map(({ pgPort }) => `127.0.0.1:${pgPort}`) });
+    await proposer.greet();
+    return proposer;
+  }));
+  const half = wal.ends[wal.ends.length >> 1];
+  const ends = [wal.endLsn, half];
+  for (const [index, proposer] of proposers.entries()) {
+    await proposer.requestVote(1);
+    proposer.elected([{ term: 1, lsn: START }], START);
+    proposer.append(wal, { from: START, to: ends[index], commitLsn: START });
+    await proposer.flushedTo(ends[index]);
+    expect((await status(all[0])).commit_lsn).toBe(lsnToString(START));
+  }
+  for (const proposer of proposers) proposer.close();
+  const saved = (nodeId: number): number => decodeControlFile(readFileSync(join(directory, String(nodeId), ID.tenantId, ID.timelineId, "safekeeper.control"))).commitLsn;
+  for (const one of all) await eventually(async () => (await status(one)).commit_lsn === lsnToString(half));
+  for (const nodeId of [1, 2]) await eventually(async () => saved(nodeId) === half);
+}, 20_000);
 
 test("a safekeeper that is behind fetches what it lacks from a peer, and drops what nobody else has", async () => {
   const [ahead, behind] = [await start(1), await start(2, { peerRecovery: true })];

@@ -31,7 +31,8 @@ export function* handleAppend(acceptor: Acceptor, request: AppendRequest): Steps
  * says that it has no more than is here: nothing that this node ever acknowledged to anyone is missing then.
  */
 function* endRecovery(acceptor: Acceptor, request: AppendRequest): Steps<void> {
-  if (request.walData.length > 0 || request.beginLsn !== acceptor.flushLsn) return;
+  if (request.walData.length > 0) return;
+  yield { kind: "flush-wal" };
   yield* acceptor.persist({ recovering: false });
   const fields = { term: String(request.term), flushLsn: lsnToString(acceptor.flushLsn) };
   yield { kind: "note", level: "info", message: "recovered: the log has all that the proposer has, this safekeeper votes again", fields };

@@ -37,6 +37,7 @@ export async function findOrCreate(options: AdmissionOptions, greeting: Proposer
   const timeline = allowTimelineCreation
     ? await timelines.create({ ...id, pgVersion, systemId, walSegmentSizeBytes, startLsn: 0, commitLsn: 0, createdMs: clock.wallMs(), recovering: true }, { revive: false })
     : timelines.get(id);
+  await rememberCount(timeline, options.peers);
   if (!timeline.state.recovering) return timeline;
   // All connections that come meanwhile wait for one answer.
   timeline.admission ??= admit(timeline, options, greeting).finally(() => (timeline.admission = null));
@@ -57,6 +58,12 @@ async function admit(timeline: Timeline, options: AdmissionOptions, greeting: Pr
   }
   const leftMs = timeline.openedMs + REJOIN_AFTER_MS - clock.monotonicMs();
   if (leftMs > 0) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here, it takes part again in ${Math.ceil(leftMs)} ms`);
+}
+
+/** How many make a majority, for the time when no proposer is there to say. */
+async function rememberCount(timeline: Timeline, peers: readonly Address[] | null): Promise<void> {
+  if (peers === null || timeline.state.safekeeperCount === peers.length + 1) return;
+  await timeline.run("safekeeper count", (acceptor) => acceptor.persist({ safekeeperCount: peers.length + 1 }));
 }
 
 async function takeAsNew(timeline: Timeline): Promise<void> {

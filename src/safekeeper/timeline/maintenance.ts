@@ -17,6 +17,8 @@ export interface MaintenanceOptions {
   readonly nowMs: number;
 }
 
+const COMMIT_REST_MS = 1000;
+
 /** One round for one timeline. Failures are logged: the next round tries again. */
 export async function maintain(timeline: Timeline, options: MaintenanceOptions): Promise<void> {
   if (timeline.gate.isClosed) return;
@@ -35,21 +37,32 @@ export async function maintain(timeline: Timeline, options: MaintenanceOptions):
 
 function updateActive(timeline: Timeline, options: MaintenanceOptions): void {
   const { volatile } = timeline.acceptor;
-  const active = timeline.receivers.count.value > 0 || volatile.remoteConsistentLsn < volatile.commitLsn || (options.backupEnabled && backupIsBehind(timeline));
+  // Peers' positions also tell what is committed when no proposer does.
+  const active = timeline.receivers.count.value > 0 || volatile.commitLsn < timeline.acceptor.flushLsn || volatile.remoteConsistentLsn < volatile.commitLsn || (options.backupEnabled && backupIsBehind(timeline));
   if (active === timeline.active) return;
   timeline.active = active;
   options.metrics.managerActiveChanges.inc();
   timeline.log.info(active ? "timeline is active" : "timeline is idle", { commitLsn: volatile.commitLsn, remoteConsistentLsn: volatile.remoteConsistentLsn });
 }
 
-/** At once when a restart would have to look through more than a segment for the end of the log; else now and then. */
+/**
+ * At once when a restart would have to look through more than a segment for the end of the log; soon when commits have come to
+ * rest, for nobody tells a restart what was committed before the next proposer does; else now and then.
+ */
 function shouldSave(timeline: Timeline, options: MaintenanceOptions): boolean {
   const { state, acceptor } = timeline;
   const { volatile } = acceptor;
   const pending = (["commitLsn", "backupLsn", "peerHorizonLsn", "remoteConsistentLsn"] as const).filter((key) => volatile[key] > state[key]);
   if (pending.length === 0 || timeline.store.failure !== null) return false;
   if (pending.some((key) => volatile[key] - state[key] >= state.walSegmentSizeBytes)) return true;
+  if (commitRests(timeline, options.nowMs) && volatile.commitLsn > state.commitLsn) return true;
   return options.nowMs - timeline.lastPersistMs >= options.config.controlFileSaveIntervalMs;
+}
+
+function commitRests(timeline: Timeline, nowMs: number): boolean {
+  const { commitLsn } = timeline.acceptor.volatile;
+  if (timeline.restingCommit.lsn !== commitLsn) timeline.restingCommit = { lsn: commitLsn, sinceMs: nowMs };
+  return nowMs - timeline.restingCommit.sinceMs >= COMMIT_REST_MS;
 }
 
 async function removeOldWal(timeline: Timeline, options: MaintenanceOptions): Promise<void> {

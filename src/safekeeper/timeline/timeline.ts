@@ -6,7 +6,7 @@
  */
 import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { Gate } from "../../kit/gate.ts";
-import type { Lsn } from "../../kit/lsn.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { Mutex } from "../../kit/mutex.ts";
 import { Watch } from "../../kit/watch.ts";
 import type { SafekeeperTimelineInfo, TenantTimelineId } from "../../broker/api/messages.ts";
@@ -19,6 +19,7 @@ import type { PageserverFeedback } from "../api/pageserver-feedback.ts";
 import type { Term } from "../api/term-history.ts";
 import { Acceptor, type Effect, type Steps } from "../consensus/acceptor.ts";
 import { handlePeerCommit } from "../consensus/append.ts";
+import { deriveCommit } from "../consensus/derived-commit.ts";
 import { writeControlFile } from "../control-file/control-file.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
@@ -74,6 +75,8 @@ export class Timeline {
   /** This safekeeper is the one that uploads WAL now. */
   backingUp = false;
   lastPersistMs: number;
+  /** The commit position that maintenance saw last, and since when: one that rests is saved. */
+  restingCommit: { readonly lsn: Lsn; readonly sinceMs: number } = { lsn: 0, sinceMs: 0 };
   /** On the monotonic clock: when this process opened or made it. */
   readonly openedMs: number;
   /** The question whether the timeline is new, while it is asked. */
@@ -229,10 +232,20 @@ export class Timeline {
     this.peers.record(info, this.#context.clock.monotonicMs());
     if (info.safekeeperId === this.#context.nodeId) return;
     await this.run("peer info", (acceptor) => handlePeerCommit(acceptor, info));
+    if (this.receivers.streaming === 0 && this.#acceptor.volatile.commitLsn < this.#acceptor.flushLsn) await this.#deriveCommit();
     const { volatile } = this.#acceptor;
     volatile.backupLsn = Math.max(volatile.backupLsn, info.backupLsn);
     volatile.remoteConsistentLsn = Math.max(volatile.remoteConsistentLsn, info.remoteConsistentLsn);
     volatile.peerHorizonLsn = Math.max(volatile.peerHorizonLsn, info.peerHorizonLsn);
+  }
+
+  /** Without a proposer: what the safekeepers together know to be committed. */
+  async #deriveCommit(): Promise<void> {
+    const before = this.#acceptor.volatile.commitLsn;
+    const positions = this.alivePeers().map(({ safekeeperId, term, lastLogTerm, flushLsn }) => ({ nodeId: safekeeperId, term, lastLogTerm, flushLsn }));
+    await this.run("derive commit", (acceptor) => deriveCommit(acceptor, positions));
+    const { commitLsn } = this.#acceptor.volatile;
+    if (commitLsn > before) this.log.info("a majority of safekeepers has taken in more than was known to be committed", { commitLsn: lsnToString(commitLsn), before: lsnToString(before) });
   }
 
   recordPageserverFeedback(sender: WalSender, feedback: PageserverFeedback): void {

@@ -6,7 +6,7 @@ const ADMISSION = "safekeeper/receive-wal/admission.ts";
 const MISTAKES: readonly Mutant[] = [
   { name: "lost-is-new", rule: "a timeline of which others have WAL is not new", file: ADMISSION, find: `if (newness.kind === "new") return takeAsNew(timeline);`, replace: "return takeAsNew(timeline);" },
   { name: "recovering-votes", rule: "who does not know what it acknowledged gives no votes", file: "safekeeper/consensus/election.ts", find: "const voteGiven = isNewTerm && !acceptor.persisted.recovering;", replace: "const voteGiven = isNewTerm;" },
-  { name: "recovered-at-first-sight", rule: "a lost log is whole when the proposer has no more of it", file: "safekeeper/consensus/append.ts", find: "if (request.walData.length > 0 || request.beginLsn !== acceptor.flushLsn) return;", replace: "" },
+  { name: "recovered-at-first-sight", rule: "a lost log is whole when the proposer has no more of it", file: "safekeeper/consensus/append.ts", find: "if (request.walData.length > 0) return;", replace: "" },
 ];
 
 export const LOST_DISK_MUTANTS: readonly Mutant[] = MISTAKES.map((mutant) => ({ ...mutant, layer: "world" }));
