@@ -5,12 +5,14 @@
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { StrataError } from "../kit/errors.ts";
 import { createHttpApp } from "../http/app.ts";
-import { bearerToken, checkPermission, JwtAuth } from "../http/auth.ts";
+import { bearerToken, checkPermission, type JwtAuth } from "../http/auth.ts";
+import type { Certificate } from "../http/certificate.ts";
+import { Credentials } from "../http/credentials.ts";
 import { serveHttp } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import type { Platform } from "../platform/platform.ts";
-import { listenShared } from "../platform/shared-port.ts";
+import { listenShared, type SharedPort, type SharedPortOptions } from "../platform/shared-port.ts";
 import { BROKER_METHODS } from "./api/service.ts";
 import type { BrokerConfig } from "./config.ts";
 import { Registry } from "./registry/registry.ts";
@@ -20,6 +22,10 @@ import { brokerMetrics } from "./server/metrics.ts";
 export interface RunningBroker {
   /** gRPC, and HTTP for /status and /metrics. */
   readonly port: number;
+  /** Of the second port, with TLS; null without one. */
+  readonly httpsPort: number | null;
+  /** Reads keys and certificate again, now. */
+  reload(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -57,8 +63,10 @@ function authorizer(jwt: JwtAuth | null): (authorization: string | undefined) =>
 /** @throws StrataError conflict `port-in-use`, fix-input `bad-jwt-key` */
 export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promise<RunningBroker> {
   const { platform, log } = deps;
-  const jwt = config.authPublicKeyPath === null ? null : await JwtAuth.load(platform.files, config.authPublicKeyPath, { wallMs: () => platform.clock.wallMs(), audience: "broker" });
   const metricsRegistry = new Metrics();
+  const credentials = new Credentials({ platform, log, metrics: metricsRegistry, name: "broker", audience: "broker", reloadPeriodMs: config.tls?.reloadPeriodMs });
+  const jwt = await credentials.keys(config.authPublicKeyPath);
+  const certificate = config.tls === null ? null : await credentials.certificate(config.tls);
   const metrics = brokerMetrics(metricsRegistry);
   const reportDrop = dropReporter(deps);
   const registry = new Registry(config, {
@@ -74,17 +82,20 @@ export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promi
 
   const app = createHttpApp({ role: "broker", log, auth: jwt === null ? null : { jwt }, metrics: metricsRegistry, version: deps.version, clock: platform.clock, random: platform.random });
   const http = serveHttp(app, { host: "127.0.0.1", port: 0 });
-  const tls = config.tls === null ? null : { certPem: await readText(platform, config.tls.certPath), keyPem: await readText(platform, config.tls.keyPath) };
-  const shared = await listenShared({ host: config.listenHost, port: config.listenPort, tls, http1Port: http.port, onHttp2: (socket) => injector.injectConnection(socket) }).catch(async (error: unknown) => {
+  const ports = await listenPorts(config, { certificate, http1Port: http.port, onHttp2: (socket) => injector.injectConnection(socket) }).catch(async (error: unknown) => {
     await http.stop();
     throw error;
   });
-  log.info("broker listens", { host: config.listenHost, port: shared.port });
+  log.info("broker listens", { host: config.listenHost, port: ports.main.port, httpsPort: ports.secure?.port ?? null });
   return {
-    port: shared.port,
+    port: ports.main.port,
+    httpsPort: ports.secure?.port ?? null,
+    reload: () => credentials.reload(),
     async stop() {
+      await credentials.stop();
       injector.drain(STOP_GRACE_MS);
-      await shared.close();
+      await ports.main.close();
+      await ports.secure?.close();
       injector.destroy();
       grpc.forceShutdown();
       await http.stop();
@@ -92,6 +103,21 @@ export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promi
   };
 }
 
-async function readText(platform: Platform, path: string): Promise<string> {
-  return new TextDecoder().decode(await platform.files.readFile(path));
+/** The certificate is for the second port where there is one, else for the first. */
+async function listenPorts(config: BrokerConfig, on: Pick<SharedPortOptions, "http1Port" | "onHttp2"> & { readonly certificate: Certificate | null }): Promise<{ main: SharedPort; secure: SharedPort | null }> {
+  const { certificate, http1Port, onHttp2 } = on;
+  const { httpsAddress = null } = config;
+  if (httpsAddress !== null && certificate === null) throw new StrataError("fix-input", "certificate-missing", "TLS needs --ssl-cert-file and --ssl-key-file");
+  const listen = async (address: { host: string; port: number }, isSecure: boolean): Promise<SharedPort> => {
+    const shared = await listenShared({ ...address, tls: isSecure ? (certificate?.current ?? null) : null, http1Port, onHttp2 });
+    if (isSecure) certificate?.onChange((tls) => shared.reloadTls(tls));
+    return shared;
+  };
+  const main = await listen({ host: config.listenHost, port: config.listenPort }, httpsAddress === null);
+  try {
+    return { main, secure: httpsAddress === null ? null : await listen(httpsAddress, true) };
+  } catch (error) {
+    await main.close();
+    throw error;
+  }
 }

@@ -1,4 +1,6 @@
 /** Settings of the broker role, with the peer's defaults. */
+import type { TlsFiles } from "../http/credentials.ts";
+
 export interface BrokerConfig {
   readonly listenHost: string;
   /** 0 for any free port. */
@@ -10,7 +12,10 @@ export interface BrokerConfig {
   readonly http2KeepaliveIntervalMs: number;
   /** PEM file or directory of Ed25519 public keys; null leaves the broker open, as the peer's is. */
   readonly authPublicKeyPath: string | null;
-  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  /** For `httpsAddress`; without one, for the main port. */
+  readonly tls: TlsFiles | null;
+  /** A second port, with TLS. */
+  readonly httpsAddress?: { readonly host: string; readonly port: number } | null;
 }
 
 export const BROKER_DEFAULTS: BrokerConfig = {

@@ -1,4 +1,6 @@
 /** Settings of the controller role. */
+import type { TlsFiles } from "../http/credentials.ts";
+
 export interface ControllerConfig {
   readonly listenHost: string;
   /** 0 for any free port. */
@@ -11,6 +13,9 @@ export interface ControllerConfig {
   readonly pgBinDirectory: string | null;
   /** User the private PostgreSQL runs as when we are root. */
   readonly pgUser: string | null;
+  /** HTTP over TLS, beside the plain one; needs `tls`. */
+  readonly httpsAddress?: { readonly host: string; readonly port: number } | null;
+  readonly tls?: TlsFiles | null;
   readonly authPublicKeyPath: string | null;
   /** Sent to pageservers. */
   readonly jwtToken: string | null;

@@ -3,9 +3,9 @@
  * services, the HTTP application, and the heartbeat that keeps the picture current. Shutdown is the reverse.
  */
 import { createHttpApp } from "../http/app.ts";
-import { JwtAuth } from "../http/auth.ts";
-import { serveHttp } from "../http/serve.ts";
-import { InvariantError } from "../kit/errors.ts";
+import { Credentials } from "../http/credentials.ts";
+import { serveHttpAndHttps } from "../http/serve.ts";
+import { InvariantError, StrataError } from "../kit/errors.ts";
 import { KeyedLock } from "../kit/keyed-lock.ts";
 import { tenantShardIdToString } from "../kit/ids.ts";
 import type { Logger } from "../observability/log.ts";
@@ -28,6 +28,10 @@ import { TimelineService } from "./service/timeline-service.ts";
 
 export interface RunningController {
   readonly httpPort: number;
+  /** Null without `--listen-https`. */
+  readonly httpsPort: number | null;
+  /** Reads keys and certificate again, now. */
+  reload(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -159,7 +163,7 @@ async function start(config: ControllerConfig, deps: ControllerDeps, closers: Cl
     checkConsistency: () => checkConsistency(state, persistence),
     reconcileAll: () => reconcileAll(state, reconciler, log),
   };
-  const httpPort = await serve(config, deps, { services, closers });
+  const served = await serve(config, deps, { services, closers });
   await nodes.heartbeat();
   ready = true;
   const heartbeat = every(platform, config.heartbeatIntervalMs, async () => {
@@ -167,25 +171,30 @@ async function start(config: ControllerConfig, deps: ControllerDeps, closers: Cl
     reconcileAll(state, reconciler, log);
   });
   closers.add(() => heartbeat.stop());
-  log.info("controller listens", { host: config.listenHost, httpPort, tenants: state.tenantIds().length, nodes: state.nodes.size });
-  return { httpPort, stop: () => closers.closeAll() };
+  log.info("controller listens", { host: config.listenHost, httpPort: served.httpPort, tenants: state.tenantIds().length, nodes: state.nodes.size });
+  return { ...served, stop: () => closers.closeAll() };
 }
 
-async function serve(config: ControllerConfig, deps: ControllerDeps, parts: { services: ControllerServices; closers: Closers }): Promise<number> {
+async function serve(config: ControllerConfig, deps: ControllerDeps, parts: { services: ControllerServices; closers: Closers }): Promise<Omit<RunningController, "stop">> {
   const { platform, log } = deps;
-  const wallMs = (): number => platform.clock.wallMs();
-  const jwt = config.authPublicKeyPath === null ? null : await JwtAuth.load(platform.files, config.authPublicKeyPath, { wallMs, audience: "controller" });
+  const { tls = null, httpsAddress = null } = config;
+  const metrics = new Metrics();
+  const credentials = new Credentials({ platform, log, metrics, name: "controller", audience: "controller", reloadPeriodMs: tls?.reloadPeriodMs });
+  parts.closers.add(() => credentials.stop());
+  const jwt = await credentials.keys(config.authPublicKeyPath);
+  if (httpsAddress !== null && tls === null) throw new StrataError("fix-input", "certificate-missing", "TLS needs --ssl-cert-file and --ssl-key-file");
   const app = createHttpApp({
     role: "controller",
     log,
     auth: jwt === null ? null : { jwt, adminIsSuperset: true },
-    metrics: new Metrics(),
+    metrics,
     version: deps.version,
     clock: platform.clock,
     random: platform.random,
   });
   addControllerRoutes(app, parts.services);
-  const http = serveHttp(app, { host: config.listenHost, port: config.listenPort });
+  const certificate = httpsAddress === null || tls === null ? null : await credentials.certificate(tls);
+  const http = serveHttpAndHttps(app, { http: { host: config.listenHost, port: config.listenPort }, https: httpsAddress, certificate });
   parts.closers.add(() => http.stop());
-  return http.port;
+  return { httpPort: http.port, httpsPort: http.httpsPort, reload: () => credentials.reload() };
 }

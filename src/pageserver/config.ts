@@ -13,6 +13,7 @@ import { z } from "zod";
 import { utf8ToString } from "../kit/bytes.ts";
 import { isStrataError, StrataError } from "../kit/errors.ts";
 import { parseDuration } from "../kit/humantime.ts";
+import type { TlsFiles } from "../http/credentials.ts";
 import type { Logger } from "../observability/log.ts";
 import type { FileSystem } from "../platform/files.ts";
 import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
@@ -42,6 +43,12 @@ export interface PageserverConfig {
   readonly nodeId: number;
   readonly pgAddress: Address;
   readonly httpAddress: Address;
+  /** The HTTP interface over TLS. */
+  readonly httpsAddress?: Address | null;
+  /** Needed for the two that use TLS. */
+  readonly tls?: TlsFiles | null;
+  /** Clients of the page service that ask for TLS get it. */
+  readonly tlsPageService?: boolean;
   /** Null: no broker, no WAL. */
   readonly brokerEndpoint: string | null;
   /** Base of the upcall API; null: local generations are trusted. */
@@ -81,6 +88,11 @@ const authType = z.enum(["Trust", "NeonJWT"]);
 const tomlSchema = z.object({
   listen_pg_addr: z.string().default("127.0.0.1:64000"),
   listen_http_addr: z.string().default("127.0.0.1:9898"),
+  listen_https_addr: z.string().optional(),
+  ssl_key_file: z.string().default("server.key"),
+  ssl_cert_file: z.string().default("server.crt"),
+  ssl_cert_reload_period: DURATION.default(60_000),
+  enable_tls_page_service_api: z.boolean().default(false),
   pg_auth_type: authType.default("Trust"),
   http_auth_type: authType.default("Trust"),
   auth_validation_public_key_path: z.string().optional(),
@@ -137,6 +149,9 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     nodeId: identity.id,
     pgAddress: parseAddress("listen_pg_addr", toml.listen_pg_addr),
     httpAddress: parseAddress("listen_http_addr", toml.listen_http_addr),
+    httpsAddress: toml.listen_https_addr === undefined ? null : parseAddress("listen_https_addr", toml.listen_https_addr),
+    tls: { certPath: inDirectory(workDirectory, toml.ssl_cert_file), keyPath: inDirectory(workDirectory, toml.ssl_key_file), reloadPeriodMs: toml.ssl_cert_reload_period },
+    tlsPageService: toml.enable_tls_page_service_api,
     brokerEndpoint: toml.broker_endpoint ?? null,
     controlPlaneApi: toml.control_plane_api ?? null,
     controlPlaneToken: toml.control_plane_api_token ?? null,
@@ -162,6 +177,10 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     authPublicKeyPath: toml.auth_validation_public_key_path ?? null,
     safekeeperToken: toml.safekeeper_auth_token ?? null,
   };
+}
+
+function inDirectory(directory: string, path: string): string {
+  return path.startsWith("/") ? path : `${directory}/${path}`;
 }
 
 function diskUsageEviction(table: z.output<typeof tomlSchema>["disk_usage_based_eviction"]): DiskUsageEvictionConfig {

@@ -8,8 +8,10 @@
 import { describeError, StrataError } from "../kit/errors.ts";
 import { Failpoints } from "../kit/failpoints.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
-import { JwtAuth } from "../http/auth.ts";
-import { serveHttp } from "../http/serve.ts";
+import type { JwtAuth } from "../http/auth.ts";
+import type { Certificate } from "../http/certificate.ts";
+import { Credentials, currentOf } from "../http/credentials.ts";
+import { serveHttpAndHttps } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
@@ -59,6 +61,10 @@ export interface RunningPageserver {
   readonly nodeId: number;
   readonly pgPort: number;
   readonly httpPort: number;
+  /** Null without `listen_https_addr`. */
+  readonly httpsPort: number | null;
+  /** Reads keys and certificate again, now. */
+  reload(): Promise<void>;
   /** Everything ingested is in object storage, and the directory is free, when it returns. */
   stop(options?: { readonly flush?: boolean }): Promise<void>;
 }
@@ -81,7 +87,7 @@ export async function startPageserver(config: PageserverConfig, deps: Pageserver
   try {
     const ports = await role.start();
     deps.log.info("pageserver started", { nodeId: config.nodeId, ...ports });
-    return { nodeId: config.nodeId, ...ports, stop: (options = {}) => role.stop(options.flush ?? true) };
+    return { nodeId: config.nodeId, ...ports, reload: () => role.credentials.reload(), stop: (options = {}) => role.stop(options.flush ?? true) };
   } catch (error) {
     await role.stop(false).catch((cause: unknown) => deps.log.warn("cleaning up after a failed start failed too", { error: describeError(cause) }));
     throw error;
@@ -89,6 +95,7 @@ export async function startPageserver(config: PageserverConfig, deps: Pageserver
 }
 
 class Role {
+  readonly credentials: Credentials;
   readonly #config: PageserverConfig;
   readonly #deps: PageserverDeps;
   readonly #registry = new Metrics();
@@ -101,6 +108,8 @@ class Role {
   constructor(config: PageserverConfig, deps: PageserverDeps) {
     this.#config = config;
     this.#deps = deps;
+    this.credentials = new Credentials({ ...deps, metrics: this.#registry, name: "pageserver", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
+    this.#undo.push(() => this.credentials.stop());
     this.#failpoints = config.testingMode ? this.#makeFailpoints() : null;
   }
 
@@ -109,7 +118,7 @@ class Role {
     for (let step = this.#undo.pop(); step !== undefined; step = this.#undo.pop()) await step(flush);
   }
 
-  async start(): Promise<{ pgPort: number; httpPort: number }> {
+  async start(): Promise<{ pgPort: number; httpPort: number; httpsPort: number | null }> {
     const { workDirectory } = this.#config;
     const { files } = this.#deps.platform;
     await makeDurableDirectory(files, `${workDirectory}/tenants`);
@@ -121,8 +130,8 @@ class Role {
     this.#startTasks(tenants, eviction);
     const jwt = await this.#keys();
     const pgPort = await this.#listenPg(tenants, jwt);
-    const httpPort = await this.#listenHttp({ tenants, deletionQueue, jwt, eviction });
-    return { pgPort, httpPort };
+    const http = await this.#listenHttp({ tenants, deletionQueue, jwt, eviction });
+    return { pgPort, httpPort: http.port, httpsPort: http.httpsPort };
   }
 
   async #makeTenants(): Promise<{ tenants: Tenants; deletionQueue: DeletionQueue }> {
@@ -233,11 +242,17 @@ class Role {
 
   async #keys(): Promise<JwtAuth | null> {
     const { pgAuth, httpAuth, authPublicKeyPath } = this.#config;
-    const { files, clock } = this.#deps.platform;
     if (!(pgAuth || httpAuth)) return null;
     // Tokens asked for and no key to check them by: open to everybody is not what was meant.
     if (authPublicKeyPath === null) throw new StrataError("fix-input", "bad-jwt-key", "authentication by NeonJWT needs auth_validation_public_key_path");
-    return await JwtAuth.load(files, authPublicKeyPath, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
+    return await this.credentials.keys(authPublicKeyPath);
+  }
+
+  /** @throws StrataError fix-input `certificate-missing`, `bad-certificate` */
+  async #certificate(): Promise<Certificate> {
+    const { tls } = this.#config;
+    if (tls == null) throw new StrataError("fix-input", "certificate-missing", "TLS needs ssl_cert_file and ssl_key_file");
+    return await this.credentials.certificate(tls);
   }
 
   async #listenPg(tenants: Tenants, jwt: JwtAuth | null): Promise<number> {
@@ -246,15 +261,15 @@ class Role {
     const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics });
     // The handler decides on the token, for each command by its tenant.
     const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
-    const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: null, session: () => ({ handler }) });
+    const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: currentOf(this.#config.tlsPageService === true ? await this.#certificate() : null), session: () => ({ handler }) });
     this.#undo.push(() => listener.close());
     return listener.port;
   }
 
-  async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null; eviction: Eviction }): Promise<number> {
+  async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null; eviction: Eviction }): Promise<{ readonly port: number; readonly httpsPort: number | null }> {
     const { platform, log, version } = this.#deps;
     const { clock, random } = platform;
-    const { nodeId, httpAuth, httpAddress } = this.#config;
+    const { nodeId, httpAuth, httpAddress, httpsAddress = null } = this.#config;
     const app = pageserverHttpApp({
       role: "pageserver", log, metrics: this.#registry, version: version ?? "0", clock, random, nodeId, ...parts,
       auth: httpAuth && parts.jwt !== null ? { jwt: parts.jwt } : null,
@@ -263,9 +278,9 @@ class Role {
       diskSpace: () => diskSpace(this.#config.workDirectory),
       failpoints: this.#failpoints,
     });
-    const server = await serveHttp(app, httpAddress);
+    const server = serveHttpAndHttps(app, { http: httpAddress, https: httpsAddress, certificate: httpsAddress === null ? null : await this.#certificate() });
     this.#undo.push(() => server.stop());
-    return server.port;
+    return server;
   }
 }
 

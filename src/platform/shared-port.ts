@@ -15,6 +15,8 @@ const PREFACE_TIMEOUT_MS = 10_000;
 
 export interface SharedPort {
   readonly port: number;
+  /** New connections get this certificate. Only for a port with TLS. */
+  reloadTls(tls: TlsServerOptions): void;
   /** Stops accepting and drops what is still open. */
   close(): Promise<void>;
 }
@@ -61,7 +63,8 @@ export async function listenShared(options: SharedPortOptions): Promise<SharedPo
     sniff(socket, options);
   };
   const tls = options.tls ?? null;
-  const server: Server = tls === null ? createServer(accept) : createTlsServer({ cert: tls.certPem, key: tls.keyPem, ALPNProtocols: ["h2", "http/1.1"] }, accept);
+  const secure = tls === null ? null : createTlsServer({ cert: tls.certPem, key: tls.keyPem, ALPNProtocols: ["h2", "http/1.1"] }, accept);
+  const server: Server = secure ?? createServer(accept);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("error", reject);
   server.listen(options.port, options.host, resolve);
@@ -74,6 +77,7 @@ export async function listenShared(options: SharedPortOptions): Promise<SharedPo
   const port = typeof address === "object" && address !== null ? address.port : options.port;
   return {
     port,
+    reloadTls: ({ certPem, keyPem }) => secure?.setSecureContext({ cert: certPem, key: keyPem }),
     close: () => new Promise((done) => {
       server.close(() => done());
       for (const socket of open) socket.destroy();

@@ -3,6 +3,7 @@
  * (safekeeper/src/bin/safekeeper.rs); the option table that parses them is the command line's.
  */
 import { StrataError } from "../kit/errors.ts";
+import type { TlsFiles } from "../http/credentials.ts";
 import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
 
 export interface Address {
@@ -63,6 +64,12 @@ export interface SafekeeperConfig {
   readonly httpAuthPublicKeyPath: string | null;
   /** `--auth-token-path`: token shown to other safekeepers and the broker */
   readonly authTokenPath: string | null;
+  /** `--listen-https`: the same as `--listen-http`, over TLS */
+  readonly httpsAddress?: Address | null;
+  /** `--ssl-cert-file`, `--ssl-key-file`, `--ssl-cert-reload-period`; needed for the two that use TLS */
+  readonly tls?: TlsFiles | null;
+  /** `--enable-tls-wal-service-api`: clients of --listen-pg that ask for TLS get it */
+  readonly tlsWalService?: boolean;
   /** `--ssl-ca-file` */
   readonly sslCaFile: string | null;
 }

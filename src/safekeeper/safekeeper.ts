@@ -7,9 +7,11 @@ import { isStrataError, StrataError } from "../kit/errors.ts";
 import { utf8, utf8ToString } from "../kit/bytes.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
-import { JwtAuth } from "../http/auth.ts";
+import type { JwtAuth } from "../http/auth.ts";
+import type { Certificate } from "../http/certificate.ts";
 import type { Transport } from "../http/client.ts";
-import { serveHttp } from "../http/serve.ts";
+import { Credentials, currentOf } from "../http/credentials.ts";
+import { serveHttpAndHttps } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
@@ -55,6 +57,10 @@ export interface RunningSafekeeper {
   /** Of the listener for tokens of scope `tenant`; null without one. */
   readonly pgTenantOnlyPort: number | null;
   readonly httpPort: number;
+  /** Null without `--listen-https`. */
+  readonly httpsPort: number | null;
+  /** Reads keys and certificate again, now. */
+  reload(): Promise<void>;
   /** Returns when all WAL taken in is durable and the directory is free. */
   stop(): Promise<void>;
 }
@@ -81,7 +87,7 @@ export async function startSafekeeper(config: SafekeeperConfig, deps: Safekeeper
     const ports = await role.listen(undo);
     role.startLoops(undo);
     log.info("safekeeper started", { nodeId, ...ports });
-    return { nodeId, ...ports, stop: () => unwind(undo) };
+    return { nodeId, ...ports, reload: () => role.credentials.reload(), stop: () => unwind(undo) };
   } catch (error) {
     await unwind(undo).catch((cause: unknown) => log.warn("cleaning up after a failed start failed too", { error: cause }));
     throw error;
@@ -136,6 +142,7 @@ async function settleNodeId(config: SafekeeperConfig, platform: Platform): Promi
 
 class Role {
   readonly timelines: Timelines;
+  readonly credentials: Credentials;
   readonly #config: SafekeeperConfig;
   readonly #deps: SafekeeperDeps;
   readonly #nodeId: number;
@@ -156,6 +163,7 @@ class Role {
     this.#nodeId = nodeId;
     this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress) };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
+    this.credentials = new Credentials({ platform, log, metrics: this.#registry, name: "safekeeper", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
     const storage = config.disableWalBackup ? undefined : deps.remoteStorage;
     const shared = { ...platform, config, metrics: this.#metrics, signal: this.#backupStop.signal };
     const backup = storage === undefined ? null : { whole: new WalBackup({ storage, ...shared }), partial: new PartialBackup({ storage, ...shared }) };
@@ -168,18 +176,19 @@ class Role {
     this.timelines = new Timelines({ context: this.#context, dataDirectory: config.dataDirectory, random: platform.random });
   }
 
-  async listen(undo: (() => Promise<void>)[]): Promise<{ pgPort: number; pgTenantOnlyPort: number | null; httpPort: number }> {
+  async listen(undo: (() => Promise<void>)[]): Promise<{ pgPort: number; pgTenantOnlyPort: number | null; httpPort: number; httpsPort: number | null }> {
     const config = this.#config;
-    const pg = await this.#listenPg(config.pgAddress, await this.#keys(config.pgAuthPublicKeyPath), false);
+    undo.push(() => this.credentials.stop());
+    const pg = await this.#listenPg(config.pgAddress, await this.credentials.keys(config.pgAuthPublicKeyPath), false);
     undo.push(() => pg.close());
     const tenantOnlyAddress = config.pgTenantOnlyAddress;
-    const tenantOnly = tenantOnlyAddress === null ? null : await this.#listenPg(tenantOnlyAddress, await this.#keys(config.pgTenantOnlyAuthPublicKeyPath), true);
+    const tenantOnly = tenantOnlyAddress === null ? null : await this.#listenPg(tenantOnlyAddress, await this.credentials.keys(config.pgTenantOnlyAuthPublicKeyPath), true);
     if (tenantOnly !== null) undo.push(() => tenantOnly.close());
     const http = await this.#listenHttp();
     undo.push(() => http.stop());
     const advertised = { host: config.pgAddress.host, port: pg.port };
     this.#endpoints = { pg: config.advertisePg ?? addressText(advertised), http: addressText({ host: config.httpAddress.host, port: http.port }) };
-    return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port };
+    return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port, httpsPort: http.httpsPort };
   }
 
   #findNewness(id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }): Promise<Newness> {
@@ -188,15 +197,18 @@ class Role {
     return findNewness(id, { platform: this.#deps.platform, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
   }
 
-  async #keys(path: string | null): Promise<JwtAuth | null> {
-    const { files, clock } = this.#deps.platform;
-    return path === null ? null : JwtAuth.load(files, path, { wallMs: () => clock.wallMs(), audience: AUDIENCE });
+  /** @throws StrataError fix-input `certificate-missing`, `bad-certificate` */
+  async #certificate(): Promise<Certificate> {
+    const { tls } = this.#config;
+    if (tls == null) throw new StrataError("fix-input", "certificate-missing", "TLS needs --ssl-cert-file and --ssl-key-file");
+    return await this.credentials.certificate(tls);
   }
 
   async #listenPg(address: Address, auth: JwtAuth | null, tenantScopeOnly: boolean): Promise<Listener> {
     const { platform, log } = this.#deps;
+    const certificate = this.#config.tlsWalService === true ? await this.#certificate() : null;
     return await listenPg({
-      address, platform, log, tls: null,
+      address, platform, log, tls: currentOf(certificate),
       // The handler decides on the token, once it knows for which timeline.
       auth: auth === null ? null : { authenticate: async () => undefined },
       session: () => {
@@ -209,12 +221,15 @@ class Role {
     });
   }
 
-  async #listenHttp(): Promise<{ readonly port: number; stop(): Promise<void> }> {
+  async #listenHttp(): Promise<{ readonly port: number; readonly httpsPort: number | null; stop(): Promise<void> }> {
     const { substitutes } = this.#deps;
-    if (substitutes !== undefined) return substitutes.serveHttp(this.timelines);
+    if (substitutes !== undefined) {
+      const http = substitutes.serveHttp(this.timelines);
+      return { port: http.port, httpsPort: null, stop: () => http.stop() };
+    }
     const config = this.#config;
     const { platform, log, version } = this.#deps;
-    const jwt = await this.#keys(config.httpAuthPublicKeyPath);
+    const jwt = await this.credentials.keys(config.httpAuthPublicKeyPath);
     const app = safekeeperHttpApp({
       role: "safekeeper", log, metrics: this.#registry, version: version ?? "0", clock: platform.clock, random: platform.random,
       auth: jwt === null ? null : { jwt },
@@ -224,7 +239,8 @@ class Role {
       backup: this.#backup,
       deleteBackup: async (id) => this.#backup?.whole.deleteAll(id),
     });
-    return serveHttp(app, config.httpAddress);
+    const certificate = config.httpsAddress == null ? null : await this.#certificate();
+    return serveHttpAndHttps(app, { http: config.httpAddress, https: config.httpsAddress ?? null, certificate });
   }
 
   startLoops(undo: (() => Promise<void>)[]): void {

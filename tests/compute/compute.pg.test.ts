@@ -171,6 +171,24 @@ describe("a compute", () => {
     expect(safekeepers[0].acceptor.log.flushed).toBeGreaterThanOrEqual(safekeepers[2].acceptor.log.flushed);
   }, 60_000);
 
+  test("without a quorum it stops when the time for it is up, and says what may be lost", async () => {
+    const { safekeepers, config } = await storage(17);
+    const { compute, sql } = await start({ ...config("patience"), shutdownTimeoutMs: 1_500 });
+    await sql`create table t (id int)`;
+    await safekeepers[0].stop();
+    await safekeepers[1].stop();
+    const pending = sql`insert into t values (1)`.catch((error: Error) => error);
+    await Bun.sleep(200);
+    log.expectWarn(/before a quorum had all of its WAL/);
+    const startMs = performance.now();
+    await compute.stop();
+    const tookMs = performance.now() - startMs;
+    expect(tookMs).toBeGreaterThan(1_400);
+    expect(tookMs).toBeLessThan(12_000);
+    expect(await pending).toBeInstanceOf(Error);
+    expect(await compute.ended).toBeNull();
+  }, 60_000);
+
   test("is fenced by a later one and stops its PostgreSQL", async () => {
     const { safekeepers, config } = await storage(17);
     const { compute, sql } = await start(config("old"));

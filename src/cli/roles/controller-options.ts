@@ -4,10 +4,13 @@ import { parseDuration } from "../../kit/humantime.ts";
 import { option, type OptionValues } from "../options/option-table.ts";
 import { hostPort, optionalPath, pgMajor, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
+import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
 
 export const CONTROLLER_OPTIONS = {
   ...COMMON_OPTIONS,
   listen: option({ flag: "-l, --listen <host:port>", help: "where to listen for HTTP", parse: hostPort, default: { host: CONTROLLER_DEFAULTS.listenHost, port: CONTROLLER_DEFAULTS.listenPort } }),
+  listenHttps: option({ flag: "--listen-https <host:port>", help: "where to listen for HTTP over TLS as well", parse: hostPort, default: null }),
+  ...TLS_OPTIONS,
   databaseUrl: option({ flag: "--database-url <url>", help: "postgres:// URL; a private PostgreSQL is started without it", parse: text, default: null }),
   datadir: option({ flag: "-D, --datadir <path>", help: "directory of the private PostgreSQL", parse: text, default: "./controller" }),
   pgVersion: option({ flag: "--pg-version <major>", help: "of the private PostgreSQL", parse: pgMajor, default: 17 as const }),
@@ -23,6 +26,8 @@ export function controllerConfig(values: OptionValues<typeof CONTROLLER_OPTIONS>
   return {
     listenHost: values.listen.host,
     listenPort: values.listen.port,
+    httpsAddress: values.listenHttps,
+    tls: tlsFiles(values),
     databaseUrl: values.databaseUrl,
     dataDirectory: values.datadir,
     pgMajor: values.pgVersion,

@@ -21,6 +21,8 @@ export interface RoleContext {
 
 export interface RunningRole {
   stop(): Promise<void>;
+  /** On SIGHUP: takes keys and certificates that were replaced. */
+  reload?(): Promise<void>;
   /** Settles when the role ends by itself: with an error when it had to. */
   readonly ended?: Promise<void>;
 }
@@ -98,9 +100,12 @@ async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: R
   const workers = platform.files instanceof RealFiles ? line.workers : undefined;
   const role = await program.start(values, { environment: line.environment, platform, log, version: versionLine(program.name), workers });
   if (role === null) return 0;
+  const onHangup = (): void => void role.reload?.();
+  process.on("SIGHUP", onHangup);
   const failure = await Promise.race([signal.received.then(() => null), orphaned.promise.then(() => null), (role.ended ?? new Promise<void>(() => undefined)).then(() => null, (error: unknown) => ({ error }))]);
   if (failure !== null) log.error("role ended", { error: failure.error });
   await role.stop();
+  process.off("SIGHUP", onHangup);
   signal.dispose();
   log.info("stopped");
   return failure === null ? 0 : 1;

@@ -5,6 +5,7 @@ import { SAFEKEEPER_DEFAULTS as DEFAULTS, type SafekeeperConfig } from "../../sa
 import { option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
 import { hostPort, integer, optionalPath, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
+import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
 
 const BYTES_MAX = Number.MAX_SAFE_INTEGER;
 
@@ -17,6 +18,9 @@ export const SAFEKEEPER_OPTIONS = {
   listenPg: option({ flag: "-l, --listen-pg <host:port>", help: "where WAL is received and sent", parse: hostPort, default: DEFAULTS.pgAddress }),
   listenPgTenantOnly: option({ flag: "--listen-pg-tenant-only <host:port>", help: "the same, for tokens of scope tenant only", parse: hostPort, default: null }),
   listenHttp: option({ flag: "--listen-http <host:port>", help: "management and metrics", parse: hostPort, default: DEFAULTS.httpAddress }),
+  listenHttps: option({ flag: "--listen-https <host:port>", help: "management and metrics over TLS", parse: hostPort, default: null }),
+  ...TLS_OPTIONS,
+  enableTlsWalServiceApi: toggle("--enable-tls-wal-service-api", "give TLS to clients of --listen-pg that ask for it"),
   advertisePg: option({ flag: "--advertise-pg <host:port>", help: "address told to others, if not the one listened on", parse: text, default: null }),
   availabilityZone: option({ flag: "--availability-zone <name>", help: "told to pageservers, which prefer their own", parse: text, default: null }),
   noSync: toggle("-n, --no-sync", "do not wait for the disk: unsafe, for tests"),
@@ -49,6 +53,9 @@ export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>
     pgAddress: values.listenPg,
     pgTenantOnlyAddress: values.listenPgTenantOnly,
     httpAddress: values.listenHttp,
+    httpsAddress: values.listenHttps,
+    tls: tlsFiles(values, values.datadir),
+    tlsWalService: values.enableTlsWalServiceApi,
     advertisePg: values.advertisePg,
     availabilityZone: values.availabilityZone,
     noSync: values.noSync,
