@@ -1,5 +1,6 @@
 /** A part of `verify crash` with every test run: all faults, at operations spread over a life. */
 import { expect, test } from "bun:test";
+import * as pageserver from "./crash/pageserver.ts";
 import { applies, FAULTS, operationsOf, runPoint } from "./crash/safekeeper.ts";
 
 const SEED = 77;
@@ -21,3 +22,21 @@ test("a safekeeper loses nothing acknowledged, whichever disk operation fails", 
   expect(points).toBeGreaterThan(40);
   expect(acknowledged).toBeGreaterThan(points / 2);
 }, 30_000);
+
+test("a pageserver loses nothing remote-consistent, whichever operation of its disk or its bucket fails", () => {
+  const seed = Number(process.env["STRATA_SEED"] ?? Math.floor(Math.random() * 1e6));
+  const kinds = pageserver.operationsOf(seed);
+  expect([...new Set(kinds)].sort()).toEqual(["delete", "download", "list", "make-directory", "open", "remove", "rename", "sync", "sync-directory", "upload", "write"]);
+  const points = kinds.flatMap((kind, operation) => pageserver.FAULTS.filter((fault) => pageserver.applies(fault, kind)).map((fault) => ({ seed, operation, fault })));
+  expect(points.length).toBeGreaterThan(1500);
+  // Other ones with each run, of every fault.
+  const stride = Math.floor(points.length / 36);
+  const chosen = points.filter((_, i) => i % stride === seed % stride);
+  for (const point of chosen) {
+    try {
+      pageserver.runPoint(point);
+    } catch (error) {
+      throw new Error(`at ${JSON.stringify(point)}`, { cause: error });
+    }
+  }
+}, 180_000);
