@@ -64,6 +64,10 @@ export function blobBodySize(bytes: Uint8Array, at: number): number {
   return ((first & 0x0f) << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 }
 
+export function isCompressedBlob(firstByte: number): boolean {
+  return (firstByte & KIND_MASK) > KIND_PLAIN;
+}
+
 /**
  * The value, from the whole stored blob. A view of `body` when it was stored as is.
  * @throws StrataError corrupt `bad-blob`, `bad-zstd`

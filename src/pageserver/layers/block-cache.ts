@@ -3,16 +3,19 @@
  * passed their checksum and are shared: nobody may write to them. One cache serves a whole pageserver; each opening of a file
  * has its own `FileBlocks`, so that blocks of a replaced file are never served.
  */
+import type { BtreeNode } from "./disk-btree.ts";
 import { BLOCK_SIZE } from "./summary.ts";
 
 /** Map entry, entry and array header, beside the bytes. */
 const ENTRY_OVERHEAD_BYTES = 200;
 
-interface CachedBlock {
+export interface CachedBlock {
   home: FileBlocks;
   block: number;
   bytes: Uint8Array;
   used: boolean;
+  /** Of an index block, once it was looked into. */
+  node: BtreeNode | null;
 }
 
 export class BlockCache {
@@ -42,7 +45,7 @@ export class BlockCache {
   /** Takes a place in the ring: a new one, or that of a block not used lately. */
   enter(home: FileBlocks, block: number, bytes: Uint8Array): CachedBlock {
     if (this.#ring.length < this.#capacity) {
-      const entry = { home, block, bytes, used: false };
+      const entry = { home, block, bytes, used: false, node: null };
       this.#ring.push(entry);
       return entry;
     }
@@ -57,6 +60,7 @@ export class BlockCache {
       entry.home = home;
       entry.block = block;
       entry.bytes = bytes;
+      entry.node = null;
       return entry;
     }
   }
@@ -72,6 +76,10 @@ export class FileBlocks {
   }
 
   get(block: number): Uint8Array | undefined {
+    return this.entry(block)?.bytes;
+  }
+
+  entry(block: number): CachedBlock | undefined {
     const found = this.#blocks.get(block);
     if (found === undefined) {
       this.#cache.misses++;
@@ -79,14 +87,16 @@ export class FileBlocks {
     }
     this.#cache.hits++;
     found.used = true;
-    return found.bytes;
+    return found;
   }
 
   /** @param bytes an array of its own, not a view that would keep a larger buffer alive */
   put(block: number, bytes: Uint8Array): void {
     const known = this.#blocks.get(block);
-    if (known !== undefined) known.bytes = bytes;
-    else this.#blocks.set(block, this.#cache.enter(this, block, bytes));
+    if (known !== undefined) {
+      known.bytes = bytes;
+      known.node = null;
+    } else this.#blocks.set(block, this.#cache.enter(this, block, bytes));
   }
 
   /** The cache gave its place away. */

@@ -6,6 +6,7 @@ import { dataViewOf } from "../../kit/bytes.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "../../kit/lsn.ts";
 import { compareKeys, decodeKey, encodeKeyInto, type Key, KEY_MIN, KEY_SIZE } from "../../keyspace/key.ts";
 import { type BtreeNode, visitBtree, visitRangeNow } from "./disk-btree.ts";
+import { FOUND_VALUES_MAX, type FoundValues } from "./found-values.ts";
 import type { LayerFile } from "./layer-file.ts";
 
 export const DELTA_KEY_SIZE = KEY_SIZE + 8;
@@ -60,38 +61,42 @@ export async function readDelta(file: LayerFile, queries: readonly KeyQuery[]): 
 /** Index keys of the search under way: it does not wait, so there is one at a time. */
 const rangeFrom = new Uint8Array(DELTA_KEY_SIZE);
 const rangeEnd = new Uint8Array(DELTA_KEY_SIZE);
-const foundLsns: Lsn[] = [];
-const foundValues: number[] = [];
+const DELTA_RANGE = { from: rangeFrom, end: rangeEnd };
+/** Places found, by rising LSN, from the last that needs nothing below. */
+const placeLsns = new Float64Array(FOUND_VALUES_MAX);
+const placeValues = new Float64Array(FOUND_VALUES_MAX);
+let places = 0;
 
-function noteEntry(node: BtreeNode, index: number): void {
+function notePlace(node: BtreeNode, index: number): void {
   const value = node.value(index);
-  if (value % 2 === 1) foundLsns.length = foundValues.length = 0;
-  foundLsns.push(lsnFromHalves(u32Of(node, index, KEY_SIZE), u32Of(node, index, KEY_SIZE + 4)));
-  foundValues.push(value);
+  if (value % 2 === 1) places = 0;
+  if (places < FOUND_VALUES_MAX) {
+    placeLsns[places] = node.u32(index, KEY_SIZE) * 0x1_0000_0000 + node.u32(index, KEY_SIZE + 4);
+    placeValues[places] = value;
+  }
+  places++;
 }
 
-function u32Of(node: BtreeNode, index: number, at: number): number {
-  return ((node.keyByte(index, at) << 24) | (node.keyByte(index, at + 1) << 16) | (node.keyByte(index, at + 2) << 8) | node.keyByte(index, at + 3)) >>> 0;
+/** What a read that does not wait asks of a layer: `keyBytes` as in the index, LSNs in [floor, end). */
+export interface NowQuery {
+  readonly keyBytes: Uint8Array;
+  readonly floor: Lsn;
+  readonly end: Lsn;
 }
 
 /**
- * `readDelta` for one key, without waiting; values are added to `into`. False when that cannot be: nothing was added then.
- * @param keyBytes the key as in the index
+ * `readDelta` for one key, without waiting; values are added to `into`. False when that cannot be: then `into` is not to be used.
  * @throws StrataError corrupt
  */
-export function readDeltaNow(file: LayerFile, query: { readonly keyBytes: Uint8Array; readonly lsnFloor: Lsn; readonly lsnEnd: Lsn }, into: StoredValue[]): boolean {
-  putIndexKey(rangeFrom, query.keyBytes, query.lsnFloor);
-  putIndexKey(rangeEnd, query.keyBytes, query.lsnEnd);
-  foundLsns.length = foundValues.length = 0;
-  if (!visitRangeNow(file.summary.indexRootBlock, { source: file, range: { from: rangeFrom, end: rangeEnd }, visit: noteEntry })) return false;
-  const before = into.length;
-  for (let i = foundValues.length - 1; i >= 0; i--) {
-    const bytes = file.blobNow(Math.floor(foundValues[i] / 2));
-    if (bytes === null) {
-      into.length = before;
-      return false;
-    }
-    into.push({ lsn: foundLsns[i], willInit: foundValues[i] % 2 === 1, bytes });
+export function readDeltaNow(file: LayerFile, query: NowQuery, into: FoundValues): boolean {
+  putIndexKey(rangeFrom, query.keyBytes, query.floor);
+  putIndexKey(rangeEnd, query.keyBytes, query.end);
+  places = 0;
+  if (!visitRangeNow(file.summary.indexRootBlock, { source: file, range: DELTA_RANGE, visit: notePlace })) return false;
+  if (places + into.count > FOUND_VALUES_MAX) return false;
+  for (let i = places - 1; i >= 0; i--) {
+    const value = placeValues[i];
+    if (!file.addBlobNow(Math.floor(value / 2), { lsn: placeLsns[i], willInit: value % 2 === 1 }, into)) return false;
   }
   return true;
 }

@@ -186,6 +186,16 @@ export class BtreeNode {
     for (let i = 0; i < into.length; i++) into[i] = this.keyByte(index, i);
   }
 
+  /** Four bytes of an entry's key, big-endian. */
+  u32(index: number, at: number): number {
+    const within = at - this.#prefixSize;
+    // Mostly in one part of the key.
+    const block = this.#block;
+    const start = within >= 0 ? this.#keysAt + index * this.#suffixSize + within : HEADER_SIZE + at;
+    if (within >= 0 || within <= -4) return ((block[start] << 24) | (block[start + 1] << 16) | (block[start + 2] << 8) | block[start + 3]) >>> 0;
+    return ((this.keyByte(index, at) << 24) | (this.keyByte(index, at + 1) << 16) | (this.keyByte(index, at + 2) << 8) | this.keyByte(index, at + 3)) >>> 0;
+  }
+
   keyByte(index: number, at: number): number {
     const prefix = this.#prefixSize;
     return at < prefix ? this.#block[HEADER_SIZE + at] : this.#block[this.#keysAt + index * this.#suffixSize + at - prefix];
@@ -295,9 +305,9 @@ export async function visitBtree(options: { source: IndexBlockSource; rootBlock:
   }
 }
 
-/** Gives an index block when it can without waiting. */
-export interface IndexBlocksNow {
-  indexBlockNow(block: number): Uint8Array | null;
+/** Gives an index node when it can without waiting. */
+export interface IndexNodesNow {
+  indexNodeNow(block: number): BtreeNode | null;
 }
 
 /**
@@ -310,7 +320,7 @@ export function visitRangeNow(rootBlock: number, walk: RangeVisit): boolean {
 }
 
 export interface RangeVisit {
-  readonly source: IndexBlocksNow;
+  readonly source: IndexNodesNow;
   readonly range: { readonly from: Uint8Array; readonly end: Uint8Array };
   readonly visit: (node: BtreeNode, index: number) => void;
 }
@@ -318,9 +328,8 @@ export interface RangeVisit {
 /** @param level where the node belongs; -1 for the root */
 function visitNodeNow(walk: RangeVisit, block: number, level: number): boolean {
   const { from, end } = walk.range;
-  const bytes = walk.source.indexBlockNow(block);
-  if (bytes === null) return false;
-  const node = new BtreeNode(bytes, from.length);
+  const node = walk.source.indexNodeNow(block);
+  if (node === null) return false;
   if (level >= 0 && node.level !== level) throw badIndex(`node of level ${node.level} where ${level} belongs`);
   if (node.level === 0) {
     for (let i = node.lowerBound(from); i < node.count && node.compare(i, end) < 0; i++) walk.visit(node, i);

@@ -2,6 +2,7 @@
  * The newest changes, before they become an L0 delta layer. Open: takes values in rising LSN order. Frozen: covers
  * [startLsn, endLsn), is only read, and is written out by the flush loop.
  */
+import { copyBytes } from "../../kit/copy.ts";
 import { invariant, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ValueBatch } from "../../interpret/value-batch.ts";
@@ -9,6 +10,7 @@ import { type Key, type KeyRange, rangeContains } from "../../keyspace/key.ts";
 import { isSparseKey } from "../../keyspace/mapping.ts";
 import type { KeyQuery, StoredValue } from "./delta-layer.ts";
 import type { EphemeralFile, EphemeralPlace } from "./ephemeral-file.ts";
+import type { FoundValues } from "./found-values.ts";
 import type { FrozenContent } from "./frozen-content.ts";
 import { KeyIndex } from "./key-index.ts";
 
@@ -117,21 +119,20 @@ export class InMemoryLayer {
   }
 
   /**
-   * `read` for one key, without waiting; values are added to `into`. False when that cannot be (many values, or some on
-   * their way to the disk): nothing was added then.
+   * `read` for one key, without waiting; values are added to `into`. False when that cannot be (many values, or some in more than
+   * one place): then `into` is not to be used.
    */
-  readNow({ key, lsnFloor, lsnEnd }: KeyQuery, into: StoredValue[]): boolean {
+  readNow(key: Key, { floor, end }: { readonly floor: Lsn; readonly end: Lsn }, into: FoundValues): boolean {
     if (this.#discarded) return false;
     const { lsns, older, offsets, lengths, willInit } = this.#index;
-    const before = into.length;
-    for (let at = this.#index.head(key); at >= 0 && lsns[at] >= lsnFloor; at = older[at]) {
-      if (lsns[at] >= lsnEnd) continue;
-      const bytes = into.length - before < READ_NOW_MAX_VALUES ? this.#file.readNow(offsets[at], lengths[at]) : null;
-      if (bytes === null) {
-        into.length = before;
-        return false;
-      }
-      into.push({ lsn: lsns[at], willInit: willInit[at] === 1, bytes });
+    let values = 0;
+    for (let at = this.#index.head(key); at >= 0 && lsns[at] >= floor; at = older[at]) {
+      if (lsns[at] >= end) continue;
+      if (into.isFull || values++ === READ_NOW_MAX_VALUES) return false;
+      const bytes = this.#file.readNow(offsets[at], lengths[at]);
+      if (bytes === null) return false;
+      const to = into.add(lsns[at], willInit[at] === 1, bytes.length);
+      copyBytes(bytes, 0, into.bytes, to, bytes.length);
       if (willInit[at] === 1) break;
     }
     return true;

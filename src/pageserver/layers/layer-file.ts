@@ -5,11 +5,16 @@
 import { allocateBytes, copyOfBytes } from "../../kit/buffers.ts";
 import { dataViewOf } from "../../kit/bytes.ts";
 import { crc32c } from "../../kit/crc32c.ts";
+import { copyBytes } from "../../kit/copy.ts";
 import { invariant, StrataError } from "../../kit/errors.ts";
 import type { TenantId } from "../../kit/ids.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import { KEY_SIZE } from "../../keyspace/key.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
-import { blobBodySize, blobHeaderSize, decodeBlobBody } from "./blob.ts";
+import { blobBodySize, blobHeaderSize, decodeBlobBody, isCompressedBlob } from "./blob.ts";
 import type { BlockCache, FileBlocks } from "./block-cache.ts";
+import { BtreeNode } from "./disk-btree.ts";
+import type { FoundValues } from "./found-values.ts";
 import { type LayerName, layerNameToString } from "./layer-name.ts";
 import type { QuickReads } from "./quick-reads.ts";
 import { BLOCK_SIZE, checksumMismatch, decodeSummary, type Summary, summaryCrc } from "./summary.ts";
@@ -38,6 +43,7 @@ export class LayerFile {
   readonly #cached: FileBlocks;
   readonly #quickReads: QuickReads | null;
   readonly #where: string;
+  readonly #indexKeySize: number;
   /** Blocks before the trailer. */
   readonly #blockCount: number;
   readonly #crcs: DataView | null;
@@ -49,6 +55,7 @@ export class LayerFile {
     this.#cached = options.cache.forFile();
     this.#quickReads = options.quickReads ?? null;
     this.#where = layerNameToString(options.name);
+    this.#indexKeySize = options.name.kind === "delta" ? KEY_SIZE + 8 : KEY_SIZE;
     this.#blockCount = checked.blockCount;
     this.#crcs = checked.crcs;
   }
@@ -74,9 +81,16 @@ export class LayerFile {
     return this.#cached.get(absolute) ?? this.#readOne(absolute);
   }
 
-  /** The same without waiting; null when that cannot be. @throws StrataError corrupt `layer-checksum-mismatch`, `layer-truncated` */
-  indexBlockNow(block: number): Uint8Array | null {
-    return this.#blockNow(this.summary.indexStartBlock + block);
+  /**
+   * An index node, without waiting; null when that cannot be. It is kept with its block.
+   * @throws StrataError corrupt `bad-layer-index`, `layer-checksum-mismatch`, `layer-truncated`
+   */
+  indexNodeNow(block: number): BtreeNode | null {
+    const number = this.summary.indexStartBlock + block;
+    const cached = this.#cached.entry(number);
+    if (cached !== undefined) return (cached.node ??= new BtreeNode(cached.bytes, this.#indexKeySize));
+    const bytes = this.#readOneNow(number);
+    return bytes === null ? null : new BtreeNode(bytes, this.#indexKeySize);
   }
 
   #blockNow(block: number): Uint8Array | null {
@@ -112,6 +126,31 @@ export class LayerFile {
     const end = at + headerSize + size;
     if (number * BLOCK_SIZE + end > this.#dataEnd) throw this.#badBlob(offset);
     return end <= BLOCK_SIZE ? decodeBlobBody(first, block.subarray(at + headerSize, end)) : this.#spanningBlobNow(offset);
+  }
+
+  /**
+   * Adds the value of one blob to `into`, without waiting; false when that cannot be, and then `into` is not to be used.
+   * @throws as `blobNow`
+   */
+  addBlobNow(offset: number, value: { readonly lsn: Lsn; readonly willInit: boolean }, into: FoundValues): boolean {
+    const number = Math.floor(offset / BLOCK_SIZE);
+    const block = number >= 1 && offset < this.#dataEnd ? this.#blockNow(number) : null;
+    if (block !== null) {
+      const at = offset - number * BLOCK_SIZE;
+      const start = at + blobHeaderSize(block[at]);
+      const end = start <= BLOCK_SIZE ? start + blobBodySize(block, at) : BLOCK_SIZE + 1;
+      // Most are small and plain: copied from where they are.
+      if (end <= BLOCK_SIZE && number * BLOCK_SIZE + end <= this.#dataEnd && !isCompressedBlob(block[at])) {
+        const to = into.add(value.lsn, value.willInit, end - start);
+        copyBytes(block, start, into.bytes, to, end - start);
+        return true;
+      }
+    }
+    const bytes = this.blobNow(offset);
+    if (bytes === null) return false;
+    const to = into.add(value.lsn, value.willInit, bytes.length);
+    copyBytes(bytes, 0, into.bytes, to, bytes.length);
+    return true;
   }
 
   /** One that runs over block borders. */

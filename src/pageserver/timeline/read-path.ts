@@ -13,11 +13,12 @@ import { readDelta, type StoredValue } from "../layers/delta-layer.ts";
 import { readImages } from "../layers/image-layer.ts";
 import { InMemoryLayer } from "../layers/in-memory-layer.ts";
 import type { Layer } from "../layers/layer.ts";
+import type { CachedPage } from "../layers/page-cache.ts";
 import type { Pacer } from "../layers/pacer.ts";
 import { KeyRead, nextLayer, type Step } from "./key-read.ts";
 import type { ReadSource } from "./layer-stack.ts";
 import type { PageReads } from "./page-reads.ts";
-import { readNow } from "./read-now.ts";
+import { nowRead } from "./read-now.ts";
 import type { Reconstructor } from "./reconstruct.ts";
 import type { ReadContext } from "./timeline-store.ts";
 
@@ -37,15 +38,22 @@ export interface ReadTools {
   readonly pages: PageReads | null;
 }
 
-/** As far as it comes without waiting: mostly to the end. */
-function startRead(source: ReadSource, key: Key, at: { lsn: Lsn; pages: PageReads | null; statistics: ReadStatistics }): KeyRead {
-  const cached = at.pages?.base(key, at.lsn) ?? null;
-  const read = new KeyRead(key, source, { end: at.lsn + 1, cached });
-  if (readNow(read)) {
-    at.statistics.layers += read.depth;
-    return read;
+/** A read that was answered without waiting, or is to be made. */
+type Started = { readonly page: Uint8Array; readonly fromLsn: Lsn; readonly depth: number; readonly cached: CachedPage | null } | KeyRead;
+
+function startRead(source: ReadSource, key: Key, at: ReadTools & { readonly lsn: Lsn }): Started {
+  const { lsn, pages, reconstructor, statistics } = at;
+  const cached = pages?.base(key, lsn) ?? null;
+  if (nowRead.run(source, key, { lsn, cached })) {
+    try {
+      const page = reconstructor.reconstructNow(key, nowRead.found, nowRead.base).slice();
+      statistics.layers += nowRead.depth;
+      return { page, fromLsn: nowRead.newestLsn, depth: nowRead.depth, cached };
+    } catch {
+      // Met again below, and told.
+    }
   }
-  return new KeyRead(key, source, { end: at.lsn + 1, cached });
+  return new KeyRead(key, source, { end: lsn + 1, cached });
 }
 
 /** Each result is bytes of the caller's own, or the error that key met. */
@@ -55,13 +63,13 @@ export async function readVectored(
   tools: ReadTools,
 ): Promise<(Uint8Array | Error)[]> {
   const { keys, lsn, context } = request;
-  const reads: KeyRead[] = [];
+  const reads: Started[] = [];
   for (const key of keys) {
     reads.push(startRead(source, key, { lsn, ...tools }));
     const pause = tools.pacer.pause();
     if (pause !== undefined) await pause;
   }
-  let pending = reads.filter((read) => !read.done);
+  let pending = reads.filter((read) => read instanceof KeyRead);
   while (pending.length > 0) {
     context.signal?.throwIfAborted();
     const groups = new Map<Layer | InMemoryLayer, { reads: KeyRead[]; floors: Lsn[] }>();
@@ -79,10 +87,11 @@ export async function readVectored(
   }
   if (reads.some((read) => tools.pages?.isOvertaken(read.cached, lsn) === true)) return readVectored(source, request, { ...tools, pages: null });
   const results: (Uint8Array | Error)[] = [];
-  for (const read of reads) {
+  for (let i = 0; i < reads.length; i++) {
+    const read = reads[i];
     tools.statistics.depth = Math.max(tools.statistics.depth, read.depth);
-    const result = await resultOf(read, tools);
-    if (result instanceof Uint8Array) tools.pages?.keep(read.key, { page: result, fromLsn: read.newestLsn, lsn });
+    const result = read instanceof KeyRead ? await resultOf(read, tools) : read.page;
+    if (result instanceof Uint8Array) tools.pages?.keep(keys[i], { page: result, fromLsn: read instanceof KeyRead ? read.newestLsn : read.fromLsn, lsn });
     results.push(result);
     const pause = tools.pacer.pause();
     if (pause !== undefined) await pause;

@@ -12,14 +12,20 @@ import { type Key, keyToHex } from "../../keyspace/key.ts";
 import { keyToRelBlock } from "../../keyspace/mapping.ts";
 import { redoRecord } from "../../postgres/redo/redo.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
-import { decodeRecord } from "../../postgres/wal/decode-record.ts";
+import { decodeInPlace, decodeRecord } from "../../postgres/wal/decode-record.ts";
 import { WalRecord } from "../../postgres/wal/record.ts";
 import type { StoredValue } from "../layers/delta-layer.ts";
+import type { FoundValues } from "../layers/found-values.ts";
 import type { Pacer } from "../layers/pacer.ts";
 
 const PAGE_SIZE = 8192;
+/** Kind, number, will-init flag, length of the record. */
+const POSTGRES_HEADER_SIZE = 17;
 /** Records between two looks at the clock. */
 const PAUSE_EVERY = 16;
+
+/** A page under way; nobody waits while it is used. */
+const scratch = new Uint8Array(PAGE_SIZE);
 
 export interface ReconstructInput {
   readonly key: Key;
@@ -33,7 +39,6 @@ export class Reconstructor {
   readonly #pgVersion: PgMajor;
   /** Reused: decoding and redo of one record happen without waiting in between. */
   readonly #record = new WalRecord();
-  readonly #scratch = new Uint8Array(PAGE_SIZE);
 
   constructor(pgVersion: PgMajor) {
     this.#pgVersion = pgVersion;
@@ -57,19 +62,49 @@ export class Reconstructor {
     return page;
   }
 
-  /** The same for few values, without waiting. The result is good until the next call, and not to be kept. */
-  reconstructNow({ key, values, base }: ReconstructInput): Uint8Array {
-    if (base !== null && values.length === 0) return base;
-    let page: Uint8Array | null = base === null ? null : this.#inScratch(base);
-    for (let i = values.length - 1; i >= 0; i--) page = this.#applied(key, values[i], page);
+  /**
+   * The same for what a read without waiting has found. The result is good until the next call, and not to be written or kept.
+   * Errors as of `reconstruct`.
+   */
+  reconstructNow(key: Key, found: FoundValues, base: Uint8Array | null): Uint8Array {
+    if (base !== null && found.count === 0) return base;
+    let page: Uint8Array | null = null;
+    if (base !== null) {
+      page = base.length === PAGE_SIZE ? scratch : new Uint8Array(base.length);
+      page.set(base);
+    }
+    for (let i = found.count - 1; i >= 0; i--) page = this.#applyFound(key, found, { index: i, page });
     if (page === null) throw new InvariantError("a page is reconstructed from something");
     return page;
   }
 
-  #inScratch(base: Uint8Array): Uint8Array {
-    if (base.length !== PAGE_SIZE) return base.slice();
-    this.#scratch.set(base);
-    return this.#scratch;
+  #applyFound(key: Key, found: FoundValues, { index, page }: { index: number; page: Uint8Array | null }): Uint8Array {
+    const lsn = found.lsns[index];
+    const start = found.starts[index];
+    const length = found.lengths[index];
+    const recordLength = postgresRecordLength(found.bytes, start, length);
+    if (recordLength < 0 || (page === null && found.willInit[index] === 0)) {
+      return this.#applied(key, { lsn, willInit: found.willInit[index] === 1, bytes: found.bytes.slice(start, start + length) }, page);
+    }
+    const target = page ?? scratch;
+    if (page === null) target.fill(0);
+    const record = this.#record;
+    const recordStart = start + length - recordLength;
+    // Views of the record alone: what a damaged one would read beyond it is refused.
+    record.bytes = new Uint8Array(found.buffer, recordStart, recordLength);
+    record.view = new DataView(found.buffer, recordStart, recordLength);
+    record.version = this.#pgVersion;
+    record.start = 0;
+    record.totalLength = recordLength;
+    record.lsn = 0;
+    record.endLsn = lsn;
+    try {
+      decodeInPlace(record, false);
+      redoRecord(target, record, blockIdOf(record, key), lsn);
+    } catch (error) {
+      throw located(error, key, lsn);
+    }
+    return target;
   }
 
   #applied(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {
@@ -92,6 +127,17 @@ export class Reconstructor {
     redoRecord(target, record, blockIdOf(record, key), stored.lsn);
     return target;
   }
+}
+
+/** Length of the record in an encoded value, whose end it is; -1 for any other value (see interpret/value-codec.ts). */
+function postgresRecordLength(bytes: Uint8Array, start: number, length: number): number {
+  if (length < POSTGRES_HEADER_SIZE || !isU32(bytes, start, 1) || !isU32(bytes, start + 4, 0)) return -1;
+  const recordLength = length - POSTGRES_HEADER_SIZE;
+  return bytes[start + 8] <= 1 && isU32(bytes, start + 9, 0) && isU32(bytes, start + 13, recordLength) ? recordLength : -1;
+}
+
+function isU32(bytes: Uint8Array, at: number, value: number): boolean {
+  return (((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0) === value;
 }
 
 function willInit(value: Value): boolean {

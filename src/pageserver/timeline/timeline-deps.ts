@@ -54,8 +54,6 @@ export interface TenantDeps extends StorageResources {
 export interface TimelineMetrics {
   /** A vectored read: keys, distinct layer visits, and the deepest key's. */
   read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void;
-  /** A read that took no vectored read: layers visited for its page. */
-  readDepth(layers: number): void;
   waitLsn(durationMs: number, timedOut: boolean): void;
   flushed(sizeBytes: number, durationMs: number): void;
   downloaded(sizeBytes: number, durationMs: number): void;
@@ -63,4 +61,4 @@ export interface TimelineMetrics {
   collected(layers: number): void;
 }
 
-export const NO_METRICS: TimelineMetrics = { read() {}, readDepth() {}, waitLsn() {}, flushed() {}, downloaded() {}, compacted() {}, collected() {} };
+export const NO_METRICS: TimelineMetrics = { read() {}, waitLsn() {}, flushed() {}, downloaded() {}, compacted() {}, collected() {} };

@@ -2,6 +2,7 @@
  * One timeline's storage: takes values from its one writer, serves reads at any LSN, and keeps itself durable. What
  * happens to its layers later (compaction, images, GC) is in maintenance/; object storage in remote-timeline/.
  */
+import { copyBytes } from "../../kit/copy.ts";
 import { Cancelled, InvariantError, invariant, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
@@ -26,9 +27,8 @@ import { downloadLayer } from "../remote-timeline/remote-download.ts";
 import type { RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
 import { LayerStack, type ReadSource } from "./layer-stack.ts";
 import { LsnWaiters } from "./lsn-waiters.ts";
-import { KeyRead } from "./key-read.ts";
 import { PageReads } from "./page-reads.ts";
-import { readNow } from "./read-now.ts";
+import { nowRead } from "./read-now.ts";
 import { type ReadStatistics, readVectored } from "./read-path.ts";
 import { Reconstructor } from "./reconstruct.ts";
 import { keysInSparseRange } from "./scan.ts";
@@ -414,19 +414,21 @@ export class Timeline implements TimelineStore, ReadSource {
   }
 
   #makePageNow(key: Key, lsn: Lsn, target: PageTarget): boolean {
-    const read = new KeyRead(key, this, { end: lsn + 1, cached: this.#pages.base(key, lsn) });
-    if (!readNow(read)) return false;
+    const { clock } = this.#deps.platform;
+    const startMs = clock.monotonicMs();
+    const read = nowRead;
+    if (!read.run(this, key, { lsn, cached: this.#pages.base(key, lsn) })) return false;
     let page: Uint8Array;
     try {
-      page = this.#reconstructor.reconstructNow({ key, values: read.values, base: read.base });
+      page = this.#reconstructor.reconstructNow(key, read.found, read.base);
     } catch {
       // The vectored read meets it again, and tells.
       return false;
     }
     if (page.length !== CACHED_PAGE_SIZE) return false;
-    target.bytes.set(page, target.at);
+    copyBytes(page, 0, target.bytes, target.at, CACHED_PAGE_SIZE);
     this.#pages.keep(key, { page, fromLsn: read.newestLsn, lsn });
-    this.#deps.metrics.readDepth(read.depth);
+    this.#deps.metrics.read("page-service", { keys: 1, layers: read.depth, depth: read.depth, durationMs: clock.monotonicMs() - startMs });
     return true;
   }
 
