@@ -1,7 +1,6 @@
 /** The role's metrics, under the peer's names (pageserver/src/metrics.rs). */
 import { type CounterChild, type Family, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
 import type { TenantShardId } from "../kit/ids.ts";
-import type { EvictionMetrics } from "./eviction/eviction.ts";
 import type { ThrottleMetrics } from "./tenant/throttle.ts";
 import type { PagestreamMetrics } from "./page-service/pagestream.ts";
 import type { TimelineMetrics } from "./timeline/timeline-deps.ts";
@@ -10,7 +9,7 @@ const COUNT_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 /** The peer's words for the kinds of requests. */
 const SMGR_NAMES = { exists: "get_rel_exists", nblocks: "get_rel_size", getpage: "get_page_at_lsn", dbsize: "get_db_size", "slru-segment": "get_slru_segment" } as const;
 
-export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics, EvictionMetrics {
+export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
   readonly receivedBytes: CounterChild;
   readonly receivedRecords: CounterChild;
   readonly #getVectored;
@@ -23,7 +22,6 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics, Ev
   readonly #collected: CounterChild;
   readonly #batches: HistogramChild;
   readonly #smgr: Family<CounterChild>;
-  readonly #evictions: CounterChild;
   readonly #throttling: ThrottleCounters;
   readonly #throttlingOfTenants: ThrottleCounters;
 
@@ -40,14 +38,10 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics, Ev
     this.#collected = metrics.counter({ name: "pageserver_gc_layers_removed_total", help: "Layers removed by garbage collection" }).with();
     this.#batches = metrics.histogram({ name: "pageserver_page_service_batch_size_global", help: "Requests of a pagestream taken together", buckets: COUNT_BUCKETS }).with();
     this.#smgr = metrics.counter({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] });
-    this.#evictions = metrics.counter({ name: "pageserver_evictions_total", help: "Number of layers evicted from the pageserver" }).with();
     this.#throttling = new ThrottleCounters(metrics, "_global", ["kind"]);
     this.#throttlingOfTenants = new ThrottleCounters(metrics, "", ["kind", "tenant_id", "shard_id"]);
   }
 
-  evicted(layers: number): void {
-    this.#evictions.inc(layers);
-  }
   /** Of one tenant shard, and all together. */
   throttle({ tenantId, number, count }: TenantShardId): ThrottleMetrics {
     const shard = [number, count].map((part) => part.toString(16).padStart(2, "0")).join("");
@@ -67,9 +61,6 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics, Ev
   read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void {
     this.#getVectored.with(task).recordMs(measured.durationMs);
     this.#readDepth.observe(measured.depth);
-  }
-  readDepth(layers: number): void {
-    this.#readDepth.observe(layers);
   }
   answeredQuickly(requests: number, durationMs: number): void {
     this.#batches.observe(requests);

@@ -26,6 +26,7 @@ import { listenPg } from "../wire/listen.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
 import { BackgroundTasks } from "./background-tasks.ts";
 import { Eviction } from "./eviction/eviction.ts";
+import { EvictionMetrics } from "./eviction/eviction-metrics.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
@@ -206,7 +207,7 @@ class Role {
   #makeEviction(tenants: Tenants): Eviction {
     const { platform: { clock }, log } = this.#deps;
     const { diskUsageEviction: config } = this.#config;
-    return new Eviction({ tenants, clock, log, config, diskSpace: () => diskSpace(this.#config.workDirectory), metrics: this.#metrics });
+    return new Eviction({ tenants, clock, log, config, diskSpace: () => diskSpace(this.#config.workDirectory), metrics: new EvictionMetrics(this.#registry) });
   }
 
   #startTasks(tenants: Tenants, eviction: Eviction): void {

@@ -7,6 +7,8 @@ import type { DiskSpace } from "../../platform/real/disk-space.ts";
 import type { BackgroundTask } from "../background-tasks.ts";
 import type { Layer } from "../layers/layer.ts";
 import type { Tenants } from "../tenant/tenants.ts";
+import type { Timeline } from "../timeline/timeline.ts";
+import type { EvictionMetrics } from "./eviction-metrics.ts";
 import { type EvictionCandidate, type EvictionOrder, planEviction } from "./eviction-planner.ts";
 
 /** `disk_usage_based_eviction` of pageserver.toml. */
@@ -18,12 +20,14 @@ export interface DiskUsageEvictionConfig {
   readonly order: EvictionOrder;
 }
 
-export interface EvictionMetrics {
-  evicted(layers: number): void;
+/** A layer that may go, and whose it is. */
+interface Resident {
+  readonly layer: Layer;
+  readonly timeline: Timeline;
 }
 
 export interface EvictionOptions {
-  readonly tenants: Tenants;
+  readonly tenants: Pick<Tenants, "list">;
   readonly clock: Clock;
   readonly log: Logger;
   readonly diskSpace: () => DiskSpace;
@@ -81,23 +85,31 @@ export class Eviction {
     try {
       const plan = planEviction(this.#candidates(), { order: options.order, wantedBytes, minResidentBytes: (tenant) => this.#minResidentBytes(tenant) });
       const outcome = { evictedBytes: 0, failedBytes: 0, failedLayers: 0 };
-      let evicted = 0;
-      for (const { layer, sizeBytes } of plan.layers) {
+      const { metrics } = this.#options;
+      metrics.selected(plan.layers.length);
+      for (const { layer: resident, sizeBytes } of plan.layers) {
         options.signal?.throwIfAborted();
-        if (await layer.evict()) {
+        if (await this.#evict(resident)) {
           outcome.evictedBytes += sizeBytes;
-          evicted++;
+          metrics.evictedForDisk(sizeBytes);
         } else {
           outcome.failedBytes += sizeBytes;
           outcome.failedLayers++;
         }
       }
-      this.#options.metrics.evicted(evicted);
       const beyond = plan.layers.slice(plan.respectful);
       return { plannedBytes: bytesOf(plan.layers), beyondResidentBytes: beyond.length === 0 ? null : bytesOf(beyond), ...outcome };
     } finally {
       this.#running = false;
     }
+  }
+
+  async #evict({ layer, timeline }: Resident): Promise<boolean> {
+    const { clock, metrics } = this.#options;
+    const residentMs = clock.wallMs() - layer.residentSinceMs;
+    const gone = await layer.evict();
+    if (gone) metrics.evicted(timeline, residentMs);
+    return gone;
   }
 
   #minResidentBytes(tenant: string): number | null {
@@ -106,16 +118,18 @@ export class Eviction {
   }
 
   /** Layers on the local disk that object storage has. */
-  #candidates(): EvictionCandidate<Layer>[] {
-    const candidates: EvictionCandidate<Layer>[] = [];
-    for (const { id, tenant } of this.#options.tenants.list()) {
+  #candidates(): EvictionCandidate<Resident>[] {
+    const { clock, metrics, tenants } = this.#options;
+    const candidates: EvictionCandidate<Resident>[] = [];
+    for (const { id, tenant } of tenants.list()) {
       if (tenant?.state !== "active") continue;
+      const [startMs, before] = [clock.monotonicMs(), candidates.length];
       for (const { timeline } of tenant.listTimelines()) {
         for (const layer of timeline.stack.map.layers()) {
-          if (!layer.isResident || !timeline.remoteClient.isUploaded(layer.name, layer.metadata)) continue;
-          candidates.push({ layer, tenant: tenantShardIdToString(id), sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
+          if (layer.isEvictable) candidates.push({ layer: { layer, timeline }, tenant: tenantShardIdToString(id), sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
         }
       }
+      metrics.collected(candidates.length - before, clock.monotonicMs() - startMs);
     }
     return candidates;
   }
@@ -123,17 +137,17 @@ export class Eviction {
   /** `eviction_policy` of the tenants that have one. */
   async #evictUnread(signal: AbortSignal): Promise<void> {
     const { tenants, clock, metrics } = this.#options;
-    let evicted = 0;
     for (const { id, tenant } of tenants.list()) {
       const thresholdMs = tenant?.settings.evictUnreadAfterMs ?? null;
       if (thresholdMs === null) continue;
       const own = tenantShardIdToString(id);
-      for (const { layer, tenant: owner, lastAccessMs } of this.#candidates()) {
+      const startMs = clock.monotonicMs();
+      for (const { layer: resident, tenant: owner, lastAccessMs } of this.#candidates()) {
         signal.throwIfAborted();
-        if (owner === own && clock.wallMs() - lastAccessMs >= thresholdMs && (await layer.evict())) evicted++;
+        if (owner === own && clock.wallMs() - lastAccessMs >= thresholdMs) await this.#evict(resident);
       }
+      metrics.iteration({ periodMs: ACCESS_CHECK_MS, thresholdMs }, clock.monotonicMs() - startMs);
     }
-    metrics.evicted(evicted);
   }
 }
 

@@ -48,6 +48,8 @@ export class Layer {
   readonly metadata: LayerMetadata;
   /** Wall-clock time of the last read. */
   lastAccessMs: number;
+  /** Since when its file is here, by the wall clock; as far back as this process knows. */
+  residentSinceMs: number;
   readonly #environment: LayerEnvironment;
   #resident: boolean;
   /** A download under way, shared by all who wait for it. */
@@ -60,10 +62,16 @@ export class Layer {
     this.metadata = options.metadata;
     this.#resident = options.resident;
     this.lastAccessMs = environment.clock.wallMs();
+    this.residentSinceMs = this.lastAccessMs;
   }
 
   get isResident(): boolean {
     return this.#resident;
+  }
+
+  /** Its file is here, and object storage has it too. */
+  get isEvictable(): boolean {
+    return this.#resident && !this.#deleted && this.#environment.isUploaded(this);
   }
 
   get path(): string {
@@ -128,11 +136,12 @@ export class Layer {
     await this.#environment.openFiles.forget(this);
     await this.#environment.download(this);
     this.#resident = true;
+    this.residentSinceMs = this.#environment.clock.wallMs();
   }
 
   /** Drops the local file of a layer that object storage has. Returns whether it did. */
   async evict(): Promise<boolean> {
-    if (!this.#resident || this.#deleted || !this.#environment.isUploaded(this)) return false;
+    if (!this.isEvictable) return false;
     this.#resident = false;
     await this.#removeFile();
     return true;
