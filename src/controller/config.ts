@@ -16,6 +16,8 @@ export interface ControllerConfig {
   /** HTTP over TLS, beside the plain one; needs `tls`. */
   readonly httpsAddress?: { readonly host: string; readonly port: number } | null;
   readonly tls?: TlsFiles | null;
+  /** A key itself, in place of `authPublicKeyPath`. */
+  readonly publicKeyPem?: string | null;
   readonly authPublicKeyPath: string | null;
   /** Sent to pageservers. */
   readonly jwtToken: string | null;

@@ -3,6 +3,7 @@
  * services, the HTTP application, and the heartbeat that keeps the picture current. Shutdown is the reverse.
  */
 import { createHttpApp } from "../http/app.ts";
+import { JwtAuth } from "../http/auth.ts";
 import { Credentials } from "../http/credentials.ts";
 import { serveHttpAndHttps } from "../http/serve.ts";
 import { InvariantError, StrataError } from "../kit/errors.ts";
@@ -181,7 +182,7 @@ async function serve(config: ControllerConfig, deps: ControllerDeps, parts: { se
   const metrics = new Metrics();
   const credentials = new Credentials({ platform, log, metrics, name: "controller", audience: "controller", reloadPeriodMs: tls?.reloadPeriodMs });
   parts.closers.add(() => credentials.stop());
-  const jwt = await credentials.keys(config.authPublicKeyPath);
+  const jwt = config.publicKeyPem == null ? await credentials.keys(config.authPublicKeyPath) : JwtAuth.fromPem(config.publicKeyPem, { wallMs: () => platform.clock.wallMs(), audience: "controller" });
   if (httpsAddress !== null && tls === null) throw new StrataError("fix-input", "certificate-missing", "TLS needs --ssl-cert-file and --ssl-key-file");
   const app = createHttpApp({
     role: "controller",

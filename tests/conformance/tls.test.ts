@@ -17,9 +17,11 @@ import { startController } from "../../src/controller/controller.ts";
 import { type Claims, generateTokenKeys, signToken, type TokenOptions } from "../../src/http/auth.ts";
 import { RecordingLogger } from "../../src/observability/recording-logger.ts";
 import { startPageserverIn } from "../../src/pageserver/pageserver.ts";
+import { freePort } from "../../src/platform/free-port.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { SAFEKEEPER_DEFAULTS } from "../../src/safekeeper/config.ts";
 import { startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
+import { PgClient } from "../../src/wire/client.ts";
 import { newCertificate } from "../support/certificate.ts";
 
 const platform = realPlatform();
@@ -211,6 +213,28 @@ describe("certificates", () => {
   }, 30_000);
 });
 
+test("a role that runs as a process takes a new certificate at SIGHUP", async () => {
+  const main = join(import.meta.dir, "../../src/main.ts");
+  const [pg, http, https] = [freePort(), freePort(), freePort()];
+  const args = ["--role", "safekeeper", "--id", "7", "-D", join(root, "process"), "-l", `${HOST}:${pg}`, "--listen-http", `${HOST}:${http}`, "--listen-https", `${HOST}:${https}`];
+  const child = Bun.spawn([process.execPath, main, ...args, "--broker-endpoint", "", "--ssl-cert-file", PATHS.certPath, "--ssl-key-file", PATHS.keyPath, "--enable-offload"], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  try {
+    let before = "";
+    for (let tries = 0; before === "" && tries < 200; tries++) before = await fingerprint(https).catch(() => Bun.sleep(50).then(() => ""));
+    const old = current;
+    install(newCertificate());
+    child.kill("SIGHUP");
+    let after = before;
+    for (let tries = 0; after === before && tries < 200; tries++) after = await fingerprint(https).catch(() => Bun.sleep(50).then(() => before));
+    expect(after).not.toBe(before);
+    install(old);
+  } finally {
+    child.kill("SIGTERM");
+  }
+  expect(await child.exited).toBe(0);
+  expect(await new Response(child.stderr).text() + (await new Response(child.stdout).text())).toContain("options that change nothing here options=--enable-offload");
+}, 60_000);
+
 describe("tokens", () => {
   const nowSeconds = (): number => Math.floor(Date.now() / 1000);
   /** Authorized, though the broker has nothing behind its permission. */
@@ -227,6 +251,22 @@ describe("tokens", () => {
     expect(await get(role, path, { token: token(role, { privateKeyPem: secondKeys.privateKeyPem }) })).toBe(403);
     expect(await get(role, path, { token: token(role, { privateKeyPem: secondKeys.privateKeyPem, kid: "first" }) })).toBe(403);
   }), 60_000);
+
+  test("the same over libpq and gRPC", async () => {
+    const [sk, ps, br] = roles;
+    const bad = [{ expiresAtSeconds: nowSeconds() - 600 }, { audience: "somebody else" }, { privateKeyPem: secondKeys.privateKeyPem }];
+    const options = `-c timeline_id=${"b".repeat(32)} tenant_id=${"a".repeat(32)}`;
+    const open = (role: Role, password: string) => PgClient.connect(platform.network, { address: { host: HOST, port: role.pgPort ?? 0 }, parameters: { user: "u", options }, password, ...platform });
+    for (const role of [sk, ps]) {
+      await (await open(role, token(role, { expiresAtSeconds: nowSeconds() + 600, audience: role.audience }))).close();
+      for (const wrong of bad) await expect(open(role, token(role, wrong))).rejects.toMatchObject({ details: { sqlState: "42501" } });
+    }
+    for (const wrong of bad) {
+      const client = connectBroker({ endpoint: `https://localhost:${br.httpsPort}`, caPem: current.certPem, token: token(br, wrong) });
+      await expect(client.publishOne({ type: "discovery-request", request: { tenantId: "a".repeat(32), timelineId: "b".repeat(32) } })).rejects.toThrow(/token|PERMISSION/i);
+      client.close();
+    }
+  }, 30_000);
 
   test("keys are rotated without a restart: a second one beside the first, then the first one gone", async () => {
     log.expectWarn("request refused");

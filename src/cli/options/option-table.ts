@@ -51,6 +51,23 @@ export function repeatable<T>(input: OptionInput<T>): OptionSpec<readonly T[]> {
   return { flag: input.flag, help: input.help, parse: (text) => text.split(",").filter(Boolean).map(input.parse), default: [], required: false, repeatable: true };
 }
 
+/** An option of the peer's that changes nothing here: taken, so that its command lines work, and told when it is given. */
+export function ignored(flag: string): OptionSpec<string | null> {
+  return { flag, help: IGNORED, parse: (text) => text, default: null, required: false, repeatable: false };
+}
+
+const IGNORED = "accepted for the peer's sake; changes nothing";
+
+/** Flags that were given and change nothing. */
+export function ignoredFlags(table: OptionTable, values: Readonly<Record<string, unknown>>): string[] {
+  return Object.entries(table).flatMap(([name, spec]) => (spec.help === IGNORED && values[name] !== null ? [`--${longName(spec)}`] : []));
+}
+
+/** A table of options that change nothing, from their flags. */
+export function ignoredOptions(flags: readonly string[]): Readonly<Record<string, OptionSpec<string | null>>> {
+  return Object.fromEntries(flags.map((flag) => [`ignored ${flag}`, ignored(flag)]));
+}
+
 export function parseBoolean(text: string): boolean {
   if (text === "true" || text === "1") return true;
   if (text === "false" || text === "0") return false;

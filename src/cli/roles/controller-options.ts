@@ -1,7 +1,7 @@
 /** The controller's command line: the peer's storage_controller flags where both have them. */
 import { CONTROLLER_DEFAULTS, type ControllerConfig } from "../../controller/config.ts";
 import { parseDuration } from "../../kit/humantime.ts";
-import { option, type OptionValues } from "../options/option-table.ts";
+import { ignoredOptions, option, type OptionValues } from "../options/option-table.ts";
 import { hostPort, optionalPath, pgMajor, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
 import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
@@ -16,6 +16,15 @@ export const CONTROLLER_OPTIONS = {
   pgVersion: option({ flag: "--pg-version <major>", help: "of the private PostgreSQL", parse: pgMajor, default: 17 as const }),
   pgBinDir: option({ flag: "--pg-bin-dir <path>", help: "PostgreSQL's binaries, if not those of the npm package", parse: optionalPath, default: null }),
   pgUser: option({ flag: "--pg-user <name>", help: "user PostgreSQL runs as when we are root", parse: text, default: null }),
+  publicKey: option({ flag: "--public-key <pem>", help: "Ed25519 public key in PEM; tokens are required with it", parse: text, default: null }),
+  ...ignoredOptions([
+    "--safekeeper-jwt-token <token>", "--control-plane-jwt-token <token>", "--peer-jwt-token <token>", "--control-plane-url <url>", "--dev", "--max-warming-up-interval <duration>",
+    "--split-threshold <bytes>", "--max-split-shards <count>", "--initial-split-threshold <bytes>", "--initial-split-shards <count>", "--reconciler-concurrency <count>",
+    "--priority-reconciler-concurrency <count>", "--safekeeper-reconciler-concurrency <count>", "--tenant-rate-limit <count>", "--db-connect-timeout <duration>", "--start-as-candidate",
+    "--address-for-peers <url>", "--neon-local-repo-dir <path>", "--chaos-interval <duration>", "--chaos-exit-crontab <crontab>", "--max-secondary-lag-bytes <bytes>",
+    "--long-reconcile-threshold <duration>", "--use-https-pageserver-api", "--timelines-onto-safekeepers", "--use-https-safekeeper-api", "--ssl-ca-file <path>",
+    "--use-local-compute-notifications", "--timeline-safekeeper-count <count>", "--kick-secondary-downloads", "--shard-split-request-timeout <duration>", "--handle-ps-local-disk-loss",
+  ]),
   publicKeyPath: option({ flag: "--auth-public-key-path <path>", help: "PEM file or directory of Ed25519 public keys; tokens are required with it", parse: optionalPath, default: null }),
   jwtToken: option({ flag: "--jwt-token <token>", help: "shown to pageservers", parse: text, default: null }),
   heartbeatInterval: option({ flag: "--heartbeat-interval <duration>", help: "between looks at the pageservers", parse: parseDuration, default: CONTROLLER_DEFAULTS.heartbeatIntervalMs }),
@@ -33,6 +42,7 @@ export function controllerConfig(values: OptionValues<typeof CONTROLLER_OPTIONS>
     pgMajor: values.pgVersion,
     pgBinDirectory: values.pgBinDir,
     pgUser: values.pgUser,
+    publicKeyPem: values.publicKey,
     authPublicKeyPath: values.publicKeyPath,
     jwtToken: values.jwtToken,
     heartbeatIntervalMs: values.heartbeatInterval,

@@ -6,7 +6,7 @@ import { withPowerLossShadow } from "../../platform/power-loss/from-environment.
 import { RealFiles } from "../../platform/real/files.ts";
 import { realPlatform } from "../../platform/real/real-platform.ts";
 import { versionLine } from "../../kit/version.ts";
-import { type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
+import { ignoredFlags, type OptionTable, type OptionValues, parseOptions } from "../options/option-table.ts";
 import type { CommandLine, Run, WorkerUrls } from "../run.ts";
 import type { COMMON_OPTIONS } from "./common-options.ts";
 
@@ -92,6 +92,8 @@ async function runRole<T extends OptionTable & typeof COMMON_OPTIONS>(program: R
   const values = optionsOf(program, line);
   const common = values as OptionValues<typeof COMMON_OPTIONS>;
   const log = createLogger({ role: program.name, level: common.logLevel, format: common.logFormat === "json" ? "json" : "pretty" });
+  const withoutEffect = ignoredFlags(program.options, values as Readonly<Record<string, unknown>>);
+  if (withoutEffect.length > 0) log.warn("options that change nothing here", { options: withoutEffect.join(" ") });
   const signal = stopSignal(log);
   const platform = withPowerLossShadow(realPlatform(), line.environment);
   const orphaned = Promise.withResolvers<void>();

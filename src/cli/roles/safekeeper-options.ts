@@ -2,7 +2,7 @@
 import { parseDuration } from "../../kit/humantime.ts";
 import { type Environment, parseRemoteStorageText } from "../../remote-storage/parse-config.ts";
 import { SAFEKEEPER_DEFAULTS as DEFAULTS, type SafekeeperConfig } from "../../safekeeper/config.ts";
-import { option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
+import { ignoredOptions, option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
 import { hostPort, integer, optionalPath, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
 import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
@@ -42,6 +42,11 @@ export const SAFEKEEPER_OPTIONS = {
   pgTenantOnlyAuthPublicKeyPath: option({ flag: "--pg-tenant-only-auth-public-key-path <path>", help: "the same for --listen-pg-tenant-only", parse: optionalPath, default: null }),
   httpAuthPublicKeyPath: option({ flag: "--http-auth-public-key-path <path>", help: "the same for --listen-http", parse: optionalPath, default: null }),
   authTokenPath: option({ flag: "--auth-token-path <path>", help: "file of the token shown to other nodes", parse: optionalPath, default: null }),
+  ...ignoredOptions([
+    "--max-reelect-offloader-lag-bytes <bytes>", "--current-thread-runtime", "--enable-offload", "--delete-offloaded-wal", "--eviction-min-resident <duration>", "--wal-reader-fanout",
+    "--max-delta-for-fanout <bytes>", "--use-https-safekeeper-api", "--force-metric-collection-on-scrape [boolean]", "--dev", "--enable-pull-timeline-on-startup", "--hcc-base-url <url>",
+    "--global-disk-check-interval <duration>", "--max-global-disk-usage-ratio <ratio>",
+  ]),
   sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authority to trust", parse: optionalPath, default: null }),
 };
 
