@@ -13,7 +13,7 @@
  * The same validation makes a remote_consistent_lsn visible to safekeepers: only the newest generation may let them
  * drop WAL. Source: the peer's deletion_queue module, RFC 025.
  */
-import { Cancelled, StrataError } from "../../kit/errors.ts";
+import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
 import { parseTenantShardId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import type { Failpoints } from "../../kit/failpoints.ts";
 import type { Lsn } from "../../kit/lsn.ts";
@@ -233,7 +233,7 @@ export class DeletionQueue {
       for (let at = 0; at < keys.length; at += storage.maxKeysPerDelete) {
         await storage.delete(keys.slice(at, at + storage.maxKeysPerDelete), { signal: this.#stop.signal });
       }
-      await platform.files.remove(`${directory}/${list.sequence.toString(16).padStart(16, "0")}-01.list`);
+      await removeIfThere(platform.files, `${directory}/${list.sequence.toString(16).padStart(16, "0")}-01.list`);
       await platform.files.syncDirectory(directory);
       this.#lists.shift();
     }
@@ -246,6 +246,15 @@ export class DeletionQueue {
     await this.#working;
     this.#seal();
     for (const list of this.#sealed.splice(0)) await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list });
+  }
+}
+
+/** A list may be gone already: its directory could not be synced then. */
+async function removeIfThere(files: Platform["files"], path: string): Promise<void> {
+  try {
+    await files.remove(path);
+  } catch (error) {
+    if (!isStrataError(error, "file-not-found")) throw error;
   }
 }
 

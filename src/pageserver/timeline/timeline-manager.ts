@@ -128,6 +128,9 @@ export class TimelineManager {
     const lsn = options.lsn ?? parent.lastRecordLsn;
     return await this.#exclusively(timelineId, "being created", async () => {
       await parent.waitLsn(lsn, { who: `creation of branch ${timelineId}`, signal });
+      this.#assertIdle(parent.timelineId);
+      checkBranchLsn(parent, lsn);
+      await ensureInObjectStorage(parent, signal);
       // From the checks to the entry nothing else runs: GC and deletion of the ancestor see the branch point, or came before.
       this.#assertIdle(parent.timelineId);
       checkBranchLsn(parent, lsn);
@@ -436,6 +439,13 @@ export class TimelineManager {
       await timeline.shutdown(false);
     }
   }
+}
+
+/** A branch in object storage whose ancestor is not there could never be loaded. */
+async function ensureInObjectStorage(parent: Timeline, signal: AbortSignal | undefined): Promise<void> {
+  if (parent.remoteClient.cleanIndex !== null) return;
+  await parent.freezeAndFlush();
+  await parent.waitUploaded(signal);
 }
 
 function busyError(timelineId: TimelineId, busy: string): StrataError {

@@ -100,3 +100,26 @@ test("a damaged list is ignored with a warning, not obeyed", async () => {
   expect(log.entries.slice(before).map(({ level }) => level)).toEqual(["warn"]);
   expect((await names()).length).toBe(4);
 });
+
+test("a list that was removed when its directory could not be synced does not stop the queue", async () => {
+  const files: typeof platform.files = Object.create(platform.files);
+  let removed = false;
+  files.remove = async (path) => {
+    removed ||= path.endsWith(".list");
+    await platform.files.remove(path);
+  };
+  files.syncDirectory = async (path) => {
+    if (removed && path.endsWith("/deletion")) {
+      files.syncDirectory = (other) => platform.files.syncDirectory(other);
+      throw new StrataError("unavailable", "io-error", "the disk failed");
+    }
+    await platform.files.syncDirectory(path);
+  };
+  const queue = await DeletionQueue.open({ platform: { ...platform, files }, log, storage, directory: `${root}/deletion`, validate: allValid }, new Map());
+  queue.push(owner(TENANT, 3), ["a"]);
+  await expect(queue.flush()).rejects.toMatchObject({ code: "io-error" });
+  queue.push(owner(TENANT, 3), ["b"]);
+  await queue.flush();
+  expect(await names()).toEqual(["fa", "fb"]);
+  await queue.shutdown();
+});

@@ -120,3 +120,16 @@ test("a branch at a leased LSN below the cutoff can be read there, after a resta
   expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1010, CONTEXT))).toBe("b");
   await next.shutdown({ flush: false });
 });
+
+test("a branch of a timeline that is only in memory brings it to object storage first", async () => {
+  const manager = await fixture.attach(1);
+  const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
+  await put(root, 0x1000, "a");
+  await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT });
+  await manager.shutdown({ flush: false });
+  const next = await fixture.attach(2);
+  await next.loadTimelines();
+  expect([...next.brokenTimelines]).toEqual([]);
+  expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1000, CONTEXT))).toBe("a");
+  await next.shutdown({ flush: false });
+});

@@ -163,12 +163,22 @@ class Run {
   async #lives(fixture: StorageFixture): Promise<void> {
     const bucket = this.#bucketOf(fixture);
     for (let life = 0; life < LIVES; life++) {
-      const manager = await this.#retried(() => fixture.attach(++this.#generation, { bucket }));
-      await this.#retried(() => manager.loadTimelines());
+      const manager = await this.#loaded(fixture, bucket);
       this.#assertWhole(manager);
       await this.#work(manager, life);
       await this.#retried(() => fixture.deletionQueue.flush());
       await manager.shutdown({ flush: life % 2 === 0 });
+    }
+  }
+
+  /** A timeline whose local directory cannot be used is broken until the next start, which comes at once. */
+  async #loaded(fixture: StorageFixture, bucket: WatchedStorage): Promise<TimelineManager> {
+    for (let attempt = 0; ; attempt++) {
+      const manager = await this.#retried(() => fixture.attach(++this.#generation, { bucket }));
+      await this.#retried(() => manager.loadTimelines());
+      const failed = [...manager.brokenTimelines.values()].some((error) => isStrataError(error) && error.kind === "unavailable");
+      if (!failed || attempt > 0) return manager;
+      await manager.shutdown({ flush: false });
     }
   }
 
