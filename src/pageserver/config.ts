@@ -136,10 +136,10 @@ const metadataSchema = z.object({
 });
 
 /** @throws StrataError fix-input `bad-config`, naming the file and what is wrong with it */
-export async function loadPageserverConfig(files: FileSystem, workDirectory: string, context: { readonly environment: Environment; readonly log: Logger }): Promise<PageserverConfig> {
+export async function loadPageserverConfig(files: FileSystem, workDirectory: string, context: { readonly environment?: Environment; readonly log?: Logger } = {}): Promise<PageserverConfig> {
   const document = await readToml(files, `${workDirectory}/pageserver.toml`);
   const toml = parsed("pageserver.toml", tomlSchema, document);
-  tellUnusedNames(document, Object.keys(tomlSchema.shape), context.log);
+  if (context.log !== undefined) tellUnusedNames(document, Object.keys(tomlSchema.shape), context.log);
   const identity = parsed("identity.toml", z.object({ id: z.number().int().nonnegative() }), await readToml(files, `${workDirectory}/identity.toml`));
   const metadata = await readMetadata(files, `${workDirectory}/metadata.json`);
   const compression = imageCompressionLevel(toml.image_compression);
@@ -157,7 +157,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     controlPlaneToken: toml.control_plane_api_token ?? null,
     availabilityZone: toml.availability_zone ?? null,
     metadata,
-    remoteStorage: toml.remote_storage === undefined ? { kind: "local", directory: `${workDirectory}/remote` } : parseRemoteStorage(toml.remote_storage, context.environment),
+    remoteStorage: toml.remote_storage === undefined ? { kind: "local", directory: `${workDirectory}/remote` } : parseRemoteStorage(toml.remote_storage, context.environment ?? {}),
     diskUsageEviction: diskUsageEviction(toml.disk_usage_based_eviction),
     testingMode: toml.testing_mode,
     initdb: {

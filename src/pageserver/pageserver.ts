@@ -29,6 +29,7 @@ import { Eviction } from "./eviction/eviction.ts";
 import { EvictionMetrics } from "./eviction/eviction-metrics.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
+import { Imports } from "./import/imports.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
 import { BlockCache } from "./layers/block-cache.ts";
 import { JobsHere, JobsOnThreads, LayerJobs } from "./layer-jobs/layer-jobs.ts";
@@ -204,6 +205,10 @@ class Role {
     return new Failpoints({ clock, random, say: (message, fields) => log.info(message, fields), exit: () => signalProcess(process.pid, "SIGKILL") });
   }
 
+  #imports(tenants: Tenants): Imports {
+    return new Imports({ tenants, platform: this.#deps.platform, workDirectory: this.#config.workDirectory });
+  }
+
   #makeEviction(tenants: Tenants): Eviction {
     const { platform: { clock }, log } = this.#deps;
     const { diskUsageEviction: config } = this.#config;
@@ -259,7 +264,7 @@ class Role {
   async #listenPg(tenants: Tenants, jwt: JwtAuth | null): Promise<number> {
     const { platform, log } = this.#deps;
     const auth = this.#config.pgAuth ? jwt : null;
-    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics });
+    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics, imports: this.#imports(tenants) });
     // The handler decides on the token, for each command by its tenant.
     const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
     const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: currentOf(this.#config.tlsPageService === true ? await this.#certificate() : null), session: () => ({ handler }) });
@@ -278,6 +283,7 @@ class Role {
       evictionConfig: this.#config.diskUsageEviction,
       diskSpace: () => diskSpace(this.#config.workDirectory),
       failpoints: this.#failpoints,
+      imports: this.#imports(parts.tenants),
     });
     const server = serveHttpAndHttps(app, { http: httpAddress, https: httpsAddress, certificate: httpsAddress === null ? null : await this.#certificate() });
     this.#undo.push(() => server.stop());

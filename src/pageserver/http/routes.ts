@@ -7,6 +7,8 @@ import type { Clock } from "../../platform/clock.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import { addArchivalRoutes } from "./archival-routes.ts";
+import type { Imports } from "../import/imports.ts";
+import { addImportRoutes } from "./import-routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node-routes.ts";
 import { ADMIN } from "./permissions.ts";
 import { addSizeRoutes } from "./size-routes.ts";
@@ -18,6 +20,7 @@ export interface PageserverHttpOptions extends HttpAppOptions, NodeRouteOptions 
   readonly nodeId: number;
   readonly tenants: Tenants;
   readonly deletionQueue: DeletionQueue;
+  readonly imports: Imports;
   readonly clock: Clock;
   /** PostgreSQL version of a new root timeline when the request names none. */
   readonly defaultPgVersion: number;
@@ -46,6 +49,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
   );
   addTenantRoutes(app, options);
   addNodeRoutes(app, options);
+  addImportRoutes(app, options);
   addArchivalRoutes(app, options);
   addSizeRoutes(app, options);
   addTimelineRoutes(app, options);

@@ -9,7 +9,9 @@
  * Source: the peer's pageserver import_datadir module.
  */
 import { StrataError } from "../../kit/errors.ts";
-import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { utf8ToString } from "../../kit/bytes.ts";
+import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
 import {
   DEFAULT_TABLESPACE_OID, GLOBAL_TABLESPACE_OID, INIT_FORK, MAIN_FORK, PAGE_SIZE, parseRelationFileName, RELATION_SEGMENT_BLOCKS, type RelTag,
   SLRU_KINDS, SLRU_SEGMENT_BLOCKS, slruDirectory, type SlruKind,
@@ -61,8 +63,35 @@ export function walFileName(lsn: Lsn, segmentSize: number): string {
  */
 export async function importDatadir(modification: DatadirModification, files: FileSystem, directory: string): Promise<ShutDownDatadir> {
   const inspected = await inspectDatadir(files, directory);
+  await importFiles(modification, { files, directory }, { startLsn: inspected.checkpointLsn, endLsn: inspected.endLsn });
+  return inspected;
+}
+
+/**
+ * The same for a base backup, which need not be of a server that was shut down: the pages in it are of any LSN up to the backup's end,
+ * and WAL from `lsn` on, imported next, makes them one state.
+ * @throws StrataError fix-input `wrong-version`
+ */
+export async function importBaseBackup(modification: DatadirModification, from: { readonly files: FileSystem; readonly directory: string }, at: { readonly lsn: Lsn; readonly version: PgMajor }): Promise<void> {
+  const { version } = decodeControlFile(await from.files.readFile(`${from.directory}/global/pg_control`));
+  if (version !== at.version) throw new StrataError("fix-input", "wrong-version", `the backup is of PostgreSQL ${version}, not ${at.version}`);
+  await importFiles(modification, from, { startLsn: await previousRecord(from), endLsn: at.lsn });
+}
+
+/** Where the record before the backup starts, as archives made here say; else not known. */
+async function previousRecord({ files, directory }: { readonly files: FileSystem; readonly directory: string }): Promise<Lsn> {
+  const path = `${directory}/neon.signal`;
+  const match = (await files.exists(path)) ? /^PREV LSN: ([0-9A-F]+\/[0-9A-F]+)/.exec(utf8ToString(await files.readFile(path))) : null;
+  return match === null ? 0 : parseLsn(match[1]);
+}
+
+/** @param record that the content is as of */
+async function importFiles(modification: DatadirModification, from: { readonly files: FileSystem; readonly directory: string }, record: { readonly startLsn: Lsn; readonly endLsn: Lsn }): Promise<void> {
+  const { files, directory } = from;
+  const controlFile = await files.readFile(`${directory}/global/pg_control`);
+  const { checkpoint, version } = decodeControlFile(controlFile);
   const importer = new Importer(modification, files, directory);
-  modification.beginRecord(inspected.checkpointLsn, inspected.endLsn);
+  modification.beginRecord(record.startLsn, record.endLsn);
   modification.initializeEmpty();
   await importer.database(GLOBAL_TABLESPACE_OID, 0, "global");
   for (const name of await files.list(`${directory}/base`)) {
@@ -70,10 +99,9 @@ export async function importDatadir(modification: DatadirModification, files: Fi
   }
   for (const kind of SLRU_KINDS) await importer.slru(kind);
   await importer.twoPhaseFiles();
-  modification.putControlFile(inspected.controlFile);
-  modification.putCheckpoint(encodeCheckPoint(inspected.control.checkpoint, inspected.control.version));
+  modification.putControlFile(controlFile);
+  modification.putCheckpoint(encodeCheckPoint(checkpoint, version));
   await modification.commit();
-  return inspected;
 }
 
 class Importer {

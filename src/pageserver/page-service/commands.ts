@@ -6,6 +6,8 @@
  *   fullbackup TENANT TIMELINE [LSN [PREV_LSN]]
  *   fullbasebackup TENANT TIMELINE [LSN|latest] [--gzip] [--replica]     for unmodified servers; ours
  *   lease lsn TENANT[-SHARD] TIMELINE LSN
+ *   import basebackup TENANT TIMELINE BASE_LSN END_LSN PG_VERSION      then COPY of a tar archive
+ *   import wal TENANT TIMELINE START_LSN END_LSN                       the same
  *   set …                                    ignored
  *
  * Source: the peer's pageserver page_service module.
@@ -13,6 +15,7 @@
 import { StrataError } from "../../kit/errors.ts";
 import { parseTenantId, parseTenantShardId, parseTimelineId, type TenantId, type TenantShardId, type TimelineId } from "../../kit/ids.ts";
 import { type Lsn, parseLsn } from "../../kit/lsn.ts";
+import { majorFromVersionNum, type PgMajor } from "../../postgres/versions/major.ts";
 import type { BaseBackupOptions } from "../basebackup/base-backup.ts";
 import type { PagestreamVersion } from "../api/pagestream.ts";
 
@@ -32,7 +35,13 @@ export type PageServiceCommand =
   | { readonly kind: "pagestream"; readonly tenantId: TenantId; readonly timelineId: TimelineId; readonly version: PagestreamVersion }
   | BackupCommand
   | { readonly kind: "lease"; readonly tenantShardId: TenantShardId; readonly timelineId: TimelineId; readonly lsn: Lsn }
+  | ImportCommand
   | { readonly kind: "set" };
+
+export type ImportCommand = { readonly kind: "import"; readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
+  | { readonly what: "basebackup"; readonly baseLsn: Lsn; readonly pgVersion: PgMajor }
+  | { readonly what: "wal"; readonly startLsn: Lsn; readonly endLsn: Lsn }
+);
 
 /** @throws StrataError fix-input `bad-command` and from the parsers of ids and LSNs */
 export function parseCommand(query: string): PageServiceCommand {
@@ -54,6 +63,8 @@ export function parseCommand(query: string): PageServiceCommand {
       return parseFullBackup(query, parameters);
     case "lease":
       return parseLease(query, parameters);
+    case "import":
+      return parseImport(query, parameters);
     default:
       throw bad(query, `unsupported command ${name}`);
   }
@@ -83,6 +94,14 @@ function parseFullBackup(query: string, parameters: readonly string[]): BackupCo
 function parseLease(query: string, parameters: readonly string[]): PageServiceCommand {
   if (parameters.length !== 4 || parameters[0].toLowerCase() !== "lsn") throw bad(query, "lease lsn wants a tenant, a timeline and an LSN");
   return { kind: "lease", tenantShardId: parseTenantShardId(parameters[1]), timelineId: parseTimelineId(parameters[2]), lsn: parseLsn(parameters[3]) };
+}
+
+function parseImport(query: string, [what, ...parameters]: readonly string[]): ImportCommand {
+  if (what === "basebackup" && parameters.length === 5 && /^\d{1,4}$/.test(parameters[4])) {
+    return { kind: "import", ...target(parameters), what, baseLsn: parseLsn(parameters[2]), pgVersion: majorFromVersionNum(Number(parameters[4]) * 10_000) };
+  }
+  if (what === "wal" && parameters.length === 4) return { kind: "import", ...target(parameters), what, startLsn: parseLsn(parameters[2]), endLsn: parseLsn(parameters[3]) };
+  throw bad(query, "import wants: basebackup TENANT TIMELINE BASE_LSN END_LSN PG_VERSION, or wal TENANT TIMELINE START_LSN END_LSN");
 }
 
 function bad(query: string, what: string): StrataError {

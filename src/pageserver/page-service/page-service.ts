@@ -8,7 +8,8 @@ import type { Clock } from "../../platform/clock.ts";
 import type { CopyStream, PgHandler, PgSession } from "../../wire/pg-session.ts";
 import { baseBackup } from "../basebackup/base-backup.ts";
 import { GZIP_FAST, GZIP_SMALL, gzipped } from "../basebackup/gzip.ts";
-import { type BackupCommand, parseCommand } from "./commands.ts";
+import type { Imports } from "../import/imports.ts";
+import { type BackupCommand, type ImportCommand, parseCommand } from "./commands.ts";
 import { checkNotCollected } from "./effective-lsn.ts";
 import { type PagestreamMetrics, servePagestream } from "./pagestream.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
@@ -23,6 +24,7 @@ export interface PageServiceOptions {
   /** null: everybody may do everything. */
   readonly auth: JwtAuth | null;
   readonly metrics: PagestreamMetrics;
+  readonly imports?: Imports;
 }
 
 export class PageService implements PgHandler {
@@ -52,6 +54,9 @@ export class PageService implements PgHandler {
       case "backup":
         this.#permit(session, command);
         return this.#backup(session, command);
+      case "import":
+        this.#permit(session, command);
+        return this.#import(session, command);
       case "lease":
         this.#permit(session, { tenantId: command.tenantShardId.tenantId, timelineId: command.timelineId });
         return this.#lease(session, command);
@@ -107,6 +112,16 @@ export class PageService implements PgHandler {
     return command.prevLsn;
   }
 
+  /** The archive is what the client copies in. */
+  async #import(session: PgSession, command: ImportCommand): Promise<void> {
+    const { imports } = this.#options;
+    if (imports === undefined) throw new StrataError("fix-input", "bad-command", "nothing can be imported here");
+    const archive = copied(session.copyIn());
+    if (command.what === "basebackup") await imports.baseBackup(command, command, archive);
+    else await imports.wal(command, command, archive);
+    session.sendCommandComplete("SELECT 1");
+  }
+
   async #lease(session: PgSession, command: { tenantShardId: { tenantId: TenantId; number: number; count: number }; timelineId: TimelineId; lsn: Lsn }): Promise<void> {
     const { tenantShardId, timelineId, lsn } = command;
     const timeline = await this.#options.finder.find({ tenantId: tenantShardId.tenantId, timelineId }, { kind: "known", shard: tenantShardId });
@@ -119,6 +134,10 @@ export class PageService implements PgHandler {
     }
     session.sendResult([{ name: "valid_until" }], [[until]], "SELECT 1");
   }
+}
+
+async function* copied(copy: CopyStream): AsyncGenerator<Uint8Array> {
+  for (let piece = await copy.read(); piece !== null; piece = await copy.read()) yield piece;
 }
 
 async function sendPiece(copy: CopyStream, piece: Uint8Array): Promise<void> {

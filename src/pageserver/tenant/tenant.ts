@@ -10,6 +10,7 @@ import type { Lsn } from "../../kit/lsn.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import type { Logger } from "../../observability/log.ts";
 import { DatadirModification } from "../datadir/datadir-modification.ts";
+import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { keySpaceAt } from "../datadir/keyspace-at.ts";
 import { lsnForTimestamp } from "../datadir/lsn-for-timestamp.ts";
 import { postgresTimestamp } from "../../wire/replication-messages.ts";
@@ -183,20 +184,39 @@ export class Tenant {
       platform: resources.platform,
       work: async (directory) => {
         const { endLsn } = await inspectDatadir(files, directory);
-        const timeline = this.#adopt(await this.#manager.createTimeline({ timelineId, initdbLsn: endLsn, pgVersion }));
-        try {
-          await importDatadir(new DatadirModification(timeline.datadir), files, directory);
-          await timeline.timeline.freezeAndFlush();
-          await timeline.timeline.waitUploaded();
-        } catch (error) {
-          await this.#manager.deleteTimeline(timelineId).catch((cause: unknown) => this.#options.log.warn("a half-made timeline could not be removed", { timelineId, error: cause }));
-          this.#timelines.delete(timelineId);
-          throw error;
-        }
-        this.#startReceiving(timeline);
-        return timeline;
+        return await this.importTimeline(timelineId, { initdbLsn: endLsn, pgVersion }, async (datadir) => {
+          await importDatadir(new DatadirModification(datadir), files, directory);
+        });
       },
     });
+  }
+
+  /** A root timeline with the content that `fill` commits; in object storage when this returns, or gone. @throws StrataError conflict `timeline-exists` */
+  async importTimeline(timelineId: TimelineId, at: { readonly initdbLsn: Lsn; readonly pgVersion: PgMajor }, fill: (datadir: TimelineDatadir) => Promise<void>): Promise<TenantTimeline> {
+    this.#assertActive();
+    const timeline = this.#adopt(await this.#manager.createTimeline({ timelineId, ...at }));
+    try {
+      await fill(timeline.datadir);
+      await timeline.timeline.freezeAndFlush();
+      await timeline.timeline.waitUploaded();
+    } catch (error) {
+      await this.#manager.deleteTimeline(timelineId).catch((cause: unknown) => this.#options.log.warn("a half-made timeline could not be removed", { timelineId, error: cause }));
+      this.#timelines.delete(timelineId);
+      throw error;
+    }
+    this.#startReceiving(timeline);
+    return timeline;
+  }
+
+  /** Lets `work` be the only one that writes to a timeline. */
+  async withoutReceiving(timelineId: TimelineId, work: (datadir: TimelineDatadir) => Promise<void>): Promise<void> {
+    const view = this.timelineNow(timelineId);
+    await view.stopReceiving();
+    try {
+      await work(view.datadir);
+    } finally {
+      if (this.#state === "active") this.#startReceiving(view);
+    }
   }
 
   /** @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` */

@@ -77,6 +77,8 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
     routes: {
       ...GUARDED,
       "get /v1/status": EVERYBODY,
+      "put /v1/tenant/:tenant_id/timeline/:timeline_id/import_basebackup": { ...SHARD_TIMELINE, tenantParam: "tenant_id" },
+      "put /v1/tenant/:tenant_id/timeline/:timeline_id/import_wal": { ...SHARD_TIMELINE, tenantParam: "tenant_id" },
       "get /v1/utilization": OPERATOR,
       "put /v1/disk_usage_eviction/run": OPERATOR,
       "put /v1/failpoints": OPERATOR,

@@ -48,7 +48,7 @@ export class RoleApp {
       case "safekeeper":
         return safekeeperHttpApp({ ...common, timelines: service(), dump: service(), pull: service(), backup: null } as never);
       case "pageserver":
-        return pageserverHttpApp({ ...common, nodeId: 1, tenants: service(), deletionQueue: service(), defaultPgVersion: 17, jwt: service(), eviction: service(), evictionConfig: service(), diskSpace: () => this.#ask(), failpoints: null });
+        return pageserverHttpApp({ ...common, nodeId: 1, tenants: service(), deletionQueue: service(), defaultPgVersion: 17, jwt: service(), eviction: service(), imports: service(), evictionConfig: service(), diskSpace: () => this.#ask(), failpoints: null });
       case "controller": {
         const app = createHttpApp(common);
         addControllerRoutes(app, { state: service(), nodes: service(), tenants: service(), timelines: service(), ready: () => true, checkConsistency: () => this.#ask(), reconcileAll: () => this.#ask() });

@@ -1,0 +1,79 @@
+/**
+ * Clusters from elsewhere: a base backup as a tar archive becomes a timeline, and WAL segments in another bring it up to date. The
+ * archive is unpacked first: its files come in any order, and what is damaged must not end up in a timeline.
+ *
+ * Source: the peer's pageserver import_datadir module.
+ */
+import { StrataError } from "../../kit/errors.ts";
+import type { TenantId, TimelineId } from "../../kit/ids.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import type { Platform } from "../../platform/platform.ts";
+import type { PgMajor } from "../../postgres/versions/major.ts";
+import { DatadirModification } from "../datadir/datadir-modification.ts";
+import type { Tenants } from "../tenant/tenants.ts";
+import { importBaseBackup } from "./import-datadir.ts";
+import { importWal } from "./import-wal.ts";
+import { unpackTar } from "./unpack-tar.ts";
+
+export interface ImportTarget {
+  readonly tenantId: TenantId;
+  readonly timelineId: TimelineId;
+}
+
+export interface ImportOptions {
+  readonly tenants: Tenants;
+  readonly platform: Platform;
+  readonly workDirectory: string;
+}
+
+export class Imports {
+  readonly #options: ImportOptions;
+
+  constructor(options: ImportOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * A root timeline whose first content is the backup, at `baseLsn`; in object storage when this returns.
+   * @throws StrataError conflict `timeline-exists`; fix-input `bad-archive`, `wrong-version`
+   */
+  async baseBackup(target: ImportTarget, at: { readonly baseLsn: Lsn; readonly pgVersion: PgMajor }, archive: AsyncIterable<Uint8Array>): Promise<void> {
+    const tenant = this.#tenant(target.tenantId);
+    await tenant.load();
+    await this.#unpacked(archive, async (directory) => {
+      const { files } = this.#options.platform;
+      await tenant.importTimeline(target.timelineId, { initdbLsn: at.baseLsn, pgVersion: at.pgVersion }, (datadir) =>
+        importBaseBackup(new DatadirModification(datadir), { files, directory }, { lsn: at.baseLsn, version: at.pgVersion }),
+      );
+    });
+  }
+
+  /** @throws StrataError conflict `wrong-start-lsn`; fix-input `bad-archive`, `wal-missing`; corrupt */
+  async wal(target: ImportTarget, range: { readonly startLsn: Lsn; readonly endLsn: Lsn }, archive: AsyncIterable<Uint8Array>): Promise<void> {
+    const tenant = this.#tenant(target.tenantId);
+    const { timeline } = await tenant.timeline(target.timelineId);
+    if (timeline.lastRecordLsn !== range.startLsn) {
+      throw new StrataError("conflict", "wrong-start-lsn", `cannot import WAL from ${lsnToString(range.startLsn)}: the timeline ends at ${lsnToString(timeline.lastRecordLsn)}`);
+    }
+    const { files, clock } = this.#options.platform;
+    await this.#unpacked(archive, (directory) => tenant.withoutReceiving(target.timelineId, (datadir) => importWal(datadir, { files, directory, clock }, range.endLsn)));
+    await timeline.freezeAndFlush();
+    await timeline.waitUploaded();
+  }
+
+  #tenant(tenantId: TenantId) {
+    return this.#options.tenants.attached({ tenantId, number: 0, count: 0 });
+  }
+
+  async #unpacked(archive: AsyncIterable<Uint8Array>, work: (directory: string) => Promise<void>): Promise<void> {
+    const { platform: { files, random }, workDirectory } = this.#options;
+    const directory = `${workDirectory}/import-${random.bytes(8).toHex()}`;
+    await files.makeDirectory(directory);
+    try {
+      await unpackTar(files, archive, directory);
+      await work(directory);
+    } finally {
+      await files.removeTree(directory);
+    }
+  }
+}

@@ -1,0 +1,82 @@
+/** A tar archive that somebody sends, as files below a directory of ours. */
+import { extract } from "tar-stream";
+import { StrataError } from "../../kit/errors.ts";
+import type { FileSystem } from "../../platform/files.ts";
+
+const FILES_MAX = 1_000_000;
+
+/** @throws StrataError fix-input `bad-archive` for what is no archive, or leads out of the directory */
+export async function unpackTar(files: FileSystem, archive: AsyncIterable<Uint8Array>, directory: string): Promise<void> {
+  const reader = extract();
+  const feeding = feed(reader, archive);
+  feeding.catch(() => {});
+  let count = 0;
+  try {
+    for await (const entry of reader) {
+      const { name, type } = entry.header;
+      if (++count > FILES_MAX) throw bad(`more than ${FILES_MAX} files`);
+      const path = `${directory}/${checkedName(name)}`;
+      if (type === "directory") await files.makeDirectory(path);
+      else if (type === "file") await writeFile(files, path, entry as AsyncIterable<Uint8Array>);
+      // Links are of the machine that was backed up.
+      else for await (const _ of entry as AsyncIterable<Uint8Array>);
+      entry.resume();
+    }
+  } catch (error) {
+    reader.destroy(error as Error);
+    // What came in may itself have ended with an error, which says more.
+    await feeding;
+    throw error instanceof StrataError ? error : bad("not a tar archive", error);
+  }
+  await feeding;
+}
+
+async function feed(reader: ReturnType<typeof extract>, archive: AsyncIterable<Uint8Array>): Promise<void> {
+  try {
+    for await (const chunk of archive) {
+      if (reader.destroyed) return;
+      if (reader.write(chunk) === false) await drained(reader);
+    }
+    reader.end(undefined);
+  } catch (error) {
+    reader.destroy(error as Error);
+    throw error;
+  }
+}
+
+function drained(reader: ReturnType<typeof extract>): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      reader.off("drain", done);
+      reader.off("close", done);
+      resolve();
+    };
+    reader.on("drain", done);
+    reader.on("close", done);
+  });
+}
+
+async function writeFile(files: FileSystem, path: string, content: AsyncIterable<Uint8Array>): Promise<void> {
+  await files.makeDirectory(path.slice(0, path.lastIndexOf("/")));
+  const file = await files.open(path, "create-new");
+  try {
+    let at = 0;
+    for await (const chunk of content) {
+      await file.write(chunk, at);
+      at += chunk.length;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+function checkedName(name: string): string {
+  const relative = name.replace(/^\.\//, "").replace(/\/$/, "");
+  if (relative === "" || relative === ".") return ".";
+  if (relative.startsWith("/") || relative.includes("\0") || relative.split("/").some((part) => part === ".." || part === "")) throw bad(`the name "${name.slice(0, 200)}"`);
+  return relative;
+}
+
+function bad(what: string, cause?: unknown): StrataError {
+  return new StrataError("fix-input", "bad-archive", `archive: ${what}`, { cause });
+}
