@@ -16,7 +16,8 @@ import { describeQuestion, isRight, type Question, type Truth } from "./truth.ts
 import { withoutCheckImages } from "./thin-record.ts";
 import type { WalSource } from "./wal-source.ts";
 
-const CONTEXT = { task: "history" };
+/** As the page service reads: by the page cache. The comparison of whole directories reads without it. */
+const CONTEXT = { task: "history", cachePages: true };
 const SEGMENT_SIZE = 16 * 1024 * 1024;
 /** How many pages one read asks for. */
 const BATCHES = [1, 8, 64, 256, 1024];
