@@ -77,7 +77,7 @@ export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promi
   });
 
   const grpc = new Server({ "grpc.keepalive_time_ms": config.http2KeepaliveIntervalMs, "grpc.keepalive_timeout_ms": 20_000, "grpc.max_receive_message_length": 1 << 20 });
-  grpc.addService(BROKER_METHODS, brokerServiceHandlers({ registry, metrics, log, authorize: authorizer(jwt) }));
+  grpc.addService(BROKER_METHODS, brokerServiceHandlers({ clock: platform.clock, registry, metrics, log, authorize: authorizer(jwt) }));
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
 
   const app = createHttpApp({ role: "broker", log, auth: jwt === null ? null : { jwt }, metrics: metricsRegistry, version: deps.version, clock: platform.clock, random: platform.random });

@@ -3,16 +3,22 @@
  * Redis PUBLISH/SUBSCRIBE with payloads of the same size. Publisher and subscribers are in this process in both cases; the
  * publisher is at most a window ahead of the slowest subscriber, so that neither has to drop anything.
  *
- *   bun run bench broker [--subscribers 1,20,100] [--seconds 3] [--executable dist/strata]
+ * The subscribers of the broker are gRPC clients in TypeScript, those of Redis the runtime's own in native code, and on few cores
+ * they bound the rate. So the processor time a delivery costs each server is said as well: that is what fan-out itself costs.
+ * Interleaved rounds, medians and all runs.
+ *
+ *   bun run bench broker [--subscribers 1,20,100] [--seconds 3] [--rounds 3] [--executable dist/strata]
  */
 import { existsSync } from "node:fs";
+import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { connectBroker } from "../../src/broker/api/client.ts";
 import { encodeTimelineInfo, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo } from "../../src/broker/api/messages.ts";
 import { freePort } from "../../src/platform/free-port.ts";
-import { answers, Bench } from "./support/processes.ts";
+import { cpuTimeMs } from "./support/cpu.ts";
+import { answers, Bench, median } from "./support/processes.ts";
 
-const { values: args } = parseArgs({ options: { subscribers: { type: "string", default: "1,20,100" }, seconds: { type: "string", default: "3" }, executable: { type: "string" } } });
+const { values: args } = parseArgs({ options: { subscribers: { type: "string", default: "1,20,100" }, seconds: { type: "string", default: "3" }, rounds: { type: "string", default: "3" }, executable: { type: "string" } } });
 const SECONDS = Number(args.seconds);
 const REDIS = "/usr/bin/redis-server";
 const WINDOW = 200;
@@ -25,13 +31,16 @@ const INFO: SafekeeperTimelineInfo = {
 /** Opens subscriptions, each counting into its place; `publish` sends one message to all, false when it should be tried again. */
 interface Channel {
   readonly name: string;
+  /** Of the server. */
+  readonly pid: number;
   open(counts: number[]): Promise<{ publish(): boolean; close(): Promise<void> }>;
 }
 
-function broker(port: number): Channel {
+function broker(port: number, pid: number): Channel {
   const endpoint = `http://127.0.0.1:${port}`;
   return {
     name: "broker",
+    pid,
     async open(counts) {
       const stop = new AbortController();
       const clients = counts.map(() => connectBroker({ endpoint }));
@@ -51,10 +60,11 @@ function broker(port: number): Channel {
   };
 }
 
-function redis(port: number): Channel {
+function redis(port: number, pid: number): Channel {
   const payload = Buffer.from(encodeTimelineInfo(INFO)).toString("latin1").replace(/[^ -~]/g, "x");
   return {
     name: "redis",
+    pid,
     async open(counts) {
       const clients = counts.map(() => new Bun.RedisClient(`redis://127.0.0.1:${port}`));
       await Promise.all(clients.map((client, index) => client.subscribe("t", () => void counts[index]++)));
@@ -73,8 +83,13 @@ function redis(port: number): Channel {
   };
 }
 
-/** Deliveries a second. */
-async function measure(channel: Channel, subscribers: number): Promise<number> {
+interface Run {
+  readonly rate: number;
+  /** Of the server, a delivery. */
+  readonly cpuUs: number;
+}
+
+async function measure(channel: Channel, subscribers: number): Promise<Run> {
   const counts = Array.from({ length: subscribers }, () => 0);
   const { publish, close } = await channel.open(counts);
   let published = 0;
@@ -86,6 +101,7 @@ async function measure(channel: Channel, subscribers: number): Promise<number> {
   await Bun.sleep(100);
   if (counts.includes(0)) throw new Error(`${channel.name}: a subscriber hears nothing`);
   counts.fill(0);
+  const cpuBefore = cpuTimeMs([channel.pid]);
   const start = performance.now();
   while (performance.now() - start < SECONDS * 1000) {
     const ahead = published - Math.min(...counts);
@@ -96,26 +112,30 @@ async function measure(channel: Channel, subscribers: number): Promise<number> {
   }
   const seconds = (performance.now() - start) / 1000;
   const delivered = counts.reduce((sum, count) => sum + count, 0);
+  const cpuUs = ((cpuTimeMs([channel.pid]) - cpuBefore) * 1000) / delivered;
   await close();
-  return delivered / seconds;
+  return { rate: delivered / seconds, cpuUs };
 }
 
 async function main(bench: Bench): Promise<void> {
   const [brokerPort, redisPort] = [freePort(), freePort()];
-  bench.role(["--role", "broker", "--listen-addr", `127.0.0.1:${brokerPort}`]);
+  const { pid } = bench.role(["--role", "broker", "--listen-addr", `127.0.0.1:${brokerPort}`]);
   await answers(`http://127.0.0.1:${brokerPort}/status`);
-  const channels = [broker(brokerPort)];
+  const channels = [broker(brokerPort, pid)];
   if (existsSync(REDIS)) {
-    bench.spawn([REDIS, "--port", String(redisPort), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", bench.directory]);
-    channels.unshift(redis(redisPort));
+    const server = bench.spawn([REDIS, "--port", String(redisPort), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", bench.directory]);
+    channels.unshift(redis(redisPort, server.pid));
     await Bun.sleep(500);
   } else console.log(`redis: skipped, ${REDIS} is not installed`);
   console.log(`payload ${encodeTimelineInfo(INFO).length} bytes`);
   for (const subscribers of args.subscribers.split(",").map(Number)) {
-    const rates: number[] = [];
-    for (const channel of channels) rates.push(await measure(channel, subscribers));
-    const text = channels.map(({ name }, index) => `${name} ${rates[index].toFixed(0)} deliveries/s`).join(", ");
-    console.log(`${String(subscribers).padStart(4)} subscribers: ${text}${rates.length === 2 ? `, ratio ${(rates[1] / rates[0]).toFixed(2)}×` : ""}`);
+    const runs = channels.map((): Run[] => []);
+    for (let round = 0; round < Number(args.rounds); round++) for (const [index, channel] of channels.entries()) runs[index].push(await measure(channel, subscribers));
+    const rates = runs.map((all) => median(all.map((run) => run.rate)));
+    const cpu = runs.map((all) => median(all.map((run) => run.cpuUs)));
+    const text = channels.map(({ name }, index) => `${name} ${rates[index].toFixed(0)} deliveries/s (${runs[index].map((run) => run.rate.toFixed(0)).join(" ")}), server ${cpu[index].toFixed(2)} µs of CPU each`).join(", ");
+    const ratio = channels.length === 2 ? `, ratio ${(rates[1] / rates[0]).toFixed(2)}×, of the servers' CPU ${(cpu[1] / cpu[0]).toFixed(2)}×` : "";
+    console.log(`${String(subscribers).padStart(4)} subscribers: ${text}${ratio}; load average ${loadavg()[0].toFixed(1)}`);
   }
 }
 

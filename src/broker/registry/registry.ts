@@ -5,21 +5,23 @@
  * message goes (counted); a message reaches exactly the subscribers whose types and timeline match.
  */
 import { MESSAGE_TYPE_TIMELINE_INFO, type BrokerFilter, type MessageType, peekTenantTimelineId, type TenantTimelineId, wrapTyped } from "../api/messages.ts";
+import { frameMessage, messageOf } from "./frame.ts";
 
-/** A published message: the inner bytes as they came, and the TypedMessage around them, made at most once. */
+/** A published message: the inner bytes as they came; framed for the streams, bare or as a TypedMessage, at most once each. */
 class Envelope {
   readonly type: MessageType;
-  readonly inner: Uint8Array;
-  #typed: Uint8Array | null = null;
+  readonly #inner: Uint8Array;
+  #typedFrame: Uint8Array | null = null;
+  #innerFrame: Uint8Array | null = null;
 
   constructor(type: MessageType, inner: Uint8Array) {
     this.type = type;
-    this.inner = inner;
+    this.#inner = inner;
   }
 
-  get typed(): Uint8Array {
-    this.#typed ??= wrapTyped(this.type, this.inner);
-    return this.#typed;
+  frame(typed: boolean): Uint8Array {
+    if (typed) return (this.#typedFrame ??= frameMessage(wrapTyped(this.type, this.#inner)));
+    return (this.#innerFrame ??= frameMessage(this.#inner));
   }
 }
 
@@ -32,7 +34,10 @@ export interface RegistryEvents {
   readonly dropped: (subscriber: Subscriber, count: number) => void;
 }
 
-/** One subscription: a ring of waiting messages. `wake` is called when it turns from empty to non-empty. */
+/** @param urgent the ring may soon be full: what waits is to be taken now, not later */
+export type Wake = (urgent: boolean) => void;
+
+/** One subscription: a ring of waiting messages. `wake` is called when it turns from empty to non-empty, and, urgently, from half full on. */
 export class Subscriber {
   readonly id: number;
   readonly filter: BrokerFilter;
@@ -42,9 +47,9 @@ export class Subscriber {
   #ring: (Envelope | undefined)[] = [];
   #head = 0;
   #length = 0;
-  readonly #wake: () => void;
+  readonly #wake: Wake;
 
-  constructor(options: { id: number; filter: BrokerFilter; typed: boolean; limit: number; wake: () => void }) {
+  constructor(options: { id: number; filter: BrokerFilter; typed: boolean; limit: number; wake: Wake }) {
     this.id = options.id;
     this.filter = options.filter;
     this.#typed = options.typed;
@@ -67,18 +72,25 @@ export class Subscriber {
       this.#ring[(this.#head + this.#length) % this.#limit] = envelope;
       this.#length++;
     }
-    if (this.#length === 1 || full) this.#wake();
+    const urgent = this.#length * 2 >= this.#limit;
+    if (this.#length === 1 || urgent) this.#wake(urgent);
     return full;
   }
 
   /** The oldest waiting message's bytes for this subscriber, or null. */
   take(): Uint8Array | null {
+    const frame = this.takeFrame();
+    return frame === null ? null : messageOf(frame);
+  }
+
+  /** The same as it stands in a stream: shared by all who hear it, not to be changed. */
+  takeFrame(): Uint8Array | null {
     if (this.#length === 0) return null;
     const envelope = this.#ring[this.#head] as Envelope;
     this.#ring[this.#head] = undefined;
     this.#head = (this.#head + 1) % this.#limit;
     this.#length--;
-    return this.#typed ? envelope.typed : envelope.inner;
+    return envelope.frame(this.#typed);
   }
 }
 
@@ -108,7 +120,7 @@ export class Registry {
   }
 
   /** @param typed whether the subscriber gets TypedMessages (or, for timeline infos only, bare infos) */
-  subscribe(filter: BrokerFilter, typed: boolean, wake: () => void): Subscriber {
+  subscribe(filter: BrokerFilter, typed: boolean, wake: Wake): Subscriber {
     const limit = filter.timeline === null ? this.#limits.allKeysQueueLength : this.#limits.timelineQueueLength;
     const subscriber = new Subscriber({ id: this.#nextId++, filter, typed, limit, wake });
     if (filter.timeline === null) {

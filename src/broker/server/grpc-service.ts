@@ -2,15 +2,18 @@
  * The gRPC face of the registry: four methods, payloads passed through as bytes. A subscriber's stream is written
  * only while HTTP/2 flow control lets it; meanwhile its messages wait, and the oldest go, in its registry queue.
  */
-import { type sendUnaryData, type ServerReadableStream, type ServerUnaryCall, type ServerWritableStream, type ServiceError, status, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { type sendUnaryData, type ServerReadableStream, type ServerUnaryCall, type ServiceError, status, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { describeError, isStrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
 import { type BrokerFilter, MESSAGE_TYPE_TIMELINE_INFO, unwrapTyped } from "../api/messages.ts";
 import { decodeFilterRequest, decodeSubscribeInfoRequest } from "../api/requests.ts";
 import { type Registry, type Subscriber, timelineInfoFilter } from "../registry/registry.ts";
+import { openDelivery, type SubscribeCall } from "./delivery.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 
 export interface BrokerServiceDeps {
+  readonly clock: Clock;
   readonly registry: Registry;
   readonly metrics: BrokerMetrics;
   readonly log: Logger;
@@ -32,11 +35,12 @@ function grpcError(error: unknown): Pick<ServiceError, "code" | "details"> & Err
   return Object.assign(new Error(details), { code: grpcCode(error), details });
 }
 
-type SubscribeCall = ServerWritableStream<Buffer, Uint8Array>;
 type Authorized = { metadata: { get(key: string): (string | Buffer)[] } };
 
 class BrokerService {
   readonly #deps: BrokerServiceDeps;
+  /** Subscribers with messages that wait for the next turn of the loop. */
+  #due: (() => void)[] = [];
 
   constructor(deps: BrokerServiceDeps) {
     this.#deps = deps;
@@ -110,28 +114,31 @@ class BrokerService {
     let scheduled = false;
     let writable = true;
     let open = true;
+    const next = (): Uint8Array | null => subscriber.takeFrame();
     const pump = (): void => {
-      scheduled = false;
-      while (open && writable) {
-        const bytes = subscriber.take();
-        if (bytes === null) return;
-        this.#deps.metrics.broadcasted.inc();
-        writable = call.write(bytes);
+      if (!open || !writable) return;
+      const { count, room } = delivery.send(next);
+      writable = room;
+      this.#deps.metrics.broadcasted.inc(count);
+    };
+    const wake = (urgent: boolean): void => {
+      if (!writable) return;
+      if (urgent) pump();
+      else if (!scheduled) {
+        scheduled = true;
+        this.#inNextTurn(() => {
+          scheduled = false;
+          pump();
+        });
       }
     };
-    // Woken once per burst: the whole burst is written in one turn of the loop.
-    const wake = (): void => {
-      if (scheduled) return;
-      scheduled = true;
-      queueMicrotask(pump);
-    };
+    const delivery = openDelivery(call, () => {
+      writable = true;
+      pump();
+    });
     const subscriber: Subscriber = registry.subscribe(filter, typed, wake);
     this.#updateGauges();
     log.info("subscription started", { subscription: subscriber.id, timeline: filter.timeline?.timelineId ?? "all", remote: call.getPeer() });
-    call.on("drain", () => {
-      writable = true;
-      wake();
-    });
     const end = (): void => {
       if (!open) return;
       open = false;
@@ -142,6 +149,17 @@ class BrokerService {
     call.on("cancelled", end);
     call.on("close", end);
     call.on("error", end);
+  }
+
+  /** Not at once: each message is an event of its own, and what arrives together is to be sent together. One timer for all. */
+  #inNextTurn(pump: () => void): void {
+    this.#due.push(pump);
+    if (this.#due.length > 1) return;
+    this.#deps.clock.after(0, () => {
+      const due = this.#due;
+      this.#due = [];
+      for (const send of due) send();
+    });
   }
 
   #updateGauges(): void {
