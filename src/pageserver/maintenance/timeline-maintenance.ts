@@ -6,6 +6,7 @@ import type { Timeline } from "../timeline/timeline.ts";
 import { compactL0, createImage } from "./compaction.ts";
 import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } from "./compaction-planner.ts";
 import { type GcPlan, planGc, planGcCutoff } from "./gc-planner.ts";
+import { PrudentClock } from "./prudent-clock.ts";
 import type { Layer } from "../layers/layer.ts";
 
 /** A period of 0 means off; the loop looks again whether that changed. */
@@ -20,9 +21,14 @@ export class TimelineMaintenance {
   #turn: Promise<void> = Promise.resolve();
   #lastImageCheckLsn: Lsn | null = null;
   #gcBlocked = 0;
+  readonly #loadedMs: number | null;
+  readonly #prudentClock: PrudentClock;
 
-  constructor(timeline: Timeline) {
+  /** @param options.loadedMs when the timeline was loaded, in monotonic milliseconds; null for one that was made just now */
+  constructor(timeline: Timeline, options: { readonly loadedMs: number | null }) {
     this.#timeline = timeline;
+    this.#loadedMs = options.loadedMs;
+    this.#prudentClock = new PrudentClock(timeline.deps.platform.clock);
     timeline.onFlush(() => this.#afterFlush());
   }
 
@@ -161,11 +167,20 @@ export class TimelineMaintenance {
     };
   }
 
-  /** Moves the cutoff and removes what nobody can see any more; null while blocked. */
+  /**
+   * Leases were granted by the process before us, or another one, and are not remembered: their holders renew them. Until each had the
+   * time to, nothing is collected.
+   */
+  get #leasesMayBeUnknown(): boolean {
+    if (this.#loadedMs === null) return false;
+    return this.#timeline.deps.platform.clock.monotonicMs() - this.#loadedMs < this.#timeline.config.lsnLeaseLengthMs;
+  }
+
+  /** Moves the cutoff and removes what nobody can see any more; null while blocked, and for the length of a lease after a load. */
   collectGarbage(): Promise<{ readonly cutoff: Lsn; readonly removed: number } | null> {
     return this.#inTurn(async () => {
       const timeline = this.#timeline;
-      if (this.#gcBlocked > 0) return null;
+      if (this.#gcBlocked > 0 || this.#leasesMayBeUnknown) return null;
       await timeline.deps.failpoints?.hit("before-timeline-gc", this.#stop.signal);
       const pitrLsn = await this.#pitrLsn();
       // From here to the change of the layer map nothing waits: a branch point or lease is seen, or refused by the cutoff.
@@ -187,7 +202,7 @@ export class TimelineMaintenance {
     if (pitrIntervalMs === 0) return null;
     const { deps } = timeline;
     try {
-      return await deps.lsnForTimestamp(timeline, deps.platform.clock.wallMs() - pitrIntervalMs, { task: "gc", signal: this.#stop.signal });
+      return await deps.lsnForTimestamp(timeline, this.#prudentClock.wallMs() - pitrIntervalMs, { task: "gc", signal: this.#stop.signal });
     } catch (error) {
       if (!isStrataError(error)) throw error;
       timeline.log.info("the LSN of the PITR interval is not known; history is kept", { error });

@@ -226,7 +226,7 @@ export class TimelineManager {
     const { metadata, clean, ancestor } = state;
     const remoteClient = this.#remoteClient(timelineId, { metadata, clean });
     const timeline = new Timeline({ deps: this.#deps, timelineId, directory: this.#directoryOf(timelineId), remoteClient, metadata, ancestor });
-    const maintenance = new TimelineMaintenance(timeline);
+    const maintenance = new TimelineMaintenance(timeline, { loadedMs: clean === null ? null : this.#deps.platform.clock.monotonicMs() });
     this.#timelines.set(timelineId, { timeline, maintenance });
     maintenance.start();
     return timeline;

@@ -25,7 +25,7 @@ import type { RemoteStorage } from "../../../src/remote-storage/remote-storage.t
 export const TENANT = { tenantId: "0123456789abcdef0123456789abcdef", number: 0, count: 0 };
 
 /** Nothing happens by itself: tests ask for flushes, compactions and collections. */
-export const QUIET_CONFIG: TimelineConfig = { ...DEFAULT_TIMELINE_CONFIG, compactionPeriodMs: 0, gcPeriodMs: 0, pitrIntervalMs: 0 };
+export const QUIET_CONFIG: TimelineConfig = { ...DEFAULT_TIMELINE_CONFIG, compactionPeriodMs: 0, gcPeriodMs: 0, pitrIntervalMs: 0, lsnLeaseLengthMs: 0 };
 
 export interface StorageFixture {
   /** Of the current boot, on a virtual machine. */
@@ -38,6 +38,7 @@ export interface StorageFixture {
   /** Dense keys that image creation is to cover. */
   liveKeys: (lsn: Lsn) => Key[];
   generationIsValid: boolean;
+  lsnForTimestamp: TenantDeps["lsnForTimestamp"];
   /** Small by default, so that values are spilled. */
   layerMemory: LayerMemory;
   /** Where layers are made; null: on this thread. */
@@ -72,6 +73,7 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
     config: QUIET_CONFIG,
     liveKeys: () => [],
     generationIsValid: true,
+    lsnForTimestamp: async () => null,
     layerMemory: new LayerMemory(512 * 1024),
     jobRunner: null,
     get deletionQueue(): DeletionQueue {
@@ -118,7 +120,7 @@ function tenantDeps(fixture: StorageFixture, options: { generation: number; dire
     generation: options.generation,
     config: () => fixture.config,
     keyspaceAt: async (_timeline, lsn) => keySpaceOf(fixture.liveKeys(lsn)),
-    lsnForTimestamp: async () => null,
+    lsnForTimestamp: (timeline, wallMs, context) => fixture.lsnForTimestamp(timeline, wallMs, context),
   };
 }
 

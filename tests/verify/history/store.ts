@@ -33,7 +33,7 @@ const MIB = 1024 * 1024;
 /** Everything happens often: small layers, short periods. */
 export const BUSY_CONFIG: TimelineConfig = {
   ...DEFAULT_TIMELINE_CONFIG, checkpointDistanceBytes: 3 * MIB, compactionTargetSizeBytes: 2 * MIB, compactionThreshold: 4, compactionPeriodMs: 1500, imageLayerCreationCheckThreshold: 1,
-  gcPeriodMs: 0, gcHorizonBytes: 24 * MIB, pitrIntervalMs: 20_000,
+  lsnLeaseLengthMs: 0, gcPeriodMs: 0, gcHorizonBytes: 24 * MIB, pitrIntervalMs: 20_000,
 };
 
 /** Other sizes, thresholds and horizons: at times history goes as soon as a collection finds it. */
