@@ -126,10 +126,18 @@ export class Layer {
   async makeResident(signal?: AbortSignal): Promise<void> {
     if (this.#resident) return;
     if (this.#deleted) throw new StrataError("not-found", "layer-deleted", `layer ${this.toString()} was deleted`);
+    signal?.throwIfAborted();
     this.#arriving ??= this.#fetch().finally(() => {
       this.#arriving = null;
     });
+    // Those who wait may all have given up when it fails.
+    this.#arriving.catch(() => {});
     await abortable(this.#arriving, signal);
+  }
+
+  /** A download under way has ended, whichever way: nothing is written below the timeline's directory any more. */
+  async settled(): Promise<void> {
+    await this.#arriving?.catch(() => {});
   }
 
   async #fetch(): Promise<void> {
@@ -150,7 +158,7 @@ export class Layer {
   /** Removes the local file of a layer that has left the layer map; reads under way keep their handle. */
   async deleteLocal(): Promise<void> {
     this.#deleted = true;
-    await this.#arriving?.catch(() => {});
+    await this.settled();
     await this.#removeFile();
   }
 

@@ -509,7 +509,10 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#stop.abort(reason);
     this.#waiters.failAll(reason);
     await this.#flushLoop.shutdown();
-    for (const layer of this.stack.map.layers()) await this.#deps.openFiles.forget(layer);
+    for (const layer of this.stack.map.layers()) {
+      await layer.settled();
+      await this.#deps.openFiles.forget(layer);
+    }
     for (const layer of [...this.stack.frozen, ...(this.stack.open === null ? [] : [this.stack.open])]) await layer.discard();
   }
 }
