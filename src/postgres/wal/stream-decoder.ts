@@ -6,8 +6,8 @@
  * buffer that is reused.
  *
  * Invariants: `#pieceLsn + #taken` is the LSN of the next byte to look at, `#pageOffset` its place on its page; `#recordLength
- * > 0` exactly while the parts of the record at `#recordLsn` are being collected; when `next` returns false every byte fed
- * has been taken.
+ * > 0` exactly while the parts of the record at `#recordLsn` are being collected; while `#taken < #runEnd` a record begins at
+ * `#taken`, and nothing is collected or skipped; when `next` returns false every byte fed has been taken.
  *
  * LSNs are doubles to the engine, and what is computed from a double stays one: an offset made from an LSN turns every access
  * that uses it into a slow one (a factor of 20 here). So offsets and lengths are kept apart from LSNs, as small integers.
@@ -135,7 +135,7 @@ export class WalStreamDecoder {
   next(into: WalRecord): boolean {
     const start = this.#taken;
     if (start >= this.#runEnd) return this.#nextOfAny(into);
-    // The common case is all here and in the two functions called: see `decodeFragments`.
+    // The common case is all here and in the two functions called first: see `decodeFragments`.
     const view = this.#pieceView;
     if (into.view !== view) {
       into.bytes = this.#piece;
@@ -152,7 +152,9 @@ export class WalStreamDecoder {
     decodeRecordHeader(into);
     decodeFragments(into);
     this.#taken = start + aligned;
-    this.#follow(into);
+    if (into.prevLsn !== this.#previousLsn || into.rmid === RMGR.XLOG) this.#follow(into);
+    this.#previousLsn = lsn;
+    this.#recordEnd = into.endLsn;
     return true;
   }
 
