@@ -9,32 +9,27 @@
  * server's, and means something on a busy machine too.
  * Last line: `getpage: N/s at depth 32 (R× Redis), p50 M µs at depth 1 (S× Redis)`.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import type { Socket } from "bun";
 import { freePort } from "../../src/platform/free-port.ts";
 import { bytes, u32, u64, u8 } from "../conformance/bytes.ts";
 import { RawLibpq } from "../conformance/raw-libpq.ts";
 import { cpuTimeMs } from "./support/cpu.ts";
+import { cleanups, Client, http, median, PAGE, PAGE_ANSWER_BYTES, pagestreamClient, startPageserver, TENANT } from "./support/page-client.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
 const CEILING = join(import.meta.dir, "support/echo-server.ts");
-const TENANT = "0123456789abcdef0123456789abcdef";
 const TIMELINE = "aa".repeat(16);
-const PAGE = 8192;
 const LATEST = 0xffff_ffff_ffff_ffffn;
 /** Catalogs whose file number is their oid in a fresh cluster: pg_type, pg_attribute, pg_proc, pg_depend, … */
 const RELATIONS = [1247, 1249, 1255, 1259, 2602, 2608, 2609, 2617, 2618, 2836, 2838, 2840, 3456];
-/** d, length, 102, echo of 41 bytes, page. */
-const PAGE_ANSWER_BYTES = 1 + 4 + 1 + 41 + PAGE;
 const REDIS_ANSWER_BYTES = "$8192\r\n".length + PAGE + 2;
 const REDIS = Bun.which("redis-server");
 
 const { values: args } = parseArgs({ options: { rounds: { type: "string", default: "3" }, seconds: { type: "string", default: "2" }, executable: { type: "string" } } });
 const root = mkdtempSync(join(tmpdir(), "strata-bench-getpage-"));
-const cleanups: (() => Promise<unknown> | void)[] = [() => rmSync(root, { recursive: true, force: true })];
+cleanups.push(() => rmSync(root, { recursive: true, force: true }));
 
 interface Contestant {
   readonly name: string;
@@ -43,98 +38,6 @@ interface Contestant {
   readonly socket: Client;
   readonly requests: readonly Uint8Array[];
   readonly answerBytes: number;
-}
-
-/** A connection on which only bytes are counted. */
-class Client {
-  #socket: Socket | null = null;
-  #onBytes: (count: number) => void = () => undefined;
-  #unsent: Uint8Array = new Uint8Array(0);
-
-  static async connect(port: number): Promise<Client> {
-    const client = new Client();
-    client.#socket = await Bun.connect({
-      hostname: "127.0.0.1", port,
-      socket: { data: (_socket, chunk) => client.#onBytes(chunk.length), drain: () => client.write(new Uint8Array(0)) },
-    });
-    cleanups.push(() => void client.#socket?.end());
-    return client;
-  }
-
-  write(data: Uint8Array): void {
-    const all = this.#unsent.length === 0 ? data : Buffer.concat([this.#unsent, data]);
-    const sent = this.#socket?.write(all) ?? 0;
-    this.#unsent = sent < all.length ? all.slice(sent) : new Uint8Array(0);
-  }
-
-  /** Keeps `depth` requests in flight for a while. @returns answers a second, and at depth 1 the median time of one */
-  async run(contestant: Pick<Contestant, "requests" | "answerBytes">, depth: number): Promise<{ rate: number; answered: number; p50Us: number }> {
-    const { requests, answerBytes } = contestant;
-    const pick = (): Uint8Array => requests[Math.floor(Math.random() * requests.length)];
-    const done = Promise.withResolvers<void>();
-    const times: number[] = [];
-    const startMs = performance.now();
-    const endMs = startMs + Number(args.seconds) * 1000;
-    let received = 0;
-    let answered = 0;
-    let inFlight = depth;
-    let sentMs = startMs;
-    this.#onBytes = (count) => {
-      received += count;
-      const complete = Math.floor(received / answerBytes) - answered;
-      if (complete === 0) return;
-      answered += complete;
-      inFlight -= complete;
-      const nowMs = performance.now();
-      if (depth === 1) times.push(nowMs - sentMs);
-      sentMs = nowMs;
-      if (nowMs < endMs) {
-        inFlight += complete;
-        this.write(complete === 1 ? pick() : Buffer.concat(Array.from({ length: complete }, pick)));
-      } else if (inFlight === 0) done.resolve();
-    };
-    sentMs = performance.now();
-    this.write(Buffer.concat(Array.from({ length: depth }, pick)));
-    await done.promise;
-    return { rate: (answered / (performance.now() - startMs)) * 1000, answered, p50Us: depth === 1 ? median(times) * 1000 : 0 };
-  }
-
-  /** Sends once, and waits for this many bytes. */
-  async exchange(data: Uint8Array, answerBytes: number): Promise<void> {
-    const done = Promise.withResolvers<void>();
-    let received = 0;
-    this.#onBytes = (count) => {
-      received += count;
-      if (received >= answerBytes) done.resolve();
-    };
-    this.write(data);
-    await done.promise;
-  }
-}
-
-async function http(port: number, what: `${string} ${string}`, body?: unknown): Promise<void> {
-  const [method, path] = what.split(" ");
-  const reply = await fetch(`http://127.0.0.1:${port}${path}`, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
-  if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${await reply.text()}`);
-}
-
-async function startPageserver(): Promise<{ pid: number; pgPort: number; httpPort: number }> {
-  const [pgPort, httpPort] = [freePort(), freePort()];
-  const directory = join(root, "pageserver");
-  mkdirSync(directory);
-  writeFileSync(join(directory, "identity.toml"), "id = 1\n");
-  writeFileSync(join(directory, "pageserver.toml"), `listen_pg_addr = "127.0.0.1:${pgPort}"\nlisten_http_addr = "127.0.0.1:${httpPort}"\ninitdb_directory = "${tmpdir()}"\n[tenant_config]\ncompaction_period = "0s"\ngc_period = "0s"\n`);
-  const program = args.executable === undefined ? [process.execPath, MAIN] : [args.executable];
-  const child = Bun.spawn([...program, "--role", "pageserver", "-D", directory], { stdout: "ignore", stderr: Bun.file(join(root, "pageserver.log")) });
-  cleanups.push(async () => {
-    child.kill("SIGKILL");
-    await child.exited;
-  });
-  for (let tries = 0; tries < 200; tries++) {
-    if (await fetch(`http://127.0.0.1:${httpPort}/v1/status`).then((reply) => reply.ok, () => false)) return { pid: child.pid, pgPort, httpPort };
-    await Bun.sleep(50);
-  }
-  throw new Error(`the pageserver does not start: ${await Bun.file(join(root, "pageserver.log")).text()}`);
 }
 
 /** A cluster in image layers; requests for every page of its larger catalogs. */
@@ -167,17 +70,6 @@ async function preparePages({ pgPort, httpPort }: { pgPort: number; httpPort: nu
   return requests;
 }
 
-async function pagestreamClient(pgPort: number): Promise<Client> {
-  const client = await Client.connect(pgPort);
-  const startup = bytes(u32(196_608), Buffer.from("user\0bench\0\0"));
-  const query = Buffer.from(`pagestream_v3 ${TENANT} ${TIMELINE}\0`);
-  client.write(bytes(u32(startup.length + 4), startup));
-  await Bun.sleep(200);
-  // CopyBothResponse: 8 bytes.
-  await client.exchange(bytes(Buffer.from("Q"), u32(query.length + 4), query), 8);
-  return client;
-}
-
 async function startRedis(pages: number): Promise<Contestant | null> {
   if (REDIS === null) return null;
   const port = freePort();
@@ -196,10 +88,6 @@ async function startRedis(pages: number): Promise<Contestant | null> {
   const keys = Array.from({ length: pages }, (_, index) => Buffer.from(`page:${index}`));
   for (const key of keys) await socket.exchange(command(Buffer.from("SET"), key, crypto.getRandomValues(new Uint8Array(PAGE))), "+OK\r\n".length);
   return { name: "Redis GET", pid: child.pid, socket, requests: keys.map((key) => command(Buffer.from("GET"), key)), answerBytes: REDIS_ANSWER_BYTES };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 }
 
 /** What an event loop can do at all: a server that answers every request of a page's size with as many bytes from memory. */
@@ -227,8 +115,8 @@ async function measure(contestants: readonly Contestant[], depth: number): Promi
   for (let round = 0; round < Number(args.rounds); round++) {
     for (const [index, contestant] of contestants.entries()) {
       const before = cpuTimeMs([contestant.pid]);
-      const { rate, answered, p50Us } = await contestant.socket.run(contestant, depth);
-      runs[index].push({ rate, cpuUs: ((cpuTimeMs([contestant.pid]) - before) * 1000) / answered, p50Us });
+      const { rate, answered, timesUs } = await contestant.socket.run(contestant, { depth, seconds: Number(args.seconds) });
+      runs[index].push({ rate, cpuUs: ((cpuTimeMs([contestant.pid]) - before) * 1000) / answered, p50Us: timesUs[timesUs.length >> 1] ?? 0 });
     }
   }
   return contestants.map(({ name }, index) => {
@@ -244,15 +132,15 @@ async function measure(contestants: readonly Contestant[], depth: number): Promi
 
 async function main(): Promise<void> {
   if (args.executable !== undefined && !existsSync(args.executable)) throw new Error(`${args.executable} is not there`);
-  const ports = await startPageserver();
+  const ports = await startPageserver({ root, executable: args.executable });
   const requests = await preparePages(ports);
-  const contestants: Contestant[] = [{ name: "strata", pid: ports.pid, socket: await pagestreamClient(ports.pgPort), requests, answerBytes: PAGE_ANSWER_BYTES }];
+  const contestants: Contestant[] = [{ name: "strata", pid: ports.pid, socket: await pagestreamClient(ports.pgPort, TIMELINE), requests, answerBytes: PAGE_ANSWER_BYTES }];
   contestants.push(await startCeiling(requests));
   const redis = await startRedis(requests.length);
   if (redis === null) console.log("SKIPPED: redis-server is not installed, nothing to compare with");
   else contestants.push(redis);
   console.log(`${requests.length} pages in image layers, one connection, ${args.seconds} s a run, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
-  for (const contestant of contestants) await contestant.socket.run(contestant, 32);
+  for (const contestant of contestants) await contestant.socket.run(contestant, { depth: 32, seconds: Number(args.seconds) });
   const [deepOurs, , deepTheirs] = await measure(contestants, 32);
   const [ours, , theirs] = await measure(contestants, 1);
   const ratio = (a: number, b: number | undefined): string => (b === undefined ? "no Redis" : `${(a / b).toFixed(2)}× Redis`);
