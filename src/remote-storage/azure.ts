@@ -5,16 +5,14 @@
  * Source: Azure Blob service REST documentation (Put Blob, Put Block, Put Block List, Get Blob, List Blobs, Delete Blob,
  * Copy Blob), service version 2021-08-06.
  */
-import { allocateBytes } from "../kit/buffers.ts";
 import { createHash } from "node:crypto";
 import { utf8 } from "../kit/bytes.ts";
 import { invariant, StrataError } from "../kit/errors.ts";
-import type { FileHandle } from "../platform/files.ts";
 import type { Platform } from "../platform/platform.ts";
 import { azureAuthorization } from "./azure-signature.ts";
-import { ConcurrencyLimit } from "./concurrency-limit.ts";
-import { checkStatus, type HttpFetch, RequestTimeout, requestFailed, responseChunks } from "./http-request.ts";
-import { bodyWithEnd, type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import type { HttpFetch } from "./http-request.ts";
+import { DEFAULT_TIMEOUT_MS, type ObjectRequest, ObjectRequests, type UploadParts, withUploadParts } from "./object-requests.ts";
+import { type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
 import { xmlBlocks, xmlText } from "./xml.ts";
 
 export interface AzureOptions {
@@ -38,52 +36,37 @@ const BLOCK_BYTES = 8 * 1024 * 1024;
 const SINGLE_MAX_BYTES = 16 * 1024 * 1024;
 const MAX_KEYS_PER_DELETE = 256;
 const DEFAULT_CONCURRENT = 8;
-const DEFAULT_TIMEOUT_MS = 120_000;
 /** Of a copy within the account, which is mostly done at once. */
 const COPY_POLL_MS = 200;
 const COPY_POLLS_MAX = 300;
-
-interface Request {
-  readonly method: "GET" | "PUT" | "DELETE" | "HEAD";
-  /** Null for the container itself. */
-  readonly key: string | null;
-  readonly query?: Readonly<Record<string, string>>;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: Uint8Array;
-  readonly what: string;
-  readonly signal?: AbortSignal;
-}
 
 export class AzureStorage implements RemoteStorage {
   readonly maxKeysPerDelete = MAX_KEYS_PER_DELETE;
   readonly #options: AzureOptions;
   readonly #prefix: string;
-  readonly #limit: ConcurrencyLimit;
+  readonly #requests: ObjectRequests;
 
   constructor(options: AzureOptions) {
     this.#options = options;
     this.#prefix = options.prefix ?? "";
     invariant(this.#prefix === "" || this.#prefix.endsWith("/"), "an Azure prefix ends in a slash");
-    this.#limit = new ConcurrencyLimit(options.maxConcurrent ?? DEFAULT_CONCURRENT);
+    const { platform, maxConcurrent = DEFAULT_CONCURRENT, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    this.#requests = new ObjectRequests({ clock: platform.clock, maxConcurrent, timeoutMs, send: (request, signal) => this.#send(request, signal) });
   }
 
   // ---- Requests
 
-  async #send(request: Request, timeout: RequestTimeout): Promise<Response> {
+  async #send(request: ObjectRequest, signal: AbortSignal): Promise<Response> {
     const { fetch, account, accountKey, platform } = this.#options;
     const url = new URL(this.#url(request));
     const headers = new Headers({ ...request.headers, "x-ms-version": SERVICE_VERSION, "x-ms-date": new Date(platform.clock.wallMs()).toUTCString() });
     // Else the runtime would add one of its own, unsigned.
     if (request.body !== undefined) headers.set("content-type", "application/octet-stream");
     headers.set("authorization", azureAuthorization(account, await accountKey(), { method: request.method, url, headers, contentLength: request.body?.length ?? 0 }));
-    try {
-      return await fetch(url.toString(), { method: request.method, headers, body: request.body, signal: timeout.signal });
-    } catch (error) {
-      throw requestFailed(request.what, error, request.signal);
-    }
+    return await fetch(url.toString(), { method: request.method, headers, body: request.body, signal });
   }
 
-  #url({ key, query = {} }: Request): string {
+  #url({ key, query = {} }: ObjectRequest): string {
     const { endpoint, container } = this.#options;
     const path = key === null ? "" : `/${this.#encoded(key)}`;
     const search = new URLSearchParams(query).toString().replaceAll("+", "%20");
@@ -94,79 +77,37 @@ export class AzureStorage implements RemoteStorage {
     return (this.#prefix + key).split("/").map(encodeURIComponent).join("/");
   }
 
-  #request(request: Request): Promise<{ text: string; headers: Headers }> {
-    return this.#limit.run(async () => {
-      request.signal?.throwIfAborted();
-      const timeout = new RequestTimeout(this.#options.platform.clock, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS, request.signal);
-      try {
-        const response = await this.#send(request, timeout);
-        const text = await response.text().catch((error: unknown) => {
-          throw requestFailed(request.what, error, request.signal);
-        });
-        checkStatus(response.status, { what: request.what, key: request.key ?? "", text });
-        return { text, headers: response.headers };
-      } finally {
-        timeout.end();
-      }
-    }, request.signal);
-  }
-
   // ---- Uploads
 
   async upload(key: string, source: UploadSource, options: OperationOptions = {}): Promise<void> {
     checkObjectKey(key);
-    const sizeBytes = "bytes" in source ? source.bytes.length : source.sizeBytes;
-    const file = "bytes" in source ? null : await this.#options.platform.files.open(source.filePath, "read");
-    const part = (start: number, end: number) => ("bytes" in source ? Promise.resolve(source.bytes.subarray(start, end)) : readPart(file, start, end));
     const what = `upload of ${key}`;
-    try {
-      if (sizeBytes > SINGLE_MAX_BYTES) return await this.#uploadBlocks({ key, sizeBytes, part, what, signal: options.signal });
-      const body = await part(0, sizeBytes);
-      await this.#request({ method: "PUT", key, headers: { "x-ms-blob-type": "BlockBlob", "content-md5": md5(body) }, body, what, signal: options.signal });
-    } finally {
-      await file?.close();
-    }
+    const { signal } = options;
+    await withUploadParts(this.#options.platform.files, source, async (parts) => {
+      if (parts.sizeBytes > SINGLE_MAX_BYTES) return await this.#uploadBlocks(parts, { key, what, signal });
+      const body = await parts.part(0, parts.sizeBytes);
+      await this.#requests.run({ method: "PUT", key, headers: { "x-ms-blob-type": "BlockBlob", "content-md5": md5(body) }, body, what, signal });
+    });
   }
 
   /** Blocks of an upload that fails are dropped by the service after a week. */
-  async #uploadBlocks(upload: { key: string; sizeBytes: number; part: (start: number, end: number) => Promise<Uint8Array>; what: string; signal?: AbortSignal }): Promise<void> {
-    const { key, sizeBytes, part, what, signal } = upload;
+  async #uploadBlocks({ sizeBytes, part }: UploadParts, upload: { readonly key: string; readonly what: string; readonly signal?: AbortSignal }): Promise<void> {
+    const { key, what, signal } = upload;
     const ids: string[] = [];
     for (let start = 0; start < sizeBytes; start += BLOCK_BYTES) {
       const body = await part(start, Math.min(start + BLOCK_BYTES, sizeBytes));
       const blockid = Buffer.from(String(ids.length).padStart(8, "0")).toString("base64");
-      await this.#request({ method: "PUT", key, query: { comp: "block", blockid }, headers: { "content-md5": md5(body) }, body, what, signal });
+      await this.#requests.run({ method: "PUT", key, query: { comp: "block", blockid }, headers: { "content-md5": md5(body) }, body, what, signal });
       ids.push(blockid);
     }
     const body = utf8(`<?xml version="1.0" encoding="utf-8"?><BlockList>${ids.map((id) => `<Uncommitted>${id}</Uncommitted>`).join("")}</BlockList>`);
-    await this.#request({ method: "PUT", key, query: { comp: "blocklist" }, body, what, signal });
+    await this.#requests.run({ method: "PUT", key, query: { comp: "blocklist" }, body, what, signal });
   }
 
   // ---- Downloads
 
-  /** Counts against the concurrency limit until its body has ended. */
-  async download(key: string, options: OperationOptions & { readonly range?: ByteRange } = {}): Promise<Download> {
-    checkObjectKey(key);
-    const what = `download of ${key}`;
-    const { range, signal } = options;
-    if (range?.end !== undefined && range.end <= range.start) throw new StrataError("fix-input", "bad-range", `empty range of object ${key}`);
-    const headers: Record<string, string> = range === undefined ? {} : { "x-ms-range": `bytes=${range.start}-${range.end === undefined ? "" : range.end - 1}` };
-    const release = await this.#limit.take(signal);
-    const timeout = new RequestTimeout(this.#options.platform.clock, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS, signal);
-    const end = () => {
-      timeout.end();
-      release();
-    };
-    try {
-      const response = await this.#send({ method: "GET", key, headers, what, signal }, timeout);
-      if (response.status !== 200 && response.status !== 206) checkStatus(response.status, { what, key, text: await response.text() });
-      const sizeBytes = Number(response.headers.get("content-length") ?? Number.NaN);
-      if (!Number.isSafeInteger(sizeBytes)) throw storageUnavailable(`${what}: no length in the answer`);
-      return { sizeBytes, body: bodyWithEnd(responseChunks(response, { what, signal, progress: () => timeout.restart() }), async () => end()) };
-    } catch (error) {
-      end();
-      throw error;
-    }
+  download(key: string, options: OperationOptions & { readonly range?: ByteRange } = {}): Promise<Download> {
+    return this.#requests.download(key, { ...options, rangeHeader: "x-ms-range" });
   }
 
   // ---- Listing, deletion, copy
@@ -175,7 +116,7 @@ export class AzureStorage implements RemoteStorage {
     const query: Record<string, string> = { restype: "container", comp: "list", prefix: this.#prefix + options.prefix, maxresults: String(Math.min(options.maxKeys ?? LIST_PAGE_MAX, LIST_PAGE_MAX)) };
     if (options.delimiter !== undefined) query.delimiter = options.delimiter;
     if (options.continuation !== undefined) query.marker = options.continuation;
-    const { text } = await this.#request({ method: "GET", key: null, query, what: `listing of "${options.prefix}"`, signal: options.signal });
+    const { text } = await this.#requests.run({ method: "GET", key: null, query, what: `listing of "${options.prefix}"`, signal: options.signal });
     const strip = (name: string | null) => (name ?? "").slice(this.#prefix.length);
     return {
       objects: xmlBlocks(text, "Blob").map((blob) => ({ key: strip(xmlText(blob, "Name")), sizeBytes: Number(xmlText(blob, "Content-Length")), modifiedMs: Date.parse(xmlText(blob, "Last-Modified") ?? "") })),
@@ -193,7 +134,7 @@ export class AzureStorage implements RemoteStorage {
 
   async #deleteOne(key: string, options: OperationOptions): Promise<void> {
     try {
-      await this.#request({ method: "DELETE", key, what: `deletion of ${key}`, signal: options.signal });
+      await this.#requests.run({ method: "DELETE", key, what: `deletion of ${key}`, signal: options.signal });
     } catch (error) {
       if (!(error instanceof StrataError && error.code === "object-not-found")) throw error;
     }
@@ -206,14 +147,14 @@ export class AzureStorage implements RemoteStorage {
     const source = `${endpoint}/${container}/${this.#encoded(from)}`;
     const what = `copy of ${from}`;
     const notFound = (error: unknown) => (error instanceof StrataError && error.code === "object-not-found" ? objectNotFound(from, error) : error);
-    const started = await this.#request({ method: "PUT", key: to, headers: { "x-ms-copy-source": source }, what, signal: options.signal }).catch((error: unknown) => {
+    const started = await this.#requests.run({ method: "PUT", key: to, headers: { "x-ms-copy-source": source }, what, signal: options.signal }).catch((error: unknown) => {
       throw notFound(error);
     });
     let status = started.headers.get("x-ms-copy-status");
     for (let poll = 0; status === "pending"; poll++) {
       if (poll === COPY_POLLS_MAX) throw storageUnavailable(`${what}: not done yet`);
       await platform.clock.sleep(COPY_POLL_MS, options.signal);
-      status = (await this.#request({ method: "HEAD", key: to, what, signal: options.signal })).headers.get("x-ms-copy-status");
+      status = (await this.#requests.run({ method: "HEAD", key: to, what, signal: options.signal })).headers.get("x-ms-copy-status");
     }
     if (status !== "success") throw storageUnavailable(`${what}: ended as ${status ?? "unknown"}`);
   }
@@ -221,12 +162,4 @@ export class AzureStorage implements RemoteStorage {
 
 function md5(bytes: Uint8Array): string {
   return createHash("md5").update(bytes).digest("base64");
-}
-
-async function readPart(file: FileHandle | null, start: number, end: number): Promise<Uint8Array> {
-  invariant(file !== null, "blocks are read from an open file");
-  const bytes = allocateBytes(end - start);
-  const got = await file.read(bytes, start);
-  if (got < bytes.length) throw new StrataError("corrupt", "file-too-short", `${file.path} ends at ${start + got}, ${end} bytes wanted`);
-  return bytes;
 }

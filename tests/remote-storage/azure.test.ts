@@ -2,7 +2,7 @@
  * Azure Blob against Azurite, where that is installed (`node_modules/.bin/azurite-blob`, or its path in STRATA_AZURITE);
  * the signature alone against a value made independently.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,6 +12,9 @@ import { AzureStorage } from "../../src/remote-storage/azure.ts";
 import { azureAuthorization } from "../../src/remote-storage/azure-signature.ts";
 import { downloadBytes } from "../../src/remote-storage/remote-storage.ts";
 import { remoteStorageConformance } from "./conformance.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const ACCOUNT = "devstoreaccount1";
 /** The emulator's, published with it. */
