@@ -73,7 +73,7 @@ describe.each([14, 15, 16, 17] as const)("PostgreSQL %d", (major) => {
     expect(Buffer.compare(a.bytes, c.bytes)).toBe(0);
     expect(a.flushed).toBe(await endOfLog(join(config("plain").dataDirectory, "pgdata")));
     expect(safekeepers.map(({ acceptor }) => acceptor.acceptor.volatile.commitLsn)).toEqual([a.flushed, a.flushed, a.flushed]);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("a compute", () => {
@@ -90,7 +90,7 @@ describe("a compute", () => {
     await second.sql`insert into t values (0)`;
     await second.compute.stop();
     expect(safekeepers[0].acceptor.log.bytes.length).toBe(safekeepers[2].acceptor.log.bytes.length);
-  }, 60_000);
+  }, 120_000);
 
   test("fills a half-emptied table again after a restart", async () => {
     const { pageserver, config } = await storage(17);
@@ -106,7 +106,7 @@ describe("a compute", () => {
     const second = await start(config("after"));
     await second.sql`insert into t select g, repeat('y', 200) from generate_series(1, 10000) g`;
     expect((await size(second.sql)) / before).toBeLessThan(1.05);
-  }, 60_000);
+  }, 120_000);
 
   test("starts over when somebody writes between its base backup and its election", async () => {
     const { pageserver, safekeepers, config } = await storage(17);
@@ -130,7 +130,7 @@ describe("a compute", () => {
     expect(compute.startLsn).toBe(before + 96);
     expect(pageserver.queries.length).toBe(2);
     await sql`create table t (id int)`;
-  }, 60_000);
+  }, 120_000);
 
   test("its start can be broken off while it waits for a quorum, and leaves nothing behind", async () => {
     const { safekeepers, config } = await storage(17);
@@ -141,7 +141,7 @@ describe("a compute", () => {
     await expect(starting).rejects.toThrow("broken off");
     const lock = await platform.files.lock(`${config("broken-off").dataDirectory}/compute.lock`);
     await lock.release();
-  }, 60_000);
+  }, 120_000);
 
   test("runs where only root may go, its PostgreSQL elsewhere", async () => {
     const { config } = await storage(17);
@@ -151,7 +151,7 @@ describe("a compute", () => {
     await sql`create table t (id int)`;
     await compute.stop();
     expect(await Bun.file(join(closed, "compute/postgres.log")).text()).toContain("database system is shut down");
-  }, 60_000);
+  }, 120_000);
 
   test("one safekeeper down: commits go on; two down: they wait, and go on when one returns", async () => {
     const { safekeepers, config } = await storage(17);
@@ -169,7 +169,7 @@ describe("a compute", () => {
     await safekeepers[0].start();
     for (let tries = 0; tries < 100 && safekeepers[0].acceptor.log.flushed < safekeepers[2].acceptor.log.flushed; tries++) await Bun.sleep(50);
     expect(safekeepers[0].acceptor.log.flushed).toBeGreaterThanOrEqual(safekeepers[2].acceptor.log.flushed);
-  }, 60_000);
+  }, 120_000);
 
   test("without a quorum it stops when the time for it is up, and says what may be lost", async () => {
     const { safekeepers, config } = await storage(17);
@@ -187,7 +187,7 @@ describe("a compute", () => {
     expect(tookMs).toBeLessThan(12_000);
     expect(await pending).toBeInstanceOf(Error);
     expect(await compute.ended).toBeNull();
-  }, 60_000);
+  }, 120_000);
 
   test("is fenced by a later one and stops its PostgreSQL", async () => {
     const { safekeepers, config } = await storage(17);
@@ -211,7 +211,7 @@ describe("a compute", () => {
     await elected.promise;
     expect(await compute.ended).toMatchObject({ kind: "conflict", code: "log-moved-on" });
     await expect(sql`select 1`).rejects.toThrow();
-  }, 60_000);
+  }, 120_000);
 
   test("with WAL beyond what was settled has to be started over by its caller's storage, not served stale", async () => {
     const { pageserver, config } = await storage(16);
@@ -220,7 +220,7 @@ describe("a compute", () => {
     await first.compute.stop();
     await expect(startCompute(config("behind"), { platform, log })).rejects.toMatchObject({ code: "server-error", message: expect.stringContaining("only") });
     expect(pageserver.queries.length).toBe(2);
-  }, 60_000);
+  }, 120_000);
 
   test("a crash of its PostgreSQL ends it; a directory in use and a port in use are refused", async () => {
     const { config } = await storage(17);
@@ -232,5 +232,5 @@ describe("a compute", () => {
     log.expectWarn(/compute ends/);
     process.kill(Number((await Bun.file(join(config("crash").dataDirectory, "pgdata/postmaster.pid")).text()).split("\n")[0]), "SIGKILL");
     expect(await compute.ended).toMatchObject({ code: "postgres-ended" });
-  }, 60_000);
+  }, 120_000);
 });

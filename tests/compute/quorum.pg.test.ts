@@ -116,7 +116,7 @@ describe.each([14, 17] as const)("PostgreSQL %d on three safekeepers", (major) =
     const second = await start({ ...config, dataDirectory: `${config.dataDirectory}-2` });
     expect(second.compute.startLsn).toBe(end);
     expect((await second.sql`select count(*)::int as n from t`)[0].n).toBe(20000);
-  }, 60_000);
+  }, 150_000);
 });
 
 describe("safekeepers come and go", () => {
@@ -145,7 +145,7 @@ describe("safekeepers come and go", () => {
     await inStep(statuses);
     await compute.stop();
     expect(new Set(await statuses()).size).toBe(1);
-  }, 60_000);
+  }, 150_000);
 
   test("one that was away for two computes gets the first one's WAL from a donor and the second one's from its segment files", async () => {
     const { pageserver, safekeepers, config, statuses } = await cluster(17, "away");
@@ -164,7 +164,27 @@ describe("safekeepers come and go", () => {
     await second.sql`checkpoint`;
     await second.compute.stop();
     expect(new Set(await statuses()).size).toBe(1);
-  }, 90_000);
+  }, 150_000);
+
+  test("one that was away for more WAL than the server keeps for it gets that from the others", async () => {
+    const { safekeepers, config, statuses } = await cluster(17, "bounded");
+    const { sql, compute } = await start({ ...config, settings: { ...config.settings, max_slot_wal_keep_size: "16MB", max_wal_size: "48MB", min_wal_size: "32MB" } });
+    await sql`create table t (id int, v text)`;
+    await safekeepers[2].kill();
+    // More than the proposer keeps in memory, and several times what the slot may hold.
+    for (let part = 0; part < 12; part++) {
+      await sql`insert into t select g, repeat('c', 200) from generate_series(1, 30000) g`;
+      await sql`checkpoint`;
+    }
+    const [slot] = await sql`select wal_status, restart_lsn from pg_replication_slots where slot_name = 'strata_proposer'`;
+    expect(slot.wal_status).toBe("lost");
+    await safekeepers[2].start();
+    await inStep(statuses);
+    await sql`insert into t values (0, 'goes on')`;
+    expect((await sql`select count(*)::int as n from t`)[0].n).toBe(360_001);
+    await compute.stop();
+    expect(new Set(await statuses()).size).toBe(1);
+  }, 120_000);
 
   test("an unacknowledged tail on one: settled to what a majority can have, and all safekeepers end alike", async () => {
     const { safekeepers, config, statuses } = await cluster(17, "tail");
@@ -182,5 +202,5 @@ describe("safekeepers come and go", () => {
     const lsn = await settleLog({ identity, safekeepers: config.safekeepers, platform, log });
     expect(await statuses()).toEqual([1, 2, 3].map(() => `${lsn}/${lsn}`));
     expect(await settleLog({ identity, safekeepers: config.safekeepers, platform, log })).toBe(lsn);
-  }, 60_000);
+  }, 150_000);
 });

@@ -12,10 +12,9 @@ import { PROPOSER_APPLICATION_NAME } from "../proposer/local-wal-stream.ts";
 
 export interface SettingsOptions {
   readonly user: Readonly<Record<string, string>>;
-  /** How much WAL an absent safekeeper may keep from being removed. */
-  readonly maxKeptWalMiB: number;
 }
 
+/** How much WAL an absent safekeeper may keep from being removed; afterwards it gets it from the others. */
 const MAX_KEPT_WAL_MIB = 2048;
 
 /** What `-c` forces. */
@@ -29,7 +28,7 @@ export function forcedSettings(options: Partial<SettingsOptions> = {}): Record<s
     wal_level: user.wal_level === "logical" ? "logical" : "replica",
     // After a crash the server would replay WAL that the quorum may not have; a new base backup is the only way back.
     restart_after_crash: "off",
-    max_slot_wal_keep_size: `${options.maxKeptWalMiB ?? MAX_KEPT_WAL_MIB}MB`,
+    max_slot_wal_keep_size: keptWal(user.max_slot_wal_keep_size),
     max_wal_senders: atLeast(user.max_wal_senders, 10),
     max_replication_slots: atLeast(user.max_replication_slots, 10),
     wal_init_zero: "off",
@@ -37,6 +36,13 @@ export function forcedSettings(options: Partial<SettingsOptions> = {}): Record<s
     // The quorum is the only standby there is to wait for; recovery never happens here.
     hot_standby: "on",
   };
+}
+
+/** What the user wants, in whole megabytes or gigabytes, but never without a bound. */
+function keptWal(value: string | undefined): string {
+  const match = /^(\d{1,6})\s*(MB|GB)?$/.exec(value ?? "");
+  const mib = match === null ? MAX_KEPT_WAL_MIB : Number(match[1]) * (match[2] === "GB" ? 1024 : 1);
+  return `${mib}MB`;
 }
 
 function atLeast(value: string | undefined, minimum: number): string {
