@@ -19,7 +19,8 @@ import { type Layer, type RangeResult, runRange, seedRunner } from "./run-seeds.
 
 const WORLD_SHARE = 0.25;
 const DEFAULT_LIMIT = 200_000;
-const CHUNK: Readonly<Record<Layer, number>> = { world: 25, core: 250 };
+/** Of one process: few, for code that has just been loaded is slow. */
+const CHUNK: Readonly<Record<Layer, number>> = { world: 125, core: 750 };
 
 const { values } = parseArgs({
   options: {

@@ -133,8 +133,12 @@ export class VirtualPipe {
         });
         return;
       }
-      const first = this.#flying.shift();
-      if (first !== undefined) this.#deliver(first.parcel);
+      // What arrives at one moment arrives as one.
+      for (const nowMs = this.#clockMs(); this.#flying.length > 0 && this.#flying[0].dueMs <= nowMs; ) {
+        const { parcel } = this.#flying[0];
+        this.#flying.shift();
+        this.#deliver(parcel);
+      }
       this.#deliverLater();
     });
   }

@@ -13,6 +13,7 @@ import { SafekeeperClient } from "../api/client.ts";
 import type { TimelineStatusReply } from "../api/http.ts";
 import { decodeControlFile } from "../control-file/codec.ts";
 import { CONTROL_FILE_NAME, writeControlFile } from "../control-file/control-file.ts";
+import type { TimelinePersistentState } from "../control-file/state.ts";
 import { parseSegmentName } from "../wal-store/segments.ts";
 import type { Timelines } from "./timelines.ts";
 
@@ -99,11 +100,15 @@ async function collect(parts: AsyncIterable<Uint8Array>, maxBytes: number): Prom
   return Buffer.concat(collected);
 }
 
+/** A copy of one peer's log knows nothing of what this node itself may once have voted and acknowledged. */
+export function pulledState(found: TimelinePersistentState, newMember: boolean): TimelinePersistentState {
+  return newMember ? found : { ...found, recovering: true };
+}
+
 /** Returns the segment size. */
 async function takeControlFile(id: TenantTimelineId, bytes: Uint8Array, options: PullOptions & { readonly directory: string }): Promise<number> {
   const found = decodeControlFile(bytes);
-  // A copy of one peer's log knows nothing of what this node itself may once have voted and acknowledged.
-  const state = options.newMember ? found : { ...found, recovering: true };
+  const state = pulledState(found, options.newMember);
   if (state.tenantId !== id.tenantId || state.timelineId !== id.timelineId) throw new StrataError("corrupt", "bad-snapshot", `the snapshot is of timeline ${state.tenantId}/${state.timelineId}`);
   await writeControlFile(options.platform.files, options.directory, { state, sync: options.sync });
   return state.walSegmentSizeBytes;

@@ -9,7 +9,7 @@ import { CALM } from "../../../src/platform/virtual/virtual-network.ts";
 import type { VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { baseDisk, failingDisk, type DiskTrouble } from "./disk-faults.ts";
 import { flipBit } from "./flip-bit.ts";
-import { loseDisk } from "./lose-disk.ts";
+import { loseDisk, pull } from "./lose-disk.ts";
 import type { Checker } from "./checker.ts";
 import type { SimCompute } from "./sim-compute.ts";
 import type { SimReader } from "./sim-reader.ts";
@@ -38,6 +38,7 @@ export class Faults {
   over = false;
   /** One safekeeper is being left behind, and another is to lose its disk. */
   isLosingDisk = false;
+  onStep: (() => void) | null = null;
 
   constructor(stage: Stage) {
     this.stage = stage;
@@ -231,6 +232,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   "slow-fsync": onSafekeeper((faults, safekeeper) => faults.diskTrouble(safekeeper, { error: null, kinds: [], share: 0, syncMaxMs: 300 })),
   "bit-flip": (faults) => flipBit(faults),
   "disk-lost": onSafekeeper(loseDisk),
+  "timeline-pull": pull,
   "process-pause": onSafekeeper((faults, safekeeper) => faults.pause(safekeeper.machine, 4000)),
   "compute-pause": (faults) => {
     const compute = faults.compute();

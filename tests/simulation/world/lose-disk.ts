@@ -3,17 +3,17 @@
  * then, and the rest fail as soon as the empty one is taking WAL in again: the two of them would make a majority that lacks
  * what was committed.
  */
+import { isStrataError } from "../../../src/kit/errors.ts";
 import type { Faults } from "./faults.ts";
 import type { SimSafekeeper } from "./sim-safekeeper.ts";
 
-const POLL_MS = 0.3;
 /** Long enough for the empty one to be let in again. */
 const WATCH_MS = 12_000;
 const AWAY_MS = 12_000;
 
 export function loseDisk(faults: Faults, safekeeper: SimSafekeeper): string | null {
   const { stage } = faults;
-  // Where the reader lets WAL go, nobody could fill an empty disk but a backup, which is not here.
+  // Where the reader lets WAL go, only a copy could fill an empty disk: `timeline-pull`.
   if (safekeeper.wipedAt !== null || stage.reader.releasesWal || stage.checker.acknowledgements === 0 || !faults.maySpare(safekeeper)) return null;
   if (faults.isLosingDisk || stage.random.chance(0.2)) return lose(faults, safekeeper);
   faults.isLosingDisk = true;
@@ -23,7 +23,8 @@ export function loseDisk(faults: Faults, safekeeper: SimSafekeeper): string | nu
   stage.world.clock.after(stage.random.float() * 1000, () => {
     if (faults.over || safekeeper.gone || !faults.maySpare(safekeeper)) return;
     stage.trace.add("FAULT", `disk-lost: ${lose(faults, safekeeper)}`);
-    watch(faults, { safekeeper, laggard, untilMs: stage.world.clock.monotonicMs() + WATCH_MS });
+    const untilMs = stage.world.clock.monotonicMs() + WATCH_MS;
+    faults.onStep = () => watch(faults, { safekeeper, laggard, untilMs });
   });
   return `${safekeeper.name} soon; ${laggard.name} is left behind`;
 }
@@ -34,15 +35,32 @@ function lose(faults: Faults, safekeeper: SimSafekeeper): string {
   return safekeeper.name;
 }
 
-/** Fails everyone but the two at the moment when the empty one follows a proposer. */
+/** Of a deleted timeline, or one on a lost disk, from the most advanced peer that is there. */
+export function pull(faults: Faults): string | null {
+  const { safekeepers, checker } = faults.stage;
+  const needy = safekeepers.find((safekeeper) => safekeeper.isUp && safekeeper.timeline === null && (safekeeper.isDeleted || safekeeper.wipedAt !== null));
+  const donors = safekeepers.filter((other) => other !== needy && other.isUp && !other.damaged && !other.gone && (other.timeline?.state.timelineStartLsn ?? 0) > 0);
+  if (needy === undefined || donors.length === 0) return null;
+  const donor = donors.reduce((best, other) => (isAhead(other, best) ? other : best));
+  needy.pull(donor).catch((error: unknown) => {
+    if (!isStrataError(error)) checker.report(error);
+  });
+  return `${needy.name} from ${donor.name}`;
+}
+
+function isAhead(a: SimSafekeeper, b: SimSafekeeper): boolean {
+  const position = ({ timeline }: SimSafekeeper): readonly [number, number] => [timeline?.acceptor.lastLogTerm ?? 0, timeline?.acceptor.flushLsn ?? 0];
+  const [[termA, flushA], [termB, flushB]] = [position(a), position(b)];
+  return termA !== termB ? termA > termB : flushA > flushB;
+}
+
+/** After every step: fails everyone but the two at the moment when the empty one follows a proposer. */
 function watch(faults: Faults, watched: { safekeeper: SimSafekeeper; laggard: SimSafekeeper; untilMs: number }): void {
   const { safekeeper, laggard, untilMs } = watched;
   const { stage } = faults;
-  if (faults.over || stage.world.clock.monotonicMs() > untilMs) return;
-  if ((safekeeper.timeline?.state.timelineStartLsn ?? 0) === 0) {
-    stage.world.clock.after(POLL_MS, () => watch(faults, watched));
-    return;
-  }
+  if (!faults.over && stage.world.clock.monotonicMs() < untilMs && (safekeeper.timeline?.state.timelineStartLsn ?? 0) === 0) return;
+  faults.onStep = null;
+  if (faults.over || stage.world.clock.monotonicMs() >= untilMs) return;
   stage.world.network.heal();
   for (const other of stage.safekeepers) {
     if (other === safekeeper || other === laggard || other.gone) continue;

@@ -75,7 +75,7 @@ export function runWorld(seed: number, options: { print?: (line: string) => void
   const cluster = new Cluster(world, trace, scenarioOf(new SeededRandom(seed).fork("scenario")));
   let violation: Violation | null = null;
   try {
-    world.clock.run(() => cluster.run(), { afterStep: () => cluster.checker.look(), maxSteps: 2_000_000 });
+    world.clock.run(() => cluster.run(), { afterStep: () => cluster.look(), maxSteps: 2_000_000 });
   } catch (error) {
     violation = error instanceof Violation ? error : new Violation(`the run failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   }
@@ -117,6 +117,11 @@ class Cluster {
     this.reader = new SimReader({ world, trace, checker: this.checker, safekeepers: this.#safekeepers, pageserver: scenario.pageserver });
     const { checker, reader } = this;
     this.faults = new Faults({ world, random: world.random.fork("faults"), trace, checker, safekeepers: this.#safekeepers, computes: this.#computes, reader, broker: this.#broker });
+  }
+
+  look(): void {
+    this.checker.look();
+    this.faults.onStep?.();
   }
 
   async run(): Promise<void> {

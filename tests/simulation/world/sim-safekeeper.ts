@@ -1,13 +1,19 @@
 /** A safekeeper's machine: the shipping role on a virtual disk and network, started, stopped, crashed and started again. */
 import { isStrataError } from "../../../src/kit/errors.ts";
 import type { Transport } from "../../../src/http/client.ts";
+import type { Lsn } from "../../../src/kit/lsn.ts";
+import type { FileSystem } from "../../../src/platform/files.ts";
 import type { Platform } from "../../../src/platform/platform.ts";
 import type { VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../../src/safekeeper/config.ts";
+import { writeControlFile } from "../../../src/safekeeper/control-file/control-file.ts";
+import type { TimelinePersistentState } from "../../../src/safekeeper/control-file/state.ts";
 import { presentStatus } from "../../../src/safekeeper/http/present.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../../src/safekeeper/safekeeper.ts";
+import { pulledState } from "../../../src/safekeeper/timeline/pull-timeline.ts";
 import type { Timeline } from "../../../src/safekeeper/timeline/timeline.ts";
 import type { Timelines } from "../../../src/safekeeper/timeline/timelines.ts";
+import { PARTIAL_SUFFIX, segmentName } from "../../../src/safekeeper/wal-store/segments.ts";
 import type { Watched } from "./checker.ts";
 import { type Trace, TraceLogger } from "./trace.ts";
 import type { VirtualBroker } from "./virtual-broker.ts";
@@ -18,6 +24,16 @@ export const SAFEKEEPER_PORT = 5454;
 const HTTP_PORT = 7676;
 const DATA_DIRECTORY = "/data";
 const RETRY_START_MS = 300;
+
+async function writeWhole(files: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
+  const file = await files.open(path, "create-new");
+  try {
+    await file.write(bytes, 0);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
 
 export interface SafekeeperEnvironment {
   readonly world: VirtualWorld;
@@ -45,6 +61,9 @@ export class SimSafekeeper implements Watched {
   /** Of processes: what an earlier one still has to say is not heard. */
   #incarnation = 0;
   #prepared = false;
+  #files: FileSystem | null = null;
+  /** Its timeline was deleted, up to where it had WAL: it may be brought back. */
+  #deletedAt: Lsn | null = null;
 
   constructor(environment: SafekeeperEnvironment, nodeId: number) {
     this.#environment = environment;
@@ -78,6 +97,7 @@ export class SimSafekeeper implements Watched {
     this.kill();
     const incarnation = ++this.#incarnation;
     const platform = this.machine.boot();
+    this.#files = platform.files;
     void this.#start(platform, incarnation).catch((error: unknown) => {
       if (incarnation !== this.#incarnation) return;
       this.#environment.trace.add(this.name, `start failed: ${String(error)}`);
@@ -192,9 +212,50 @@ export class SimSafekeeper implements Watched {
     };
   }
 
+  get isDeleted(): boolean {
+    return this.#deletedAt !== null;
+  }
+
+  /** As an operator has it copy the timeline from a peer. Returns whether it did. */
+  async pull(donor: SimSafekeeper): Promise<boolean> {
+    const { timeline } = donor;
+    const files = this.#files;
+    const timelines = this.#timelines;
+    if (timeline === null || files === null || timelines === null || this.timeline !== null) return false;
+    const { state, segments } = await timeline.exclusive("snapshot", async () => donor.#capture(timeline));
+    await timelines.addFrom(TIMELINE, async (directory) => {
+      for (const { name, bytes } of segments) await writeWhole(files, `${directory}/${name}`, bytes);
+      await writeControlFile(files, directory, { state: pulledState(state, false), sync: true });
+    });
+    if (this.#deletedAt !== null) {
+      this.wipedAt = this.#deletedAt;
+      this.seen = null;
+      this.gone = false;
+      this.#deletedAt = null;
+    }
+    return true;
+  }
+
+  /** What a snapshot holds: the bytes as programs see them. */
+  #capture(timeline: Timeline): { readonly state: TimelinePersistentState; readonly segments: readonly { readonly name: string; readonly bytes: Uint8Array }[] } {
+    const { acceptor, directory, state } = timeline;
+    const flushLsn = acceptor.log.flushRecordLsn;
+    const size = state.walSegmentSizeBytes;
+    const segments: { name: string; bytes: Uint8Array }[] = [];
+    for (let segment = Math.floor(state.localStartLsn / size); segment * size < flushLsn; segment++) {
+      const path = `${directory}/${segmentName(segment, size)}`;
+      const found = [path, path + PARTIAL_SUFFIX].find((name) => this.disk.tree.find(name) !== undefined);
+      if (found === undefined) continue;
+      const bytes = this.disk.fileAt(found).content.slice(0, Math.min(size, flushLsn - segment * size));
+      segments.push({ name: segmentName(segment, size) + (bytes.length < size ? PARTIAL_SUFFIX : ""), bytes });
+    }
+    return { state: { ...state, ...acceptor.volatile, partialBackup: [] }, segments };
+  }
+
   /** Deletes the timeline here, under its connections; it stays deleted. */
   async deleteTimeline(): Promise<void> {
     this.gone = true;
+    this.#deletedAt = Math.max(this.#deletedAt ?? 0, this.wipedAt ?? 0, this.seen?.flushLsn ?? 0);
     const timelines = this.#timelines;
     if (timelines === null) return;
     try {
