@@ -37,6 +37,7 @@ import { LayerMemory } from "./layers/layer-memory.ts";
 import { OpenLayerFiles } from "./layers/open-layer-files.ts";
 import { PageCache } from "./layers/page-cache.ts";
 import { planMemory } from "./memory-plan.ts";
+import { MemoryWatch, type ProcessMemory } from "./memory-watch.ts";
 import { PageserverMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
@@ -57,6 +58,8 @@ export interface PageserverDeps {
   readonly jobThreads?: JobThreads;
   /** What the process may take; see memory-plan.ts. */
   readonly memoryLimitBytes?: number | null;
+  /** Needed for the limit to be kept beyond the budgets it divides into. */
+  readonly processMemory?: ProcessMemory;
 }
 
 export interface RunningPageserver {
@@ -73,6 +76,7 @@ export interface RunningPageserver {
 
 const LOCK_FILE = "pageserver.pid";
 const AUDIENCE = "pageserver";
+const MEMORY_LOOK_MS = 100;
 const FLUSHES_AT_ONCE = 2;
 const MAINTENANCE_AT_ONCE = 1;
 const SIZE_COUNTS_AT_ONCE = 1;
@@ -165,6 +169,8 @@ class Role {
     const { platform, log } = this.#deps;
     const { remote, deletionQueue, broker } = parts;
     const memory = planMemory(this.#deps.memoryLimitBytes ?? null, config);
+    const layerMemory = new LayerMemory(memory.layerMemoryBytes);
+    this.#watchMemory(layerMemory);
     return new Tenants({
       log,
       workDirectory: config.workDirectory,
@@ -183,12 +189,24 @@ class Role {
         openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
         flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
         maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
-        layerMemory: new LayerMemory(memory.layerMemoryBytes),
+        layerMemory,
         layerJobs: this.#layerJobs(),
         metrics: this.#metrics,
         ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }),
       },
     });
+  }
+
+  #watchMemory(layers: LayerMemory): void {
+    const { memoryLimitBytes: limitBytes = null, processMemory: memory, platform: { clock } } = this.#deps;
+    if (limitBytes === null || memory === undefined) return;
+    const watch = new MemoryWatch({ limitBytes, memory, layers, clock });
+    const again = (): void => {
+      if (this.#abort.signal.aborted) return;
+      watch.look();
+      clock.after(MEMORY_LOOK_MS, again);
+    };
+    again();
   }
 
   /** On threads where there are any; they end after the tenants. */

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { loadPageserverConfig } from "../../pageserver/config.ts";
 import { startPageserver } from "../../pageserver/pageserver.ts";
+import { processMemory } from "../../platform/real/process-memory.ts";
 import { RealJobThreads } from "../../platform/real/job-threads.ts";
 import { PAGESERVER_OPTIONS } from "./pageserver-options.ts";
 import { type RoleContext, roleProgram } from "./run-role.ts";
@@ -25,5 +26,6 @@ export const pageserverProgram = roleProgram({
       ...context,
       jobThreads: jobThreads(context, values.jobThreads),
       memoryLimitBytes: values.memoryLimit,
+      processMemory,
     }),
 });

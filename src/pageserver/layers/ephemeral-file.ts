@@ -44,6 +44,7 @@ export class EphemeralFile implements Spillable {
   /** Chunks before it are in the file, and not in memory. */
   #spilledChunks = 0;
   #memoryBytes = 0;
+  #besideBytes = 0;
   #spilling: Promise<void> | null = null;
   #pinned = false;
   #closed = false;
@@ -94,6 +95,13 @@ export class EphemeralFile implements Spillable {
     this.#chunks[last] = grown;
     this.#take(grown.length - chunk.length);
     return grown;
+  }
+
+  /** What is held together with the values and cannot be spilled counts as theirs. */
+  setBesideBytes(bytes: number): void {
+    if (bytes === this.#besideBytes) return;
+    this.#memory.take(bytes - this.#besideBytes);
+    this.#besideBytes = bytes;
   }
 
   #take(bytes: number): void {
@@ -241,8 +249,9 @@ export class EphemeralFile implements Spillable {
     if (this.#closed) return;
     this.#closed = true;
     this.#memory.remove(this);
-    this.#memory.give(this.#memoryBytes);
+    this.#memory.give(this.#memoryBytes + this.#besideBytes);
     this.#memoryBytes = 0;
+    this.#besideBytes = 0;
     await this.#spilling?.catch(() => {});
     this.#chunks.length = 0;
     const file = this.#file;

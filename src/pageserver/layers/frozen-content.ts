@@ -22,7 +22,7 @@ export interface FrozenContent {
 }
 
 /** Spilled values up to this much are read at once; of more, each is read where it is. */
-const READ_WHOLE_BYTES = 64 * 1024 * 1024;
+const READ_WHOLE_BYTES = 16 * 1024 * 1024;
 
 /** Values by their offset: in chunks, or in the file that chunks were spilled to. */
 class ValueSource {

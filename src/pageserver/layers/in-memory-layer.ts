@@ -68,11 +68,19 @@ export class InMemoryLayer {
     return this.#maxLsn;
   }
 
-  /** Takes a copy of all of it. LSNs rise, from batch to batch too. */
-  putBatch(batch: ValueBatch): void {
+  /**
+   * Takes a copy of all of it. LSNs rise, from batch to batch too, except that what lies above `readableLsn` may come again: after an
+   * error whoever put it begins anew there.
+   */
+  putBatch(batch: ValueBatch, readableLsn: Lsn): void {
     invariant(this.#endLsn === null && batch.lsns[0] >= this.startLsn, "values go to the open layer, at or above its start");
+    if (batch.lsns[0] < this.#maxLsn) {
+      this.#index.forgetAbove(readableLsn);
+      this.#maxLsn = Math.min(this.#maxLsn, readableLsn);
+    }
     const base = this.#file.append(batch.bytes, batch.byteLength);
     this.#index.addBatch(batch, base, this.#newKey);
+    this.#file.setBesideBytes(this.#index.memoryBytes);
     this.#maxLsn = Math.max(this.#maxLsn, batch.lsns[batch.count - 1]);
   }
 

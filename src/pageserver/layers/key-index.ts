@@ -121,6 +121,15 @@ export class KeyIndex {
     return at;
   }
 
+  /** Takes out versions above `lsn`: looks at every key. */
+  forgetAbove(lsn: Lsn): void {
+    for (let row = 0; row < this.keyCount; row++) {
+      let at = this.#heads[row];
+      while (at !== NONE && this.lsns[at] > lsn) at = this.older[at];
+      this.#heads[row] = at;
+    }
+  }
+
   /** For `count` more versions. */
   #makeRoom(count: number): void {
     while (this.versionCount + count > this.lsns.length) {

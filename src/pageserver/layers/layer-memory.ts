@@ -16,6 +16,7 @@ export interface Spillable {
   spill(): Promise<void>;
 }
 
+const SQUEEZE_DIVISOR = 4;
 /** Indexes may take this part of the whole before layers freeze early. */
 const INDEX_SHARE = 0.25;
 /** And never below this: layers would become too small to be worth it. */
@@ -24,7 +25,8 @@ const INDEX_MIN_BYTES = 4 * 1024 * 1024;
 const WAIT_FACTOR = 1.125;
 
 export class LayerMemory {
-  readonly limitBytes: number;
+  readonly #limitBytes: number;
+  #squeezed = false;
   readonly #holders = new Set<Spillable>();
   #used = 0;
   /** Resolved when memory is given back. */
@@ -32,7 +34,18 @@ export class LayerMemory {
 
   /** @param limitBytes 0 keeps nothing in memory that can be on disk */
   constructor(limitBytes: number) {
-    this.limitBytes = limitBytes;
+    this.#limitBytes = limitBytes;
+  }
+
+  get limitBytes(): number {
+    return this.#squeezed ? this.#limitBytes / SQUEEZE_DIVISOR : this.#limitBytes;
+  }
+
+  /** The process as a whole has too much: until that is over, less is held. */
+  squeeze(squeezed: boolean): void {
+    if (this.#squeezed === squeezed) return;
+    this.#squeezed = squeezed;
+    this.take(0);
   }
 
   get usedBytes(): number {

@@ -201,7 +201,7 @@ export class Timeline implements TimelineStore, ReadSource {
     if (this.#mustWait()) return this.#putWhenRoom(batch);
     this.#assertUsable();
     if (batch.lsns[0] <= this.lastRecordLsn) throw new InvariantError(`value at ${lsnToString(batch.lsns[0])}, but ${lsnToString(this.lastRecordLsn)} is readable already`);
-    this.#openLayer(batch.lsns[0]).putBatch(batch);
+    this.#openLayer(batch.lsns[0]).putBatch(batch, this.lastRecordLsn);
     return this.#deps.layerMemory.relief();
   }
 

@@ -125,10 +125,13 @@ export function serveJobs(work: (input: unknown, cancel: JobCancel) => Promise<u
         if (Atomics.load(data.cancelled, 0) !== 0) throw new StrataError("unavailable", "job-cancelled", "nobody wants this job any more");
       },
     };
-    work(data.input, cancel).then(
-      (output) => port.postMessage({ output }),
-      (error: unknown) => port.postMessage({ error: thrown(error) }),
-    );
+    work(data.input, cancel)
+      .then(
+        (output) => port.postMessage({ output }),
+        (error: unknown) => port.postMessage({ error: thrown(error) }),
+      )
+      // Shared memory is free only when every thread has let go of it, and a thread without work does not collect by itself.
+      .finally(() => setTimeout(() => Bun.gc(true), 0));
   });
 }
 

@@ -53,6 +53,25 @@ describe("a timeline", () => {
     await manager.shutdown({ flush: false });
   });
 
+  test("takes values again that were put and never became readable", async () => {
+    const manager = await fixture.attach(1);
+    const timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
+    await putText(timeline, 0x1000, [[block(1), "a"], [block(2), "x"]]);
+    const value = (key: Key, lsn: number, content: string) => ({ key, lsn, value: { kind: "image" as const, bytes: utf8(content) } });
+    await timeline.put([value(block(1), 0x1010, "b"), value(block(1), 0x1020, "c"), value(block(3), 0x1030, "lost")]);
+    await timeline.put([value(block(1), 0x1010, "b"), value(block(2), 0x1018, "y"), value(block(1), 0x1020, "d")]);
+    timeline.advance(0x1020, 0x1018);
+    for (const flushed of [false, true]) {
+      if (flushed) await timeline.freezeAndFlush();
+      expect(await text(timeline, block(1), 0x1010)).toBe("b");
+      expect(await text(timeline, block(1), 0x1020)).toBe("d");
+      expect(await text(timeline, block(2), 0x1017)).toBe("x");
+      expect(await text(timeline, block(2), 0x1020)).toBe("y");
+      expect((await timeline.getVectored([block(3)], 0x1020, CONTEXT))[0]).toMatchObject({ code: "missing-key" });
+    }
+    await manager.shutdown({ flush: false });
+  });
+
   test("is there again after a restart, from local files and from the bucket alone", async () => {
     const manager = await fixture.attach(1);
     const timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 16 });

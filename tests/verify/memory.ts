@@ -1,0 +1,23 @@
+/**
+ * The memory limit holds: a pageserver's storage takes WAL of ten times its limit as fast as it can, merges layers meanwhile, is
+ * read from, and its process never has more than the limit.
+ *
+ *   bun run verify memory [--limit-mb 320] [--times 10]
+ *
+ * Exit 1 when it had more. Last line: `memory: peak N MB of M MB, ingesting W MB of WAL`.
+ */
+import { loadavg } from "node:os";
+import { parseArgs } from "node:util";
+import { runWithinMemory } from "./memory/run.ts";
+
+const MIB = 1024 * 1024;
+const { values: args } = parseArgs({ options: { "limit-mb": { type: "string", default: "320" }, times: { type: "string", default: "10" } } });
+const limitBytes = Number(args["limit-mb"]) * MIB;
+const startMs = performance.now();
+const run = await runWithinMemory(limitBytes, limitBytes * Number(args.times));
+const seconds = (performance.now() - startMs) / 1000;
+const mb = (bytes: number): string => (bytes / MIB).toFixed(0);
+console.log(`${run.records} records, ${run.pagesRead} pages read meanwhile, ${run.layers} layers at the end (${run.l0} of them L0), ${seconds.toFixed(0)} s, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
+console.log(`of the limit ${mb(run.layerMemoryBytes)} MB for values of in-memory layers`);
+console.log(`memory: peak ${mb(run.peakBytes)} MB of ${mb(limitBytes)} MB, ingesting ${mb(run.walBytes)} MB of WAL`);
+process.exit(run.peakBytes <= limitBytes && run.walBytes >= limitBytes * Number(args.times) ? 0 : 1);

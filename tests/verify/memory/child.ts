@@ -1,0 +1,112 @@
+/**
+ * A pageserver's storage under a memory limit, in a process of its own: takes generated WAL as fast as it can, flushes and merges
+ * layers on a thread, and is read from meanwhile. Prints the most memory the process ever had.
+ *
+ * Arguments: limit in bytes, WAL in bytes.
+ */
+import { readFileSync } from "node:fs";
+import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { UNSHARDED_IDENTITY } from "../../../src/keyspace/shard.ts";
+import { DatadirModification } from "../../../src/pageserver/datadir/datadir-modification.ts";
+import { TimelineDatadir } from "../../../src/pageserver/datadir/timeline-datadir.ts";
+import { WalIngest } from "../../../src/pageserver/ingest/wal-ingest.ts";
+import { JobsOnThreads } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
+import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
+import { MemoryWatch } from "../../../src/pageserver/memory-watch.ts";
+import { planMemory } from "../../../src/pageserver/memory-plan.ts";
+import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
+import { processMemory } from "../../../src/platform/real/process-memory.ts";
+import { RealJobThreads } from "../../../src/platform/real/job-threads.ts";
+import { type CheckPoint, encodeCheckPoint } from "../../../src/postgres/control-file/checkpoint.ts";
+import { heapInserts, WalGenerator } from "../../../src/postgres/wal/generator.ts";
+import { WalRecord } from "../../../src/postgres/wal/record.ts";
+import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
+import { WORKER_URLS } from "../../../src/worker-urls.ts";
+import { storageFixture } from "../../pageserver/timeline/storage-fixture.ts";
+import { plainControlFile } from "../../support/control-file.ts";
+
+const MIB = 1024 * 1024;
+const SEGMENT = 16 * MIB;
+/** As much as a safekeeper sends at once. */
+const CHUNK_BYTES = 128 * 1024;
+/** As in the role (pageserver.ts). */
+const MEMORY_LOOK_MS = 100;
+const READ_EVERY_CHUNKS = 64;
+const START = SEGMENT + 40;
+const ROOT = "11111111111111111111111111111111";
+const TUPLES_PER_PAGE = 40;
+const CHECKPOINT: CheckPoint = {
+  redo: 0x100, timelineId: 1, previousTimelineId: 1, fullPageWrites: false, walLevel: 1, nextFullXid: 1000n, nextOid: 20000, nextMulti: 1, nextMultiOffset: 1,
+  oldestXid: 700, oldestXidDb: 1, oldestMulti: 1, oldestMultiDb: 1, timeSeconds: 0n, oldestCommitTsXid: 0, newestCommitTsXid: 0, oldestActiveXid: 0,
+};
+const CONTEXT = { task: "verify" };
+
+const [limitBytes, walBytes] = process.argv.slice(2).map(Number);
+
+async function empty(datadir: TimelineDatadir): Promise<WalIngest> {
+  const modification = new DatadirModification(datadir);
+  modification.beginRecord(START - 8, START);
+  modification.initializeEmpty();
+  modification.putCheckpoint(encodeCheckPoint(CHECKPOINT, 17));
+  modification.putControlFile(plainControlFile(17, CHECKPOINT));
+  await modification.commit();
+  return await WalIngest.start(datadir);
+}
+
+/** The newest pages, and old ones as they were: each must be there. */
+async function readSome(timeline: Timeline, blocks: number, round: number): Promise<number> {
+  const keys = Array.from({ length: 16 }, (_, i) => relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, (Math.imul(round * 16 + i, 0x9e3779b1) >>> 0) % blocks));
+  for (const page of await timeline.getVectored(keys, timeline.lastRecordLsn, CONTEXT)) if (page instanceof Error) throw page;
+  return keys.length;
+}
+
+async function ingestAll(timeline: Timeline, ingest: WalIngest): Promise<{ records: number; pagesRead: number }> {
+  const generator = new WalGenerator(heapInserts(17, { tupleSizeBytes: 150, tuplesPerPage: TUPLES_PER_PAGE }), { version: 17, segmentSize: SEGMENT, startLsn: START, previousLsn: START - 8, systemId: 1n, timelineId: 1 });
+  const decoder = new WalStreamDecoder(START, 17, SEGMENT);
+  const record = new WalRecord();
+  let records = 0;
+  let pagesRead = 0;
+  for (let chunk = 0; decoder.position - START < walBytes; chunk++) {
+    decoder.feed(generator.generate(CHUNK_BYTES));
+    while (decoder.next(record)) {
+      records++;
+      const wait = ingest.ingestRecord(record);
+      if (wait !== undefined) await wait;
+    }
+    await ingest.commit();
+    await Bun.sleep(0);
+    if (chunk % READ_EVERY_CHUNKS === READ_EVERY_CHUNKS - 1) pagesRead += await readSome(timeline, Math.floor(records / TUPLES_PER_PAGE), chunk);
+  }
+  return { records, pagesRead };
+}
+
+const memory = planMemory(limitBytes, { pageCacheBytes: 64 * MIB });
+const fixture = await storageFixture({ cacheBytes: memory.pageCacheBytes / 2 });
+fixture.layerMemory = new LayerMemory(memory.layerMemoryBytes);
+const watch = new MemoryWatch({ limitBytes, memory: processMemory, layers: fixture.layerMemory, clock: fixture.platform.clock });
+const looking = setInterval(() => watch.look(), MEMORY_LOOK_MS);
+const threads = new RealJobThreads(WORKER_URLS.layerJobs, 1);
+fixture.jobRunner = new JobsOnThreads(threads);
+// Merging goes on all the time, as often as there is something to merge.
+fixture.config = { ...fixture.config, checkpointDistanceBytes: Math.min(256 * MIB, Math.floor(walBytes / 8)), compactionPeriodMs: 200, compactionThreshold: 3 };
+try {
+  const manager = await fixture.attach(1);
+  const timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: START, pgVersion: 17 });
+  const datadir = new TimelineDatadir(timeline, { version: 17, shard: UNSHARDED_IDENTITY });
+  const ingest = await empty(datadir);
+  manager.maintenanceOf(ROOT).start();
+  const done = await ingestAll(timeline, ingest);
+  await timeline.freezeAndFlush();
+  await manager.maintenanceOf(ROOT).compact({ forceL0: true });
+  await timeline.waitUploaded();
+  const layers = [...timeline.stack.map.layers()].length;
+  const l0 = timeline.stack.map.l0.length;
+  await manager.shutdown({ flush: false });
+  clearInterval(looking);
+  const peakBytes = Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) * 1024;
+  console.log(JSON.stringify({ peakBytes, walBytes: timeline.lastRecordLsn - START, layers, l0, layerMemoryBytes: memory.layerMemoryBytes, stillHeldBytes: fixture.layerMemory.usedBytes, ...done }));
+} finally {
+  await threads.close();
+  await fixture.close();
+}
+process.exit(0);
