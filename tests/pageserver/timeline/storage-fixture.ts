@@ -44,8 +44,11 @@ export interface StorageFixture {
   /** Where layers are made; null: on this thread. */
   jobRunner: JobRunner | null;
   readonly deletionQueue: DeletionQueue;
-  /** A manager of the next generation over the same local directory; call after shutting the one before down. */
-  attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage }): Promise<TimelineManager>;
+  /**
+   * A manager of the next generation over the same local directory; call after shutting the one before down. With `beside` that one
+   * goes on, not knowing that it is not the newest any more; its deletion queue is the caller's to end.
+   */
+  attach(generation: number, options?: { readonly directory?: string; readonly bucket?: RemoteStorage; readonly beside?: boolean }): Promise<TimelineManager>;
   /** After a crash of the virtual machine: what ran on it is gone, the bucket's files are what was synced. */
   reboot(): Promise<void>;
   close(): Promise<void>;
@@ -63,6 +66,7 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
   if (machine !== undefined) await platformNow().files.syncDirectory("/");
   const log = new RecordingLogger();
   let deletionQueue: DeletionQueue | null = null;
+  let newestGeneration = 0;
   const fixture: StorageFixture = {
     get platform(): Platform {
       return platformNow();
@@ -79,10 +83,11 @@ export async function storageFixture(options: { readonly machine?: VirtualMachin
     get deletionQueue(): DeletionQueue {
       return deletionQueue as DeletionQueue;
     },
-    async attach(generation, { directory = `${root}/local`, bucket: storage = fixture.bucket } = {}) {
-      await deletionQueue?.shutdown();
+    async attach(generation, { directory = `${root}/local`, bucket: storage = fixture.bucket, beside = false } = {}) {
+      if (!beside) await deletionQueue?.shutdown();
+      newestGeneration = generation;
       deletionQueue = await DeletionQueue.open(
-        { platform: platformNow(), log, storage, directory: `${directory}/deletion`, validate: async (requests) => requests.map(() => fixture.generationIsValid) },
+        { platform: platformNow(), log, storage, directory: `${directory}/deletion`, validate: async (requests) => requests.map((request) => fixture.generationIsValid && request.generation === newestGeneration) },
         new Map([[TENANT.tenantId, generation]]),
       );
       return new TimelineManager(tenantDeps(fixture, { generation, directory, storage, cacheBytes }));

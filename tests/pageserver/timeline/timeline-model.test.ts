@@ -1,6 +1,6 @@
 /**
- * Timelines against a naive map, under random puts, flushes, compactions, GC, branches, evictions, restarts and power
- * cuts, on a virtual disk and clock; object storage fails now and then.
+ * Timelines against a naive map, under random puts, flushes, compactions, GC, leases, branches, deletions, evictions, restarts, power
+ * cuts and takeovers by the next generation while the old one goes on, on a virtual disk and clock; object storage fails now and then.
  *
  *   STRATA_MODEL_SEED=7 STRATA_MODEL_STEPS=5000 bun test tests/pageserver/timeline/timeline-model.test.ts --timeout 600000
  */
@@ -25,6 +25,7 @@ const MAX_TIMELINES = 6;
 const CONTEXT = { task: "test" };
 const FAULTS: FaultPlan = { ...NO_FAULTS, failBefore: 0.02, failAfter: 0.02, cutDownload: 0.02, maxLatencyMs: 20 };
 const XIDS_PER_BLOCK = 8192 * 4;
+const LEASE_MAX_MS = 60_000;
 
 function keyOf(index: number): Key {
   return slruBlockKey("clog", 0, index);
@@ -50,6 +51,10 @@ class ModelRun {
   comparisons = 0;
   readsNow = 0;
   readonly #target = { bytes: new Uint8Array(8192 + 5), at: 5 };
+  takeovers = 0;
+  leasedReads = 0;
+  /** Granted by the present process, which alone remembers them. */
+  #leases: { readonly id: string; readonly lsn: number }[] = [];
   #nextId = 1;
   #directory: string;
 
@@ -70,10 +75,11 @@ class ModelRun {
     return this.#attached.manager;
   }
 
-  async attach(): Promise<void> {
+  async attach(options: { readonly beside?: boolean } = {}): Promise<void> {
+    this.#leases = [];
     this.faults += this.#attached?.storage.faults ?? 0;
     const storage = new FaultInjectingStorage(this.fixture.bucket, { clock: this.fixture.platform.clock, random: this.random });
-    this.#attached = { storage, manager: await this.fixture.attach(++this.generation, { directory: this.#directory, bucket: storage }) };
+    this.#attached = { storage, manager: await this.fixture.attach(++this.generation, { ...options, directory: this.#directory, bucket: storage }) };
     storage.plan = FAULTS;
     await retried(() => this.manager.loadTimelines());
   }
@@ -130,12 +136,18 @@ class ModelRun {
     const { timeline, naive, id } = this.#pick();
     const low = Math.max(timeline.gcCutoffLsn, timeline.ancestor?.lsn ?? START_LSN);
     const lsn = low + this.random.below(timeline.lastRecordLsn - low + 1);
+    await this.#compare({ timeline, naive, id }, lsn);
+  }
+
+  async #compare({ timeline, naive, id }: { timeline: Timeline; naive: NaiveTimeline; id: string }, lsn: number): Promise<void> {
     const keys = Array.from({ length: 1 + this.random.below(32) }, () => keyOf(this.random.below(KEYS)));
+    const leased = lsn < timeline.gcCutoffLsn;
     const pages = await timeline.getVectored(keys, lsn, { ...CONTEXT, cachePages: this.random.float() < 0.7 });
+    const lapsed = lsn < timeline.gcCutoffLsn && !timeline.leases.has(lsn);
     for (let i = 0; i < keys.length; i++) {
       const page = pages[i];
-      // Overtaken by a collection that ran beside it.
-      if (isStrataError(page, "lsn-garbage-collected") && lsn < timeline.gcCutoffLsn) continue;
+      // Overtaken by a collection that ran beside it, or by the end of its lease.
+      if (lapsed && (leased || isStrataError(page, "lsn-garbage-collected"))) continue;
       if (page instanceof Error) throw new Error(`seed ${SEED}: timeline ${id} block ${keys[i].field6} at ${lsn}`, { cause: page });
       const expected = naive.get(keys[i], lsn);
       if (expected === null || Buffer.compare(page, expected) !== 0) throw new Error(`seed ${SEED}: timeline ${id} block ${keys[i].field6} at ${lsn} differs`);
@@ -159,6 +171,51 @@ class ModelRun {
     reading.catch(() => {});
     const others = [() => this.put(), () => this.flush(), () => this.compact(), () => this.collect(), () => this.evict()];
     await Promise.all([reading, others[this.random.below(others.length)]()]);
+  }
+
+  /** A lease at a random LSN of the past; reads there go on until it ends, whatever is collected. */
+  async lease(): Promise<void> {
+    const { timeline, id } = this.#pick();
+    const low = Math.max(timeline.gcCutoffLsn, timeline.ancestor?.lsn ?? START_LSN);
+    const lsn = low + this.random.below(timeline.lastRecordLsn - low + 1);
+    timeline.leases.grant(lsn, 1 + this.random.below(LEASE_MAX_MS));
+    this.#leases = [...this.#leases.filter((lease) => this.naive.has(lease.id) && this.manager.get(lease.id).leases.has(lease.lsn)), { id, lsn }];
+    if (this.random.float() < 0.5) return;
+    await this.manager.maintenanceOf(id).collectGarbage();
+    await this.readLeased();
+  }
+
+  async readLeased(): Promise<void> {
+    const valid = this.#leases.filter(({ id, lsn }) => this.naive.has(id) && this.manager.get(id).leases.has(lsn));
+    if (valid.length === 0) return;
+    const { id, lsn } = valid[this.random.below(valid.length)];
+    const timeline = this.manager.get(id);
+    await this.#compare({ timeline, naive: this.naive.get(id) as NaiveTimeline, id }, lsn);
+    if (lsn < timeline.gcCutoffLsn) this.leasedReads++;
+  }
+
+  /** The next generation attaches elsewhere while this process goes on, deletes nothing and promises nothing any more. */
+  async takeOver(): Promise<void> {
+    const [old, oldStorage, oldQueue] = [this.manager, this.storage, this.fixture.deletionQueue];
+    const promised = new Map(old.timelineIds.map((id) => [id, old.get(id).remoteConsistentLsn]));
+    this.#directory = `${this.fixture.directory}-taken-${this.generation}`;
+    oldStorage.plan = NO_FAULTS;
+    await this.attach({ beside: true });
+    await this.#catchUp();
+    for (let i = 0; i < 6; i++) {
+      const stale = old.timelineIds[this.random.below(old.timelineIds.length)];
+      await old.get(stale).freezeAndFlush();
+      await old.maintenanceOf(stale).compact({ forceL0: true, forceImages: this.random.float() < 0.5 });
+      await old.maintenanceOf(stale).collectGarbage();
+      await oldQueue.flush();
+      await this.put();
+      await retried(() => this.collect());
+      await retried(() => this.read());
+    }
+    for (const [id, lsn] of promised) expect(old.get(id).remoteConsistentLsn).toBe(lsn);
+    await old.shutdown({ flush: this.random.float() < 0.5 });
+    await oldQueue.shutdown();
+    this.takeovers++;
   }
 
   async branch(): Promise<void> {
@@ -263,6 +320,9 @@ class ModelRun {
   }
 }
 
+/** Restarts and takeovers, by their place below: under way when the power is cut they are no more than a crash without one. */
+const WHOLE = new Set([9, 12]);
+
 async function runModel(world: VirtualWorld, steps: number): Promise<ModelRun> {
   const machine = world.machine("pageserver");
   const random = world.random.fork("model");
@@ -286,16 +346,18 @@ async function runModel(world: VirtualWorld, steps: number): Promise<ModelRun> {
     [3, () => run.branch()],
     [1, () => run.deleteLeaf()],
     [2, () => run.restart()],
+    [3, () => run.lease()],
+    [6, () => run.readLeased()],
+    [0.5, () => run.takeOver()],
   ];
   const total = actions.reduce((sum, [weight]) => sum + weight, 0);
   const draw = () => {
-    let left = random.below(total);
+    let left = random.float() * total;
     return actions.find(([weight]) => (left -= weight) < 0)?.[1] ?? (() => run.read());
   };
   for (let step = 0; step < steps; step++) {
     const action = draw();
-    // A restart under way when the power is cut is no more than a crash without one.
-    if (random.float() < 0.03) await run.crash(action === actions[9][1] ? () => run.read() : action);
+    if (random.float() < 0.03) await run.crash(WHOLE.has(actions.findIndex(([, one]) => one === action)) ? () => run.read() : action);
     else await retried(action);
   }
   for (let i = 0; i < 50; i++) await retried(() => run.read());
@@ -311,7 +373,7 @@ test(`timelines agree with a naive map (seed ${SEED}, ${STEPS} steps)`, () => {
   const run = world.clock.run(() => runModel(world, STEPS), { maxMs: 1e9, maxSteps: 1e9 });
   expect(run.comparisons).toBeGreaterThan(STEPS);
   expect(run.readsNow).toBeGreaterThan(STEPS / 4);
-  console.log(`model: ${run.operations} operations, ${run.comparisons} pages compared and ${run.readsNow} again when read at once, ${run.generation - run.crashes - 1} restarts, ${run.crashes} power cuts, ${run.faults} storage faults, seed ${SEED}`);
+  console.log(`model: ${run.operations} operations, ${run.comparisons} pages compared and ${run.readsNow} again when read at once, ${run.generation - run.crashes - 1} restarts, ${run.crashes} power cuts, ${run.takeovers} takeovers, ${run.leasedReads} reads under a lease below the cutoff, ${run.faults} storage faults, seed ${SEED}`);
 }, 600_000);
 
 /** Injected storage faults reach some callers: those are told to try again, and do. */
