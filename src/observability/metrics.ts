@@ -109,6 +109,18 @@ export class Metrics {
     });
   }
 
+  /** Counters whose totals are kept elsewhere, read when they are scraped. */
+  countersFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
+    const { labels = [], maxChildren = DEFAULT_MAX_CHILDREN } = options;
+    const metric: PromCounter = new PromCounter({
+      ...this.#config(options),
+      collect: () => {
+        metric.reset();
+        for (const reading of read().slice(0, maxChildren)) metric.inc(Object.fromEntries(labels.map((label, index) => [label, reading.labels[index]])), reading.value);
+      },
+    });
+  }
+
   /** Of counts or sizes. For durations use `duration`. */
   histogram(options: HistogramOptions): Family<HistogramChild> {
     const metric = new PromHistogram({ ...this.#config(options), buckets: [...options.buckets] });

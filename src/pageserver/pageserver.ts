@@ -31,6 +31,7 @@ import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { Imports } from "./import/imports.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
+import { watchCaches } from "./cache-metrics.ts";
 import { BlockCache } from "./layers/block-cache.ts";
 import { JobsHere, JobsOnThreads, LayerJobs } from "./layer-jobs/layer-jobs.ts";
 import { LayerMemory } from "./layers/layer-memory.ts";
@@ -183,9 +184,7 @@ class Role {
       walSource: broker === null ? null : { broker, metrics: this.#metrics },
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,
-        // page_cache_size is for both: pages, and the blocks of layers they are made of.
-        cache: new BlockCache({ capacityBytes: memory.pageCacheBytes / 2 }),
-        pages: new PageCache({ capacityBytes: memory.pageCacheBytes / 2 }),
+        ...this.#caches(memory.pageCacheBytes),
         openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
         flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
         maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
@@ -238,6 +237,14 @@ class Role {
     const tasks = new BackgroundTasks({ clock, log });
     this.#undo.push(() => tasks.stop());
     tasks.start([...eviction.tasks(), ...tenantTasks({ tenants, clock, log }), ...sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs })]);
+  }
+
+  /** page_cache_size is for both: pages, and the blocks of layers they are made of. */
+  #caches(sizeBytes: number): { cache: BlockCache; pages: PageCache } {
+    const cache = new BlockCache({ capacityBytes: sizeBytes / 2 });
+    const pages = new PageCache({ capacityBytes: sizeBytes / 2 });
+    watchCaches(this.#registry, { pages, blocks: cache });
+    return { cache, pages };
   }
 
   #controlPlane(): ControlPlane | null {

@@ -45,6 +45,8 @@ export class PageCache {
   #nextOwner = OWNER_NOBODY + 1;
   accesses = 0;
   hits = 0;
+  /** Accesses that found a page of an earlier LSN, to which what came after was applied. */
+  bases = 0;
 
   constructor(options: { readonly capacityBytes: number }) {
     const slots = Math.max(16, Math.floor(options.capacityBytes / (CACHED_PAGE_SIZE + SLOT_OVERHEAD_BYTES)));

@@ -47,6 +47,15 @@ export class PageReads {
     return true;
   }
 
+  /** As `base`, for who has not asked `copyInto` before. */
+  lookUp(key: Key, lsn: Lsn): CachedPage | null {
+    const cache = this.#cache;
+    cache.accesses++;
+    const found = this.base(key, lsn);
+    if (found !== null && found.knownTo === lsn) cache.hits++;
+    return found;
+  }
+
   /** The page as of an LSN up to `lsn`, for what is above to be applied to it; a copy of the caller's own. */
   base(key: Key, lsn: Lsn): CachedPage | null {
     const cache = this.#cache;
@@ -54,6 +63,7 @@ export class PageReads {
     if (slot < 0) return null;
     const knownTo = Math.min(lsn, cache.knownTo[slot]);
     if (knownTo < lsn && knownTo < this.#timeline.gcCutoffLsn) return null;
+    if (knownTo < lsn) cache.bases++;
     const page = new Uint8Array(CACHED_PAGE_SIZE);
     cache.copyInto(slot, page, 0);
     return { page, fromLsn: cache.fromLsn[slot], knownTo };
