@@ -26,7 +26,7 @@ export interface Point {
 
 const CHANGES: readonly DiskOperationKind[] = ["open", "write", "truncate", "sync", "sync-directory", "rename", "remove", "make-directory"];
 const NEEDS_ROOM: readonly DiskOperationKind[] = ["open", "write", "truncate", "rename", "make-directory"];
-const NEW_TIMELINE = { ...ID, pgVersion: 170_002, systemId: 7n, walSegmentSizeBytes: MIB, startLsn: 0, commitLsn: 0, createdMs: 0 };
+export const NEW_TIMELINE = { ...ID, pgVersion: 170_002, systemId: 7n, walSegmentSizeBytes: MIB, startLsn: 0, commitLsn: 0, createdMs: 0 };
 const APPENDS = 4;
 /** The second begins with an orderly restart. */
 const LIVES = 2;
