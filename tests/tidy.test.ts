@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { importCircles } from "./support/import-circles.ts";
 import { checkFile, type SourceFile, type Violation } from "./support/tidy-rules.ts";
 
 const ROOT = join(import.meta.dir, "..");
@@ -23,6 +24,16 @@ test("every file keeps the house rules", () => {
   const files = [...sources("src"), ...sources("tests"), source("build.ts")];
   expect(files.length).toBeGreaterThan(50);
   expect(listed(files.flatMap(checkFile))).toEqual([]);
+}, 60_000);
+
+/** Folders that have none, and shall not get any. */
+const WITHOUT_CIRCLES = ["src/compute/", "src/wire/", "src/cli/", "src/http/", "src/kit/", "src/platform/", "src/observability/", "src/broker/", "src/controller/"];
+
+test("no files import each other in a circle", () => {
+  const circles = importCircles(sources("src")).filter((circle) => circle.some((path) => WITHOUT_CIRCLES.some((folder) => path.startsWith(folder))));
+  expect(circles).toEqual([]);
+  const file = (path: string, ...imports: string[]) => ({ path, text: imports.map((name) => `import type { X } from "./${name}.ts";`).join("\n") });
+  expect(importCircles([file("a.ts", "b"), file("b.ts", "c", "d"), file("c.ts", "a"), file("d.ts", "e"), file("e.ts"), file("f.ts", "g"), file("g.ts", "f", "a")])).toEqual([["a.ts", "b.ts", "c.ts"], ["f.ts", "g.ts"]]);
 });
 
 function rulesBroken(path: string, text: string): string[] {

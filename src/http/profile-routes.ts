@@ -15,8 +15,8 @@ import { heapFlameGraph, heapPprof } from "../observability/heap-profile.ts";
 import type { Clock } from "../platform/clock.ts";
 import { sampleCpu } from "../platform/real/cpu-sampler.ts";
 import { heapSnapshot, heapTotals } from "../platform/real/heap.ts";
-import type { HttpApp } from "./app.ts";
 import { booleanText, integerText } from "./params.ts";
+import type { RouteRegistry } from "./route.ts";
 
 const cpuQuery = z.object({
   format: z.enum(["pprof", "svg"]).default("pprof"),
@@ -27,7 +27,7 @@ const cpuQuery = z.object({
 const heapQuery = z.object({ format: z.enum(["pprof", "svg"], "format is pprof or svg").default("pprof") });
 const PIECE_CHARACTERS = 1024 * 1024;
 
-export function addProfileRoutes(app: HttpApp, { clock, auth }: { readonly clock: Clock; readonly auth: unknown }): void {
+export function addProfileRoutes(app: RouteRegistry, { clock, auth }: { readonly clock: Clock; readonly auth: unknown }): void {
   app.route(
     {
       method: "get",
@@ -59,7 +59,7 @@ export function addProfileRoutes(app: HttpApp, { clock, auth }: { readonly clock
   if (auth !== null) addSnapshotRoute(app);
 }
 
-function addSnapshotRoute(app: HttpApp): void {
+function addSnapshotRoute(app: RouteRegistry): void {
   app.route(
     {
       method: "get",
