@@ -9,6 +9,7 @@ import type { Tenants } from "../tenant/tenants.ts";
 import { addArchivalRoutes } from "./archival-routes.ts";
 import type { Imports } from "../import/imports.ts";
 import { addImportRoutes } from "./import-routes.ts";
+import { addLayerRoutes } from "./layer-routes.ts";
 import { addNodeRoutes, type NodeRouteOptions } from "./node-routes.ts";
 import { ADMIN } from "./permissions.ts";
 import { addSizeRoutes } from "./size-routes.ts";
@@ -50,6 +51,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
   addTenantRoutes(app, options);
   addNodeRoutes(app, options);
   addImportRoutes(app, options);
+  addLayerRoutes(app, options);
   addArchivalRoutes(app, options);
   addSizeRoutes(app, options);
   addTimelineRoutes(app, options);

@@ -110,6 +110,8 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       [`put ${PAGESERVER}/timeline/:timeline_id/compact`]: OPERATOR,
       [`put ${PAGESERVER}/timeline/:timeline_id/do_gc`]: OPERATOR,
       [`get ${PAGESERVER}/timeline/:timeline_id/layer`]: OPERATOR,
+      [`get ${PAGESERVER}/timeline/:timeline_id/layer/:layer_file_name`]: OPERATOR,
+      [`delete ${PAGESERVER}/timeline/:timeline_id/layer/:layer_file_name`]: OPERATOR,
     },
   },
   controller: {

@@ -81,6 +81,15 @@ test("evicting by hand frees what was asked for, keeps count, and pages are ther
   expect((await server.http("PUT", "/v1/disk_usage_eviction/run", { evict_bytes: -1 })).status).toBe(400);
 });
 
+test("a single layer is dropped and fetched by its name", async () => {
+  const { historic_layers: layers } = (await server.http("GET", `${TENANT}/timeline/${ROOT}/layer`)).json as { historic_layers: { layer_file_name: string; remote: boolean }[] };
+  const path = `${TENANT}/timeline/${ROOT}/layer/${layers[0].layer_file_name}`;
+  const statuses: number[] = [];
+  for (const method of ["GET", "GET", "DELETE", "DELETE", "GET"]) statuses.push((await server.http(method, path)).status);
+  expect(statuses.slice(1)).toEqual([304, 200, 304, 200]);
+  expect((await server.http("GET", `${TENANT}/timeline/${ROOT}/layer/nonsense`)).status).toBe(404);
+});
+
 test("utilization", async () => {
   const told = utilizationSchema.parse((await server.http("GET", "/v1/utilization")).json);
   expect(told.disk_wanted_bytes).toBeGreaterThan(1e6);

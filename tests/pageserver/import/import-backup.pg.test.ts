@@ -120,6 +120,17 @@ describe("import", () => {
     await expectTheSameCluster(BY_HTTP);
   }, 60_000);
 
+  test("of a full backup of the timeline itself: the same cluster again", async () => {
+    const client = await pageserver.client();
+    const stream = await client.copyOut(`fullbackup ${TENANT_ID} ${BY_HTTP} ${lsnToString(endLsn)}`);
+    const pieces: Uint8Array[] = [];
+    for (let piece = await stream.read(); piece !== null; piece = await stream.read()) pieces.push(piece);
+    client.destroy();
+    const again = "dd".repeat(16);
+    await copyIn(`import basebackup ${TENANT_ID} ${again} ${lsnToString(endLsn)} ${lsnToString(endLsn)} 16`, Buffer.concat(pieces));
+    await expectTheSameCluster(again);
+  }, 60_000);
+
   test("what is no archive, of another version, or too short a log is refused, and leaves nothing behind", async () => {
     const query = `import_basebackup?base_lsn=${lsnToString(baseLsn)}&end_lsn=${lsnToString(endLsn)}`;
     const timeline = "cc".repeat(16);

@@ -1,0 +1,30 @@
+/** Routes of single layers: fetch one, or drop its local file. */
+import { z } from "zod";
+import type { HttpApp } from "../../http/app.ts";
+import { tenantShardIdText, timelineIdText } from "../../http/params.ts";
+import { jsonReply } from "../../http/route.ts";
+import { StrataError } from "../../kit/errors.ts";
+import type { Layer } from "../layers/layer.ts";
+import type { Tenants } from "../tenant/tenants.ts";
+import { ADMIN } from "./permissions.ts";
+
+const params = z.object({ tenant_shard_id: tenantShardIdText, timeline_id: timelineIdText, layer_file_name: z.string() });
+const path = "/v1/tenant/:tenant_shard_id/timeline/:timeline_id/layer/:layer_file_name";
+/** 304: it is so already. */
+const responses = { 200: { description: "done", schema: z.null() }, 304: { description: "nothing to do" } };
+
+export function addLayerRoutes(app: HttpApp, { tenants }: { readonly tenants: Tenants }): void {
+  const find = async (of: z.output<typeof params>): Promise<Layer> => {
+    const { timeline } = await tenants.attached(of.tenant_shard_id).timeline(of.timeline_id);
+    for (const layer of timeline.stack.map.layers()) if (layer.toString() === of.layer_file_name) return layer;
+    throw new StrataError("not-found", "layer-not-found", `layer ${of.layer_file_name} is not in the timeline`);
+  };
+  const outcome = (done: boolean) => (done ? jsonReply(200, null) : new Response(null, { status: 304 }));
+  app.route({ method: "get", path, permission: ADMIN, summary: "Bring a layer to the local disk", params, responses }, async (request) => {
+    const layer = await find(request.params);
+    if (layer.isResident) return outcome(false);
+    await layer.makeResident(request.signal);
+    return outcome(true);
+  });
+  app.route({ method: "delete", path, permission: ADMIN, summary: "Drop the local file of a layer that object storage has", params, responses }, async (request) => outcome(await (await find(request.params)).evict()));
+}

@@ -1,0 +1,52 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { RecordingLogger } from "../../src/observability/recording-logger.ts";
+import { loadPageserverConfig } from "../../src/pageserver/config.ts";
+import { RealFiles } from "../../src/platform/real/files.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "strata-config-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+writeFileSync(join(directory, "identity.toml"), "id = 7\n");
+
+async function load(toml: string, environment: Record<string, string> = {}) {
+  writeFileSync(join(directory, "pageserver.toml"), toml);
+  const log = new RecordingLogger();
+  return { config: await loadPageserverConfig(new RealFiles(), directory, { environment, log }), log };
+}
+
+describe("remote_storage", () => {
+  test("a directory, S3 and Azure, with secrets from the environment; below the working directory unless given", async () => {
+    expect((await load("")).config.remoteStorage).toEqual({ kind: "local", directory: `${directory}/remote` });
+    expect((await load(`remote_storage = { local_path = "/var/objects" }`)).config.remoteStorage).toEqual({ kind: "local", directory: "/var/objects" });
+    const s3 = await load(`[remote_storage]\nbucket_name = "b"\nbucket_region = "eu-west-1"\nprefix_in_bucket = "ps"\nendpoint = "http://127.0.0.1:9000"`, { AWS_ACCESS_KEY_ID: "id", AWS_SECRET_ACCESS_KEY: "secret" });
+    expect(s3.config.remoteStorage).toMatchObject({ kind: "s3", bucket: "b", prefix: "ps/", endpoint: "http://127.0.0.1:9000", credentials: { accessKeyId: "id", secretAccessKey: "secret" } });
+    const azure = await load(`remote_storage = { container_name = "c", container_region = "r", storage_account = "a" }`, { AZURE_STORAGE_ACCESS_KEY: "key" });
+    expect(azure.config.remoteStorage).toMatchObject({ kind: "azure", account: "a", container: "c" });
+  });
+
+  test("two kinds at once, or no secrets, are refused", async () => {
+    await expect(load(`remote_storage = { local_path = "/a", bucket_name = "b", bucket_region = "r" }`)).rejects.toThrow("exactly one");
+    await expect(load(`remote_storage = { bucket_name = "b", bucket_region = "r" }`)).rejects.toMatchObject({ kind: "fix-input" });
+  });
+});
+
+test("names of the peer's without effect here are told, unknown ones warned of; neither keeps it from starting", async () => {
+  const { config, log } = await load(`virtual_file_io_engine = "tokio-epoll-uring"\ningest_batch_size = 100\nno_such_thing = 1\npage_cache_size = 100\n`);
+  expect(config.nodeId).toBe(7);
+  const told = (level: string) => log.entries.filter((entry) => entry.level === level).map((entry) => entry.fields?.name);
+  expect([told("info"), told("warn")]).toEqual([["virtual_file_io_engine", "ingest_batch_size"], ["no_such_thing"]]);
+});
+
+test("disk usage eviction is off without its table, and on with it", async () => {
+  expect((await load("")).config.diskUsageEviction).toMatchObject({ enabled: false });
+  const { config } = await load(`[disk_usage_based_eviction]\nmax_usage_pct = 70\nmin_avail_bytes = 5\nperiod = "10s"\n`);
+  expect(config.diskUsageEviction).toEqual({ enabled: true, maxUsagePercent: 70, minAvailableBytes: 5, periodMs: 10_000, order: { highestLayerCountLosesFirst: true } });
+  await expect(load(`[disk_usage_based_eviction]\nmax_usage_pct = 170\n`)).rejects.toThrow("max_usage_pct");
+});
+
+test("tenant defaults and the tenant's own: throttle, heatmaps, offloading, eviction policy", async () => {
+  const { config } = await load(`[tenant_config]\nheatmap_period = "5m"\ntimeline_offloading = false\neviction_policy = { kind = "LayerAccessThreshold", period = "1h", threshold = "24h" }\n[tenant_config.timeline_get_throttle]\ntask_kinds = ["PageRequestHandler"]\ninitial = 10\nrefill_interval = "10ms"\nrefill_amount = 5\nmax = 20\n`);
+  expect(config.tenantDefaults).toMatchObject({ heatmapPeriodMs: 300_000, timelineOffloading: false, evictUnreadAfterMs: 86_400_000, getThrottle: { enabled: true, requestsPerSecond: 500, max: 20, initial: 10 } });
+});
