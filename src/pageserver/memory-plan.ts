@@ -16,9 +16,9 @@ export interface MemoryPlan {
 }
 
 const MIB = 1024 * 1024;
-const FIXED_BYTES = 160 * MIB;
+const FIXED_BYTES = 200 * MIB;
 /** Below it nothing useful is left. */
-export const MEMORY_LIMIT_MIN_BYTES = 256 * MIB;
+export const MEMORY_LIMIT_MIN_BYTES = 320 * MIB;
 const LAYER_SHARE = 0.35;
 const CACHE_SHARE_MAX = 0.25;
 /** Without a limit. */

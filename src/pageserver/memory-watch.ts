@@ -14,8 +14,8 @@ export interface ProcessMemory {
   collect(): void;
 }
 
-const COLLECT_SHARE = 0.75;
-const SQUEEZE_SHARE = 0.88;
+const COLLECT_SHARE = 0.65;
+const SQUEEZE_SHARE = 0.8;
 /** Between two collections, at least this many times what one took. */
 const COLLECT_PAUSE_FACTOR = 20;
 const COLLECT_PAUSE_MIN_MS = 200;

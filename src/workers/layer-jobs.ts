@@ -5,4 +5,4 @@ import { serveJobs } from "../platform/real/job-threads.ts";
 
 const { files, clock } = realPlatform();
 
-serveJobs((input, cancel) => runLayerJob(input as LayerJob, { files, clock, sliceMs: Number.POSITIVE_INFINITY }, cancel));
+serveJobs((input, cancel) => runLayerJob(input as LayerJob, { files, clock, sliceMs: Number.POSITIVE_INFINITY, collect: () => Bun.gc(true) }, cancel));

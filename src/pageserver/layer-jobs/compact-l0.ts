@@ -11,6 +11,10 @@ import type { LayerName, LsnRange } from "../layers/layer-name.ts";
 import { DeltaLayerWriter, type JobTarget, type LayerTarget, type WrittenLayer } from "../layers/layer-writer.ts";
 import type { Pacer } from "../layers/pacer.ts";
 
+/** A collection each time about so much has gone through a merge. */
+const COLLECT_EVERY_BYTES = 24 * 1024 * 1024;
+/** What an entry takes for a moment, besides its value. */
+const ENTRY_OBJECTS_BYTES = 300;
 /** Index blocks of the inputs; values are read once. */
 const CACHE_BYTES = 4 * 1024 * 1024;
 
@@ -36,6 +40,7 @@ interface Tools {
   readonly files: FileSystem;
   readonly pacer: Pacer;
   readonly cancel: JobCancel;
+  readonly collect?: () => void;
 }
 
 /** One input of the merge, a chunk in memory at a time. */
@@ -134,10 +139,11 @@ export async function compactL0Files(job: CompactL0Job, tools: Tools): Promise<W
   return output.written;
 }
 
-async function merge(files: readonly LayerFile[], output: L1Output, { pacer, cancel }: Tools): Promise<void> {
+async function merge(files: readonly LayerFile[], output: L1Output, { pacer, cancel, collect }: Tools): Promise<void> {
   const inputs = files.map((file) => new MergeInput(file));
   for (const input of inputs) await input.load();
   let last: DeltaEntry | null = null;
+  let passedBytes = 0;
   for (;;) {
     // A dozen inputs: looking at each is as quick as a heap.
     let least: MergeInput | null = null;
@@ -150,6 +156,11 @@ async function merge(files: readonly LayerFile[], output: L1Output, { pacer, can
     const waitPut = repeated ? undefined : output.put(entry);
     if (waitPut !== undefined) await waitPut;
     last = entry;
+    passedBytes += entry.bytes.length + ENTRY_OBJECTS_BYTES;
+    if (passedBytes > COLLECT_EVERY_BYTES) {
+      passedBytes = 0;
+      collect?.();
+    }
     const waitNext = least.advance() ?? pacer.pause();
     if (waitNext !== undefined) {
       await waitNext;

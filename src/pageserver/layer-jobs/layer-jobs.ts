@@ -20,14 +20,16 @@ export interface JobEnvironment {
   readonly clock: Clock;
   /** Infinite on a thread of its own. */
   readonly sliceMs?: number;
+  /** Collects garbage: asked for as a job makes it, on threads whose collector does not know the process's limit. */
+  readonly collect?: () => void;
 }
 
 /** @throws StrataError, from the disk and from damaged input; what `cancel` throws */
 export async function runLayerJob(job: LayerJob, environment: JobEnvironment, cancel: JobCancel): Promise<WrittenLayer[]> {
-  const { files, clock, sliceMs } = environment;
+  const { files, clock, sliceMs, collect } = environment;
   const pacer = new Pacer(clock, sliceMs);
   if (job.kind === "write-frozen") return [await writeFrozen(job.content, { ...job.target, files }, pacer)];
-  return await compactL0Files(job, { files, pacer, cancel });
+  return await compactL0Files(job, { files, pacer, cancel, collect });
 }
 
 /** Does a job somewhere. @throws what the job threw: StrataErrors with their code; the signal's reason */
