@@ -51,6 +51,11 @@ export class TimelineDatadir {
     this.#blocksSinceBase = 0;
   }
 
+  /** The timeline begins where another one was, whose size is known: nothing was ingested into it yet. */
+  startWithSize(sizeBytes: number): void {
+    this.#baseBlocks ??= sizeBytes / PAGE_SIZE;
+  }
+
   /** Bytes in all relation forks now: counted once, and kept by ingest after that. */
   async currentLogicalSizeBytes(context: ReadContext): Promise<number> {
     // The count is everybody's: it goes on when one of them gives up.

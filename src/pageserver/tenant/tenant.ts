@@ -225,7 +225,12 @@ export class Tenant {
     const { offloaded } = this.#manager;
     const isArchived = offloaded.some(({ timelineId }) => timelineId === options.ancestorTimelineId) || this.#manager.get(options.ancestorTimelineId).remoteClient.archivedAt !== null;
     if (isArchived) throw new StrataError("conflict", "ancestor-archived", `timeline ${options.ancestorTimelineId} is archived: no branch can be made of it`);
-    const branch = this.#adopt(await this.#manager.createBranch(options));
+    const { timeline: parent, datadir } = this.#adopt(this.#manager.get(options.ancestorTimelineId));
+    const lsn = options.lsn ?? parent.lastRecordLsn;
+    // Of this very LSN: counting it again, for thousands of branches, would be most of their work.
+    const knownSizeBytes = lsn === parent.lastRecordLsn ? datadir.knownLogicalSizeBytes : null;
+    const branch = this.#adopt(await this.#manager.createBranch({ ...options, lsn }));
+    if (knownSizeBytes !== null) branch.datadir.startWithSize(knownSizeBytes);
     this.#startReceiving(branch);
     return branch;
   }
