@@ -21,7 +21,9 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
   readonly #layersWritten: Family<CounterChild>;
   readonly #collected: CounterChild;
   readonly #batches: HistogramChild;
-  readonly #smgr: Family<CounterChild>;
+  /** Requests by kind: plain numbers, since there may be hundreds of thousands a second. */
+  readonly #answered = new Map<keyof typeof SMGR_NAMES, { ok: number; failed: number }>();
+  readonly #pages = { ok: 0, failed: 0 };
   readonly #throttling: ThrottleCounters;
   readonly #throttlingOfTenants: ThrottleCounters;
 
@@ -37,7 +39,9 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
     this.#layersWritten = metrics.counter({ name: "pageserver_compaction_layers_written_total", help: "Layers made by compaction", labels: ["kind"] });
     this.#collected = metrics.counter({ name: "pageserver_gc_layers_removed_total", help: "Layers removed by garbage collection" }).with();
     this.#batches = metrics.histogram({ name: "pageserver_page_service_batch_size_global", help: "Requests of a pagestream taken together", buckets: COUNT_BUCKETS }).with();
-    this.#smgr = metrics.counter({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] });
+    for (const kind of Object.keys(SMGR_NAMES) as (keyof typeof SMGR_NAMES)[]) this.#answered.set(kind, kind === "getpage" ? this.#pages : { ok: 0, failed: 0 });
+    metrics.countersFrom({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] }, () =>
+      [...this.#answered].flatMap(([kind, { ok, failed }]) => [{ labels: [SMGR_NAMES[kind], "ok"], value: ok }, { labels: [SMGR_NAMES[kind], "error"], value: failed }]));
     this.#throttling = new ThrottleCounters(metrics, "_global", ["kind"]);
     this.#throttlingOfTenants = new ThrottleCounters(metrics, "", ["kind", "tenant_id", "shard_id"]);
   }
@@ -62,10 +66,9 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
     this.#getVectored.with(task).recordMs(measured.durationMs);
     this.#readDepth.observe(measured.depth);
   }
-  answeredQuickly(requests: number, durationMs: number): void {
+  answeredQuickly(requests: number): void {
     this.#batches.observe(requests);
-    this.#smgr.with(SMGR_NAMES.getpage, "ok").inc(requests);
-    this.#getVectored.with("page-service").recordMs(durationMs);
+    this.#pages.ok += requests;
   }
   waitLsn(durationMs: number, timedOut: boolean): void {
     this.#waitLsn.recordMs(durationMs);
@@ -87,7 +90,10 @@ export class PageserverMetrics implements TimelineMetrics, PagestreamMetrics {
     this.#batches.observe(requests);
   }
   answered(kind: keyof typeof SMGR_NAMES, failed: boolean): void {
-    this.#smgr.with(SMGR_NAMES[kind], failed ? "error" : "ok").inc();
+    const counts = this.#answered.get(kind);
+    if (counts === undefined) return;
+    if (failed) counts.failed++;
+    else counts.ok++;
   }
 }
 

@@ -7,6 +7,7 @@
  * LSN that is readable never changes, so a slot never becomes wrong; it becomes old, when `knownTo` is less than what is
  * asked for. What is needed to go on from there is the reader's business (see timeline/page-reads.ts).
  */
+import { allocateBytes } from "../../kit/buffers.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { copyBytes } from "../../kit/copy.ts";
 import type { Key } from "../../keyspace/key.ts";
@@ -110,7 +111,7 @@ export class PageCache {
   #newSlot(owner: number, key: Key): number {
     const slot = this.#filled < this.slotCount ? this.#filled++ : this.#victim();
     const chunk = Math.floor(slot / CHUNK_SLOTS);
-    if (chunk === this.#chunks.length) this.#chunks.push(Buffer.allocUnsafeSlow(Math.min(CHUNK_SLOTS, this.slotCount - slot) * CACHED_PAGE_SIZE));
+    if (chunk === this.#chunks.length) this.#chunks.push(allocateBytes(Math.min(CHUNK_SLOTS, this.slotCount - slot) * CACHED_PAGE_SIZE));
     this.#words.set([key.field6, key.field4, key.field3, key.field2, kindAndFork(key), owner], slot * WORDS);
     const bucket = this.#bucketOf(owner, key);
     this.#next[slot] = this.#buckets[bucket];

@@ -39,7 +39,7 @@ export interface PagestreamMetrics {
   batch(requests: number): void;
   answered(kind: PagestreamRequest["kind"], failed: boolean): void;
   /** A batch of page requests answered without waiting. */
-  answeredQuickly(requests: number, durationMs: number): void;
+  answeredQuickly(requests: number): void;
 }
 
 type Prepared = { readonly request: PagestreamRequest } & ({ readonly timeline: ServedTimeline; readonly lsn: Lsn } | { readonly error: unknown });

@@ -86,7 +86,7 @@ export class QuickPages {
       // What came before a message that cannot be read is answered all the same.
       if (count > 0) {
         this.#copy.writeFramed(output.subarray(0, target.at));
-        metrics.answeredQuickly(count, clock.monotonicMs() - startMs);
+        metrics.answeredQuickly(count);
       }
     }
   }
