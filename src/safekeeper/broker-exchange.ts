@@ -166,14 +166,14 @@ export class BrokerExchange {
     const filter = { types: [MESSAGE_TYPE_TIMELINE_INFO, MESSAGE_TYPE_DISCOVERY_RESPONSE] as const, timeline: id };
     const hear = (message: BrokerMessage): void => {
       const said = message.type === "timeline-info" ? message.info : message.type === "discovery-response" ? message.response : null;
-      if (said !== null && said.commitLsn > 0) found.resolve({ kind: "known", by: `${said.safekeeperId} at ${said.safekeeperConnstr}` });
+      if (said !== null && said.commitLsn > 0) found.resolve({ kind: "known", by: `${said.safekeeperId} at ${said.safekeeperConnstr}`, term: message.type === "timeline-info" ? message.info.term : 0, heard: 1 });
     };
     const over = new AbortController();
-    const uncertain = (error: unknown): void => found.resolve({ kind: "uncertain", why: `the broker cannot be asked: ${describeError(error)}` });
+    const uncertain = (error: unknown): void => found.resolve({ kind: "uncertain", why: `the broker cannot be asked: ${describeError(error)}`, term: 0, heard: 0 });
     client.subscribe(filter, hear, AbortSignal.any([this.#stop.signal, over.signal])).catch(uncertain);
     const ask = (): void => void client.publishOne({ type: "discovery-request", request: id }).catch(uncertain);
     // Once more, for a safekeeper does not answer twice in a second.
-    const timers = [clock.after(ASK_AFTER_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS + ANSWER_WITHIN_MS, () => found.resolve({ kind: "new" }))];
+    const timers = [clock.after(ASK_AFTER_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS, ask), clock.after(ASK_AFTER_MS + DISCOVERY_INTERVAL_MS + ANSWER_WITHIN_MS, () => found.resolve({ kind: "new", term: 0, heard: 0 }))];
     try {
       return await found.promise;
     } finally {

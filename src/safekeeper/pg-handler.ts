@@ -36,6 +36,8 @@ export interface PgHandlerOptions {
 const INT4 = 23;
 const IDENTIFY_COLUMNS: readonly PgColumn[] = [{ name: "systemid" }, { name: "timeline", typeOid: INT4 }, { name: "xlogpos" }, { name: "dbname" }];
 const STATUS_COLUMNS: readonly PgColumn[] = [{ name: "flush_lsn" }, { name: "commit_lsn" }];
+/** Ours, for those who ask for it. */
+const TERM_COLUMN: PgColumn = { name: "term" };
 
 export class SafekeeperPgHandler implements PgHandler {
   readonly #options: PgHandlerOptions;
@@ -44,6 +46,7 @@ export class SafekeeperPgHandler implements PgHandler {
   #interpreted: StartReplicationOptions["interpreted"] = null;
   /** The timeline's other safekeepers; null when the connection does not say. */
   #peers: readonly Address[] | null = null;
+  #saysTerm = false;
   #log: Logger;
 
   constructor(options: PgHandlerOptions) {
@@ -66,6 +69,7 @@ export class SafekeeperPgHandler implements PgHandler {
     const timeline = options.get("timeline_id") ?? options.get("ztimelineid");
     this.#applicationName = session.parameters.get("application_name") ?? null;
     this.#interpreted = interpretedOptions(options);
+    this.#saysTerm = options.get("strata") === "1";
     this.#peers = parsePeers(options.get("strata_peers"));
     if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
     this.#log = this.#options.log.child({ ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName });
@@ -135,8 +139,8 @@ export class SafekeeperPgHandler implements PgHandler {
   /** No row when the timeline is not here. */
   #timelineStatus(session: PgSession): void {
     const timeline = this.#options.timelines.find(this.#timelineId());
-    const rows = timeline === null ? [] : [[lsnToString(timeline.acceptor.flushLsn), lsnToString(timeline.acceptor.volatile.commitLsn)]];
-    session.sendResult(STATUS_COLUMNS, rows, "TIMELINE_STATUS");
+    const rows = timeline === null ? [] : [[lsnToString(timeline.acceptor.flushLsn), lsnToString(timeline.acceptor.volatile.commitLsn), ...(this.#saysTerm ? [String(timeline.state.term)] : [])]];
+    session.sendResult(this.#saysTerm ? [...STATUS_COLUMNS, TERM_COLUMN] : STATUS_COLUMNS, rows, "TIMELINE_STATUS");
   }
 
   /** What pg_receivewal asks for. @throws StrataError not-found `no-such-setting` */

@@ -193,7 +193,7 @@ class Role {
 
   #findNewness(id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }): Promise<Newness> {
     const { brokerEndpoint } = this.#config;
-    const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id) ?? { kind: "uncertain", why: "there is no connection to the broker" };
+    const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id) ?? { kind: "uncertain", why: "there is no connection to the broker", term: 0, heard: 0 };
     return findNewness(id, { platform: this.#deps.platform, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
   }
 

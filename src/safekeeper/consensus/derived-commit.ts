@@ -28,7 +28,8 @@ export interface LogPosition {
 export function* deriveCommit(acceptor: Acceptor, peers: readonly LogPosition[]): Steps<void> {
   const { term, configuration, safekeeperCount } = acceptor.persisted;
   const { lastLogTerm, flushLsn, nodeId } = acceptor;
-  if (term === 0 || term !== lastLogTerm) return;
+  // What a recovering node has voted in it does not know itself.
+  if (acceptor.persisted.recovering || term === 0 || term !== lastLogTerm) return;
   const own = { nodeId, term, lastLogTerm, flushLsn };
   // Whose last log term it is, its log reaches the term's start at least.
   const following = [own, ...peers.filter((peer) => peer.nodeId !== nodeId)].filter((one) => one.term === term && one.lastLogTerm === term);

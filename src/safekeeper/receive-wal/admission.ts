@@ -47,8 +47,10 @@ export async function findOrCreate(options: AdmissionOptions, greeting: Proposer
 
 async function admit(timeline: Timeline, options: AdmissionOptions, greeting: ProposerGreeting): Promise<void> {
   const { clock, findNewness } = options;
+  const peers = options.peers ?? membersBut(timeline.acceptor.nodeId, greeting.configuration);
+  const askedMs = clock.monotonicMs();
+  const newness = await findNewness(timeline.id, peers);
   if (timeline.state.timelineStartLsn === 0) {
-    const newness = await findNewness(timeline.id, options.peers ?? membersBut(timeline.acceptor.nodeId, greeting.configuration));
     if (newness.kind === "uncertain") {
       throw new StrataError("retry", "timeline-newness-unknown", `the timeline is not here, and whether it is new or was lost here is not known: ${newness.why}`);
     }
@@ -56,8 +58,20 @@ async function admit(timeline: Timeline, options: AdmissionOptions, greeting: Pr
     if (!timeline.lossSaid) timeline.log.warn("this safekeeper has nothing of a timeline of which others have WAL: it takes it in again, and gives no votes before it has everything", { knownBy: newness.by });
     timeline.lossSaid = true;
   }
-  const leftMs = timeline.openedMs + REJOIN_AFTER_MS - clock.monotonicMs();
+  const leftMs = timeline.openedMs + REJOIN_AFTER_MS - askedMs;
   if (leftMs > 0) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here, it takes part again in ${Math.ceil(leftMs)} ms`);
+  if (peers !== null) checkTermsHeard(peers.length, newness);
+  if (newness.term > timeline.state.term) await timeline.run("term of the others", (acceptor) => acceptor.bumpTerm(newness.term));
+}
+
+/**
+ * Whom this node elected, and has forgotten, others elected too: so many have to say their term that one of those is among them.
+ * An older proposer that had lost against that vote must not find this node open to it again.
+ */
+function checkTermsHeard(others: number, newness: Newness): void {
+  const majority = Math.floor((others + 1) / 2) + 1;
+  const needed = others + 1 - majority + 1;
+  if (newness.heard < needed) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here: ${needed} of the other safekeepers must say their term, ${newness.heard} do`);
 }
 
 /** How many make a majority, for the time when no proposer is there to say. */

@@ -9,15 +9,22 @@
 import { describeError } from "../../kit/errors.ts";
 import { parseLsn } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import type { Term } from "../api/term-history.ts";
 import type { Platform } from "../../platform/platform.ts";
 import { PgClient } from "../../wire/client.ts";
 import { type Address, parseAddress } from "../config.ts";
 
-export type Newness =
+export type Newness = (
   | { readonly kind: "new" }
   /** @property by the safekeeper that has WAL */
   | { readonly kind: "known"; readonly by: string }
-  | { readonly kind: "uncertain"; readonly why: string };
+  | { readonly kind: "uncertain"; readonly why: string }
+) & {
+  /** The highest term that one of those asked has voted in. */
+  readonly term: Term;
+  /** How many of those asked have answered. */
+  readonly heard: number;
+};
 
 export interface NewnessOptions {
   readonly platform: Pick<Platform, "clock" | "network" | "random">;
@@ -35,9 +42,10 @@ const MAX_PEERS = 31;
 /** Never rejects. */
 export async function findNewness(id: TenantTimelineId, options: NewnessOptions): Promise<Newness> {
   const { peers, askBroker } = options;
-  if (peers === null) return askBroker === null ? { kind: "new" } : askBroker(id);
+  if (peers === null) return askBroker === null ? { kind: "new", term: 0, heard: 0 } : askBroker(id);
   const answers = await Promise.all(peers.slice(0, MAX_PEERS).map((peer) => ask(id, peer, options)));
-  return answers.find(({ kind }) => kind === "known") ?? answers.find(({ kind }) => kind === "uncertain") ?? { kind: "new" };
+  const verdict = answers.find(({ kind }) => kind === "known") ?? answers.find(({ kind }) => kind === "uncertain") ?? { kind: "new" };
+  return { ...verdict, term: Math.max(0, ...answers.map(({ term }) => term)), heard: answers.filter(({ heard }) => heard > 0).length };
 }
 
 /** `host:port,host:port` of the start-up option; null without it. @throws StrataError fix-input `bad-address` */
@@ -54,15 +62,16 @@ async function ask(id: TenantTimelineId, peer: Address, options: NewnessOptions)
   try {
     client = await PgClient.connect(network, {
       address: peer,
-      parameters: { user: "strata", database: "replication", application_name: "strata_safekeeper", options: `-c timeline_id=${id.timelineId} tenant_id=${id.tenantId}` },
+      parameters: { user: "strata", database: "replication", application_name: "strata_safekeeper", options: `-c timeline_id=${id.timelineId} tenant_id=${id.tenantId} strata=1` },
       ...(options.password === null ? {} : { password: options.password }),
       clock, random, timeoutMs: TIMEOUT_MS,
     });
     const { columns, rows } = await client.query("TIMELINE_STATUS");
-    const flushLsn = rows.at(0)?.[columns.findIndex((column) => column.name === "flush_lsn")] ?? "0/0";
-    return parseLsn(String(flushLsn)) > 0 ? { kind: "known", by: name } : { kind: "new" };
+    const value = (column: string, otherwise: string): string => rows.at(0)?.[columns.findIndex((one) => one.name === column)] ?? otherwise;
+    const answer = { term: Number(value("term", "0")), heard: 1 };
+    return parseLsn(value("flush_lsn", "0/0")) > 0 ? { kind: "known", by: name, ...answer } : { kind: "new", ...answer };
   } catch (error) {
-    return { kind: "uncertain", why: `safekeeper ${name} does not answer: ${describeError(error)}` };
+    return { kind: "uncertain", term: 0, heard: 0, why: `safekeeper ${name} does not answer: ${describeError(error)}` };
   } finally {
     timer.cancel();
     client?.destroy();

@@ -295,7 +295,9 @@ export class Timeline {
     const { volatile, flushLsn, lastLogTerm } = this.#acceptor;
     const { pg, http, availabilityZone } = this.#context.endpoints();
     return {
-      ...this.id, ...volatile, flushLsn, lastLogTerm,
+      ...this.id, ...volatile, flushLsn,
+      // A log whose node does not know what it promised must not be counted on.
+      lastLogTerm: this.state.recovering ? 0 : lastLogTerm,
       safekeeperId: this.#context.nodeId,
       term: this.state.term,
       localStartLsn: this.state.localStartLsn,

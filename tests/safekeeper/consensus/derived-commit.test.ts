@@ -12,13 +12,14 @@ interface Own {
   readonly flushLsn: number;
   readonly safekeeperCount?: number;
   readonly configuration?: Configuration;
+  readonly recovering?: boolean;
 }
 
 /** Node 1, whose log's last term is 3, begun at 2000: the commit position after its peers were heard. */
 function derived(own: Own, peers: readonly LogPosition[]): number {
-  const { term, flushLsn, safekeeperCount = 3, configuration = EMPTY_CONFIGURATION } = own;
+  const { term, flushLsn, safekeeperCount = 3, configuration = EMPTY_CONFIGURATION, recovering = false } = own;
   const fresh = newTimelineState({ ...IDS, pgVersion: 170002, systemId: 7n, walSegmentSizeBytes: 1 << 20, startLsn: START, commitLsn: START, createdMs: 0 });
-  const state = { ...fresh, term, termHistory: [{ term: 1, lsn: START }, { term: 3, lsn: 2000 }], safekeeperCount, configuration };
+  const state = { ...fresh, term, termHistory: [{ term: 1, lsn: START }, { term: 3, lsn: 2000 }], safekeeperCount, configuration, recovering };
   const acceptor = new Acceptor({ nodeId: 1, state, log: { writeLsn: flushLsn, flushRecordLsn: flushLsn, needsTruncation: true } });
   for (const effect of deriveCommit(acceptor, peers)) expect(effect.kind).toBe("persist");
   return acceptor.volatile.commitLsn;
@@ -45,6 +46,8 @@ test("nothing is, on whatever less is known", () => {
   expect(derived({ term: 3, flushLsn: 5000, safekeeperCount: 5 }, [peer(2, 5000)])).toBe(START);
   expect(derived({ term: 3, flushLsn: 5000, safekeeperCount: 0 }, [peer(2, 5000), peer(3, 5000)])).toBe(START);
   expect(derived({ term: 3, flushLsn: 5000 }, [peer(1, 5000)])).toBe(START);
+  // Who has lost what it voted may have voted in a later term.
+  expect(derived({ term: 3, flushLsn: 5000, recovering: true }, [peer(2, 5000), peer(3, 5000)])).toBe(START);
 });
 
 test("of a configuration its members count, and both sets while it is a joint one", () => {
