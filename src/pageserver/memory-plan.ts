@@ -5,7 +5,7 @@
  * | --- | --- | --- |
  * | runtime, code, threads | fixed | – |
  * | page cache (pages, blocks of layers) | as configured, at most a quarter of the rest | the oldest goes |
- * | in-memory layers, indexes included | 35 % of the rest | values are spilled to disk; layers freeze early; ingest waits (layer-memory.ts) |
+ * | in-memory layers, indexes included | 28 % of the rest | values are spilled to disk; layers freeze early; ingest waits (layer-memory.ts) |
  * | queues, jobs, what is collected later | what is left | each is bounded by itself |
  */
 import { StrataError } from "../kit/errors.ts";
@@ -19,7 +19,7 @@ const MIB = 1024 * 1024;
 const FIXED_BYTES = 200 * MIB;
 /** Below it nothing useful is left. */
 export const MEMORY_LIMIT_MIN_BYTES = 320 * MIB;
-const LAYER_SHARE = 0.35;
+const LAYER_SHARE = 0.28;
 const CACHE_SHARE_MAX = 0.25;
 /** Without a limit. */
 const DEFAULT_LAYER_MEMORY_BYTES = 256 * MIB;

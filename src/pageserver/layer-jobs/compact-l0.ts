@@ -12,7 +12,7 @@ import { DeltaLayerWriter, type JobTarget, type LayerTarget, type WrittenLayer }
 import type { Pacer } from "../layers/pacer.ts";
 
 /** A collection each time about so much has gone through a merge. */
-const COLLECT_EVERY_BYTES = 24 * 1024 * 1024;
+const COLLECT_EVERY_BYTES = 12 * 1024 * 1024;
 /** What an entry takes for a moment, besides its value. */
 const ENTRY_OBJECTS_BYTES = 300;
 /** Index blocks of the inputs; values are read once. */
