@@ -99,7 +99,8 @@ async function outcomeOf(machine: VirtualMachine, written: Written, where: strin
 }
 
 async function readLog(timeline: Timeline, written: Written, where: string): Promise<string> {
-  const { flushLsn } = timeline.acceptor;
+  const { flushLsn, volatile } = timeline.acceptor;
+  if (flushLsn < volatile.commitLsn) throw new Error(`${where}: the log ends at ${flushLsn}, but ${volatile.commitLsn} was committed, and the timeline is open`);
   const bytes = Buffer.alloc(Math.max(0, flushLsn - START));
   const reader = timeline.reader(START);
   for (let at = 0; at < bytes.length; ) at += await reader.read(START + at, bytes.subarray(at));
