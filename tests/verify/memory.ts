@@ -2,7 +2,7 @@
  * The memory limit holds: a pageserver's storage takes WAL of ten times its limit as fast as it can, merges layers meanwhile, is
  * read from, and its process never has more than the limit.
  *
- *   bun run verify memory [--limit-mb 320] [--times 10]
+ *   bun run verify memory [--limit-mb 400] [--times 10]
  *
  * Exit 1 when it had more. Last line: `memory: peak N MB of M MB, ingesting W MB of WAL`.
  */
@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
 import { runWithinMemory } from "./memory/run.ts";
 
 const MIB = 1024 * 1024;
-const { values: args } = parseArgs({ options: { "limit-mb": { type: "string", default: "320" }, times: { type: "string", default: "10" } } });
+const { values: args } = parseArgs({ options: { "limit-mb": { type: "string", default: "400" }, times: { type: "string", default: "10" } } });
 const limitBytes = Number(args["limit-mb"]) * MIB;
 const startMs = performance.now();
 const run = await runWithinMemory(limitBytes, limitBytes * Number(args.times));
