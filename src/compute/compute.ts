@@ -164,6 +164,7 @@ class ComputeStarter {
         onLogLine: (line) => postgresLog.add(line),
       });
       void postgres.exited.then(() => postgresLog.close());
+      proposer.stream();
       await electedInTime(proposer, platform, signal);
       return { postgres, proposer, socket, start };
     } catch (error) {

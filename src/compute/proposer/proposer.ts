@@ -96,10 +96,14 @@ export class Proposer {
     this.#candidacy = this.#newCandidacy(EMPTY_CONFIGURATION);
   }
 
-  /** Begins to campaign and to stream. */
+  /** Begins to campaign. */
   start(): void {
-    this.#running.push(this.#walStream.run());
     this.#candidacy.start();
+  }
+
+  /** Begins to stream: the server accepts connections. */
+  stream(): void {
+    this.#running.push(this.#walStream.run());
   }
 
   /** Resolves when elected at this server's start; rejects when that cannot be. */

@@ -121,6 +121,7 @@ export class SimCompute {
     });
     this.#current = { proposer, server };
     proposer.start();
+    proposer.stream();
     proposer.elected.catch(() => undefined);
     const working = this.#work(platform, server, random);
     const error = await proposer.failed;
