@@ -11,7 +11,7 @@ export interface Hunt {
 }
 
 /** The fast layer first. */
-const LIMITS: readonly (readonly [Layer, number])[] = [["core", 6000], ["world", 150]];
+const LIMITS: readonly (readonly [Layer, number])[] = [["core", 6000], ["world", 400]];
 
 /**
  * Must be the first thing that happens in its process. A seed that fails without the mutant proves nothing about it: `isSound`

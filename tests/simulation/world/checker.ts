@@ -32,6 +32,8 @@ export interface Watched {
   gone: boolean;
   /** It lost its disk, with all that it had acknowledged, and has not been made whole yet: up to where it had WAL. */
   wipedAt: Lsn | null;
+  /** In an orderly stop: what it makes durable and answers for while it closes is seen after its start. */
+  isStopping: boolean;
   seen: Seen | null;
 }
 
@@ -212,7 +214,7 @@ export class Checker {
     this.acknowledgedLsn = Math.max(this.acknowledgedLsn, lsn);
     this.#acknowledged.set(term, Math.max(lsn, this.#acknowledged.get(term) ?? 0));
     // One whose timeline is being deleted, or whose disk is lost, may have answered once more.
-    const holders = this.safekeepers.filter((safekeeper) => safekeeper.gone || safekeeper.wipedAt !== null || (safekeeper.seen?.flushLsn ?? 0) >= lsn);
+    const holders = this.safekeepers.filter((safekeeper) => safekeeper.gone || safekeeper.wipedAt !== null || safekeeper.isStopping || (safekeeper.seen?.flushLsn ?? 0) >= lsn);
     if (2 * holders.length <= this.safekeepers.length) throw new Violation(`${who} acknowledged a commit at ${lsnToString(lsn)}, which is durable on ${holders.map(({ name }) => name).join(", ") || "nobody"} only`);
     this.committed ??= new KnownLog("the committed log", ack.fromLsn);
     this.committed.merge(ack.fromLsn, ack.bytes, who);

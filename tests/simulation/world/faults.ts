@@ -87,7 +87,7 @@ export class Faults {
 
   /** Whether this one may be lost for good: a majority that has WAL must be left, for who has none does not count in an election. */
   maySpare(safekeeper: SimSafekeeper): boolean {
-    const left = this.stage.safekeepers.filter((other) => other !== safekeeper && !other.gone && !other.damaged && other.wipedAt === null && (other.seen?.flushLsn ?? 0) > 0);
+    const left = this.stage.safekeepers.filter((other) => other !== safekeeper && !other.gone && !other.damaged && other.wipedAt === null && other.seen?.state.recovering === false && (other.seen?.flushLsn ?? 0) > 0);
     return 2 * left.length > this.stage.safekeepers.length;
   }
 

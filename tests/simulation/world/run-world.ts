@@ -146,6 +146,8 @@ class Cluster {
     this.#trace.add("world", "everything heals");
     this.faults.healAll();
     for (const compute of this.#computes) compute.stop("kill");
+    // One whose timeline was being made or copied while its disk failed opens it only at a start.
+    for (const safekeeper of this.#safekeepers) if (safekeeper.timeline === null && (!safekeeper.gone || safekeeper.isDeleted)) safekeeper.start();
     for (const safekeeper of this.#safekeepers) if (!safekeeper.isUp && !safekeeper.gone) safekeeper.start();
     const [compute] = this.#computes;
     compute.idle = false;

@@ -51,6 +51,7 @@ export class SimSafekeeper implements Watched {
   damaged = false;
   gone = false;
   wipedAt: Watched["wipedAt"] = null;
+  isStopping = false;
   seen: Watched["seen"] = null;
   /** The disk may refuse to be read right now: a timeline that does not open is no violation. */
   excuse = false;
@@ -95,6 +96,7 @@ export class SimSafekeeper implements Watched {
   start(): void {
     // What is left of an earlier process that did not get far holds no locks.
     this.kill();
+    this.isStopping = false;
     const incarnation = ++this.#incarnation;
     const platform = this.machine.boot();
     this.#files = platform.files;
@@ -192,6 +194,7 @@ export class SimSafekeeper implements Watched {
     if (running === null) return;
     const incarnation = this.#incarnation;
     this.#running = null;
+    this.isStopping = true;
     await running.stop();
     if (incarnation !== this.#incarnation) return;
     this.start();

@@ -58,11 +58,12 @@ async function unevenTail(cluster: TestCluster, writers: Writers): Promise<void>
   await tail;
   rmSync(cluster.computeDirectory, { recursive: true, force: true });
   const ahead = await cluster.safekeeperPositions(0);
-  for (const role of [safekeepers[1], safekeepers[2]]) {
-    role.start();
-    await role.waitReady(TIMEOUT_MS);
-  }
-  const behind = await Promise.all([1, 2].map((index) => cluster.safekeeperPositions(index)));
+  // At once: what is alive for a while fetches the tail from its peer.
+  const behind = await Promise.all([1, 2].map(async (index) => {
+    safekeepers[index].start();
+    await safekeepers[index].waitReady(TIMEOUT_MS);
+    return cluster.safekeeperPositions(index);
+  }));
   if (ahead === null || behind.some((position) => position === null || position.flushLsn >= ahead.flushLsn)) {
     throw new Error(`no safekeeper has a tail of its own: ${JSON.stringify([ahead, ...behind])}`);
   }
