@@ -96,7 +96,6 @@ export class SimSafekeeper implements Watched {
   start(): void {
     // What is left of an earlier process that did not get far holds no locks.
     this.kill();
-    this.isStopping = false;
     const incarnation = ++this.#incarnation;
     const platform = this.machine.boot();
     this.#files = platform.files;
@@ -130,6 +129,7 @@ export class SimSafekeeper implements Watched {
     });
     if (incarnation !== this.#incarnation) return;
     this.#running = running;
+    this.isStopping = false;
     this.#checkOpened();
   }
 
