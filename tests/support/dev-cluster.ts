@@ -6,7 +6,6 @@
 import { mkdirSync, mkdtempSync, chmodSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
 import { BranchMaker } from "../../src/cli/dev/branches.ts";
 import { type Cluster, layout, MAIN_BRANCH } from "../../src/cli/dev/cluster-file.ts";
 import { brokerArgs, computeArgs, controllerArgs, pageserverArgs, type RoleArgs, safekeeperArgs, writePageserverConfig } from "../../src/cli/dev/role-specs.ts";
@@ -28,6 +27,8 @@ export interface TestClusterOptions {
   readonly settings?: Readonly<Record<string, string>>;
   readonly pageserverConfig?: string;
   readonly powerLoss?: boolean;
+  /** The last safekeeper is down from before the first branch is made. */
+  readonly oneSafekeeperDown?: boolean;
 }
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
@@ -74,6 +75,7 @@ export class TestCluster {
     try {
       for (const root of cluster.roots) mkdirSync(root, { recursive: true });
       await cluster.startStorage();
+      if (options.oneSafekeeperDown === true) await cluster.kill(cluster.safekeepers[SAFEKEEPERS - 1]);
       await cluster.#makeFirstBranch();
       await cluster.startCompute();
       return cluster;
@@ -193,8 +195,7 @@ export class TestCluster {
     const controller = new ControllerClient({ baseUrl: `http://${HOST}:${this.cluster.ports.controller}`, clock: platform.clock });
     const maker = new BranchMaker({ cluster: this.cluster, controller, platform });
     await maker.ensureTenant();
-    const { timelineId } = this.cluster.branches[0];
-    await controller.createTimeline(this.cluster.tenantId, { new_timeline_id: timelineId, pg_version: this.cluster.pgVersion }, z.unknown());
+    await maker.make(this.cluster.branches[0], null);
   }
 
   get #shadowDirectory(): string {

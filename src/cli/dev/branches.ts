@@ -4,6 +4,7 @@ import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { HttpClient, urlPath } from "../../http/client.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { ControllerClient } from "../../controller/api/client.ts";
+import { SafekeeperClient } from "../../safekeeper/api/client.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { Branch, Cluster } from "./cluster-file.ts";
 
@@ -45,12 +46,29 @@ export class BranchMaker {
     return { name: request.name, timelineId: this.#options.platform.random.bytes(16).toHex(), parent: request.parent.name, lsn };
   }
 
-  /** Makes what was planned; doing it again is no harm. @param parent null for a first branch */
+  /**
+   * Makes what was planned; doing it again is no harm before a compute has run on it. @param parent null for a first branch
+   */
   async make(branch: Branch, parent: Branch | null): Promise<void> {
     const { controller, cluster } = this.#options;
     const { timelineId, lsn } = branch;
     const origin = parent === null || lsn === null ? { pg_version: cluster.pgVersion } : { ancestor_timeline_id: parent.timelineId, ancestor_start_lsn: lsn };
     await this.#retry(`branch "${branch.name}" made`, () => controller.createTimeline(cluster.tenantId, { new_timeline_id: timelineId, ...origin }, timelineSchema));
+    await this.#tellSafekeepers(timelineId);
+  }
+
+  /**
+   * That the timeline is new, and nobody has lost anything of it. Who is away now and finds it later asks the others. Told only
+   * here, before any compute: a safekeeper told so after it lost its disk would vote as if nothing had been.
+   */
+  async #tellSafekeepers(timelineId: string): Promise<void> {
+    const { cluster } = this.#options;
+    const request = { tenant_id: cluster.tenantId, timeline_id: timelineId, pg_version: cluster.pgVersion * 10_000, start_lsn: "0/0" };
+    await Promise.allSettled(cluster.ports.safekeepers.map(({ http }) => new SafekeeperClient(this.#safekeeper(http)).createTimeline(request)));
+  }
+
+  #safekeeper(port: number): HttpClient {
+    return new HttpClient({ baseUrl: `http://127.0.0.1:${port}`, clock: this.#options.platform.clock, timeoutMs: 5000 });
   }
 
   /** The LSN a person means by "now", a timestamp, or an LSN. @throws StrataError fix-input `bad-lsn`, `bad-timestamp`, `beyond-history` */
@@ -77,11 +95,10 @@ export class BranchMaker {
 
   /** The newest committed LSN that any safekeeper knows; where none has WAL yet, the pageserver's. */
   async #committed(branch: Branch): Promise<Lsn> {
-    const { cluster, platform, controller } = this.#options;
+    const { cluster, controller } = this.#options;
     const answers = cluster.ports.safekeepers.map(async ({ http }) => {
-      const client = new HttpClient({ baseUrl: `http://127.0.0.1:${http}`, clock: platform.clock, timeoutMs: 5000 });
-      const status = await client.json({ method: "GET", path: urlPath`/v1/tenant/${cluster.tenantId}/timeline/${branch.timelineId}` }, safekeeperTimelineSchema);
-      return parseLsn(status.commit_lsn);
+      const path = urlPath`/v1/tenant/${cluster.tenantId}/timeline/${branch.timelineId}`;
+      return parseLsn((await this.#safekeeper(http).json({ method: "GET", path }, safekeeperTimelineSchema)).commit_lsn);
     });
     const settled = await Promise.allSettled(answers);
     const known = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
