@@ -17,7 +17,7 @@ import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.
 import { encodeProposerMessage, MAX_APPEND_BYTES } from "../../src/safekeeper/api/proposer-protocol.ts";
 import { ProposerDriver } from "../safekeeper/support/driver.ts";
 import { cpuTimeMs } from "./support/cpu.ts";
-import { Bench, median, mib } from "./support/processes.ts";
+import { Bench, goal, median, mib } from "./support/processes.ts";
 import { rawWrites } from "./support/raw-writes.ts";
 
 const { values: args } = parseArgs({
@@ -35,6 +35,9 @@ const START = SEGMENT + 40;
 /** Pipelined: not acknowledged, at most. */
 const WINDOW_BYTES = 8 * MIB;
 const MAX_WAL_BYTES = 512 * MIB;
+/** What a second is to bring, pipelined and durable, by payload; or, where the disk gives less, a share of what it gives. */
+const GOALS: Readonly<Record<number, number>> = { 1024: 500 * MIB, 8192: 700 * MIB, 131_072: 1000 ** 3 };
+const GOAL_OF_DISK = 0.9;
 const TENANT = "11".repeat(16);
 /** Cut into records beforehand: generating must not be measured. */
 const PREPARED_BYTES = 24 * MIB;
@@ -154,8 +157,15 @@ async function compare(bench: Bench, safekeeper: Safekeeper, options: { size: nu
   console.log(
     `${String(options.size).padStart(7)}   ${options.sync ? "on " : "off"}    ${oneUs.toFixed(0).padStart(6)} (${bareUs.toFixed(0)}, ${(oneUs / bareUs).toFixed(2)}×)`.padEnd(52) +
       `${mib(rate).padStart(6)} MiB/s, ${of((round) => round.appendsPerSecond).toFixed(0)}/s, ${of((round) => round.cpuUs).toFixed(1)} µs of CPU each ` +
-      `(${mib(diskRate)} MiB/s, ${(rate / diskRate).toFixed(2)}×; rounds: ${rounds.map((round) => mib(round.rate)).join(" ")})`,
+      `(${mib(diskRate)} MiB/s, ${(rate / diskRate).toFixed(2)}×; rounds: ${rounds.map((round) => mib(round.rate)).join(" ")})${options.sync ? wanted(options.size, { rate, diskRate }) : ""}`,
   );
+}
+
+function wanted(size: number, rates: { readonly rate: number; readonly diskRate: number }): string {
+  const bytes = GOALS[size];
+  if (bytes === undefined) return "";
+  const byDisk = rates.diskRate * GOAL_OF_DISK < bytes;
+  return byDisk ? ` ${goal(rates.rate / rates.diskRate, { atLeast: GOAL_OF_DISK, unit: "× the disk's" })}` : ` ${goal(Math.round(rates.rate / MIB), { atLeast: Math.round(bytes / MIB), unit: " MiB/s" })}`;
 }
 
 /** The pipelined load for as long as the safekeeper's profiler runs; returns the file written. */

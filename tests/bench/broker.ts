@@ -16,7 +16,7 @@ import { connectBroker } from "../../src/broker/api/client.ts";
 import { encodeTimelineInfo, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo } from "../../src/broker/api/messages.ts";
 import { freePort } from "../../src/platform/free-port.ts";
 import { cpuTimeMs } from "./support/cpu.ts";
-import { answers, Bench, median } from "./support/processes.ts";
+import { answers, Bench, goal, median } from "./support/processes.ts";
 
 const { values: args } = parseArgs({ options: { subscribers: { type: "string", default: "1,20,100" }, seconds: { type: "string", default: "3" }, rounds: { type: "string", default: "3" }, executable: { type: "string" } } });
 const SECONDS = Number(args.seconds);
@@ -134,7 +134,7 @@ async function main(bench: Bench): Promise<void> {
     const rates = runs.map((all) => median(all.map((run) => run.rate)));
     const cpu = runs.map((all) => median(all.map((run) => run.cpuUs)));
     const text = channels.map(({ name }, index) => `${name} ${rates[index].toFixed(0)} deliveries/s (${runs[index].map((run) => run.rate.toFixed(0)).join(" ")}), server ${cpu[index].toFixed(2)} µs of CPU each`).join(", ");
-    const ratio = channels.length === 2 ? `, ratio ${(rates[1] / rates[0]).toFixed(2)}×, of the servers' CPU ${(cpu[1] / cpu[0]).toFixed(2)}×` : "";
+    const ratio = channels.length === 2 ? `, ratio ${(rates[1] / rates[0]).toFixed(2)}× ${goal(rates[1] / rates[0], { atLeast: 1 })}, of the servers' CPU ${(cpu[1] / cpu[0]).toFixed(2)}×` : "";
     console.log(`${String(subscribers).padStart(4)} subscribers: ${text}${ratio}; load average ${loadavg()[0].toFixed(1)}`);
   }
 }

@@ -1,19 +1,20 @@
 /**
  * Appends of 256 B that are answered when two of three safekeepers have them on disk, beside puts of 256 B into etcd with
  * three nodes: 1 and 32 clients, each with one outstanding. The safekeepers' clients share one proposer, as the backends of
- * a PostgreSQL do; etcd's use its HTTP gateway over connections that are kept.
+ * a PostgreSQL do; etcd's use its HTTP gateway over connections that are kept. Interleaved rounds, medians and all runs.
  *
- *   bun run bench quorum-log [--seconds 4] [--clients 1,32] [--executable dist/strata]
+ *   bun run bench quorum-log [--seconds 4] [--clients 1,32] [--rounds 3] [--executable dist/strata]
  */
 import { existsSync } from "node:fs";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { freePort } from "../../src/platform/free-port.ts";
 import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.ts";
-import { answers, Bench, median, mib, residentBytes } from "./support/processes.ts";
+import { answers, Bench, goal, median, mib, residentBytes } from "./support/processes.ts";
 import { QuorumDriver } from "./support/quorum-driver.ts";
 
-const { values: args } = parseArgs({ options: { seconds: { type: "string", default: "4" }, clients: { type: "string", default: "1,32" }, executable: { type: "string" } } });
+const { values: args } = parseArgs({ options: { seconds: { type: "string", default: "4" }, clients: { type: "string", default: "1,32" }, rounds: { type: "string", default: "3" }, executable: { type: "string" } } });
 const SECONDS = Number(args.seconds);
 const SEGMENT = 16 * 1024 * 1024;
 const START = SEGMENT + 40;
@@ -62,33 +63,46 @@ async function startEtcd(bench: Bench): Promise<Contestant | null> {
   return { name: "etcd, 3 nodes", pids, append };
 }
 
-async function measure(contestant: Contestant, clients: number): Promise<{ readonly rate: number; readonly medianMs: number }> {
+interface Run {
+  readonly rate: number;
+  readonly medianMs: number;
+}
+
+async function measure(contestant: Contestant, clients: number): Promise<Run> {
   const latencies: number[] = [];
-  const end = performance.now() + SECONDS * 1000;
+  const start = performance.now();
   await Promise.all(Array.from({ length: clients }, async () => {
-    while (performance.now() < end) {
+    while (performance.now() - start < SECONDS * 1000) {
       const before = performance.now();
       await contestant.append();
       latencies.push(performance.now() - before);
     }
   }));
-  return { rate: latencies.length / SECONDS, medianMs: median(latencies) };
+  return { rate: (latencies.length * 1000) / (performance.now() - start), medianMs: median(latencies) };
+}
+
+async function compare(contestants: readonly Contestant[], clients: number): Promise<void> {
+  const runs = contestants.map((): Run[] => []);
+  for (let round = 0; round < Number(args.rounds); round++) for (const [index, contestant] of contestants.entries()) runs[index].push(await measure(contestant, clients));
+  const rates = runs.map((all) => median(all.map(({ rate }) => rate)));
+  const label = `${String(clients).padStart(3)} clients `;
+  for (const [index, { name }] of contestants.entries()) {
+    const all = runs[index].map(({ rate }) => rate.toFixed(0)).join(" ");
+    console.log(`${label} ${name.padEnd(14)} ${rates[index].toFixed(0).padStart(7)}/s (${all}), median ${median(runs[index].map(({ medianMs }) => medianMs)).toFixed(2)} ms`);
+  }
+  if (rates.length < 2) return;
+  const ratio = rates[1] / rates[0];
+  console.log(`${label} ratio ${ratio.toFixed(2)}×${clients === 1 ? ` ${goal(ratio, { atLeast: 3 })}` : ""}${clients >= 32 ? ` ${goal(ratio, { atLeast: 10 })}` : ""}; load average ${loadavg()[0].toFixed(1)}`);
 }
 
 async function main(bench: Bench): Promise<void> {
   const contestants = [await startEtcd(bench), await startOurs(bench)].filter((one) => one !== null);
   for (const contestant of contestants) for (let warmUp = 0; warmUp < 200; warmUp++) await contestant.append();
-  for (const clients of args.clients.split(",").map(Number)) {
-    const rates: number[] = [];
-    for (const contestant of contestants) {
-      const { rate, medianMs } = await measure(contestant, clients);
-      rates.push(rate);
-      console.log(`${String(clients).padStart(3)} clients  ${contestant.name.padEnd(14)} ${rate.toFixed(0).padStart(7)}/s, median ${medianMs.toFixed(2)} ms`);
-    }
-    if (rates.length === 2) console.log(`${String(clients).padStart(3)} clients  ratio ${(rates[1] / rates[0]).toFixed(2)}×`);
-  }
+  for (const clients of args.clients.split(",").map(Number)) await compare(contestants, clients);
   const resident = contestants.map(({ pids }) => pids.reduce((sum, pid) => sum + residentBytes(pid), 0));
-  console.log(`resident: ${contestants.map(({ name }, index) => `${name} ${mib(resident[index])} MiB`).join(", ")}${resident.length === 2 ? `, ratio ${(resident[1] / resident[0]).toFixed(2)}×` : ""}`);
+  const ratio = resident.length === 2 ? resident[1] / resident[0] : null;
+  const text = contestants.map(({ name }, index) => `${name} ${mib(resident[index])} MiB`).join(", ");
+  console.log(`resident: ${text}${ratio === null ? "" : `, ratio ${ratio.toFixed(2)}× ${goal(ratio, { atMost: 0.25 })}`}`);
 }
 
 const bench = new Bench("quorum-log", args.executable);

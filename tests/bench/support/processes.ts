@@ -10,6 +10,7 @@ export class Bench {
   readonly directory: string;
   readonly #executable: string | undefined;
   readonly #children: Bun.Subprocess[] = [];
+  readonly #cleanups: (() => Promise<unknown>)[] = [];
 
   constructor(name: string, executable: string | undefined) {
     this.directory = mkdtempSync(join(tmpdir(), `strata-bench-${name}-`));
@@ -37,7 +38,13 @@ export class Bench {
     return { port, httpPort, pid: child.pid };
   }
 
+  /** Done at the end, the last one first, while the processes still run. */
+  onEnd(cleanup: () => Promise<unknown>): void {
+    this.#cleanups.push(cleanup);
+  }
+
   async end(): Promise<void> {
+    for (const cleanup of this.#cleanups.reverse()) await cleanup().catch((error: unknown) => console.error(error));
     for (const child of this.#children) child.kill("SIGKILL");
     await Promise.all(this.#children.map((child) => child.exited));
     rmSync(this.directory, { recursive: true, force: true });
@@ -63,4 +70,10 @@ export function median(values: readonly number[]): number {
 
 export function mib(bytes: number): string {
   return (bytes / (1024 * 1024)).toFixed(bytes < 10 * 1024 * 1024 ? 1 : 0);
+}
+
+/** What a figure is to reach, and whether it did: said, not enforced, since the machine has its part in it. */
+export function goal(value: number, wanted: ({ readonly atLeast: number } | { readonly atMost: number }) & { readonly unit?: string }): string {
+  const [sign, limit, met] = "atLeast" in wanted ? ["≥", wanted.atLeast, value >= wanted.atLeast] : ["≤", wanted.atMost, value <= wanted.atMost];
+  return `(goal ${sign} ${limit}${wanted.unit ?? "×"}: ${met ? "met" : "MISSED"})`;
 }

@@ -12,6 +12,7 @@ export interface QuorumOptions {
 interface Waiter {
   readonly lsn: Lsn;
   readonly resolve: () => void;
+  readonly reject: (reason: unknown) => void;
 }
 
 const TENANT = "11".repeat(16);
@@ -26,6 +27,9 @@ export class QuorumDriver {
   /** By LSN, ascending. */
   #waiters: Waiter[] = [];
   #everywhere: Waiter | null = null;
+  #closed = false;
+  /** Of a safekeeper that went away: nothing is waited for any more, it might never come. */
+  #failure: Error | null = null;
 
   private constructor(links: readonly ProposerDriver[], startLsn: Lsn) {
     this.#links = links;
@@ -53,9 +57,16 @@ export class QuorumDriver {
         const reply = await link.receive();
         if (reply.kind === "append") this.#acknowledged(index, reply.flushLsn);
       }
-    } catch {
-      // The connection was closed.
+    } catch (error) {
+      // Otherwise the connection was closed here.
+      if (!this.#closed) this.#fail(new Error(`safekeeper ${index + 1} of ${this.#links.length} is gone`, { cause: error }));
     }
+  }
+
+  #fail(failure: Error): void {
+    this.#failure ??= failure;
+    for (const waiter of [...this.#waiters, ...(this.#everywhere === null ? [] : [this.#everywhere])]) waiter.reject(failure);
+    this.#waiters = [];
   }
 
   #acknowledged(index: number, flushLsn: Lsn): void {
@@ -74,20 +85,23 @@ export class QuorumDriver {
     for (const link of this.#links) link.sendEncoded(message);
   }
 
-  /** Call with ascending positions. */
+  /** Call with ascending positions. @throws Error when a safekeeper's connection has ended */
   committed(lsn: Lsn): Promise<void> {
     if (this.commitLsn >= lsn) return Promise.resolve();
-    return new Promise((resolve) => this.#waiters.push({ lsn, resolve }));
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => this.#waiters.push({ lsn, resolve, reject }));
   }
 
   everywhere(lsn: Lsn): Promise<void> {
     if (Math.min(...this.#flushed) >= lsn) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#everywhere = { lsn, resolve };
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#everywhere = { lsn, resolve, reject };
     });
   }
 
   close(): void {
+    this.#closed = true;
     for (const link of this.#links) link.close();
   }
 }
