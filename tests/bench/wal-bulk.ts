@@ -3,11 +3,13 @@
  * `pg_receivewal --synchronous`. Interleaved rounds, every second one in the opposite order, after one that does not count. Two loads:
  *
  * - WAL that is there already: until two of three have all of it on disk. The safekeepers are sent heap inserts by one driver that
- *   is at most a window ahead of the second of them; the receivers are stopped while the WAL is made, and then let go.
+ *   is at most a window ahead of the second of them; the receivers are stopped while the WAL is made, and then let go, with the few
+ *   MiB that sockets hold already on their way.
  * - One transaction that writes that much, from its first statement to the end of its commit, on either PostgreSQL: what it
  *   takes to make the WAL is part of it, and on the opponent's side PostgreSQL's own fsynced copy.
  *
- * And three copies written in turn by a bare loop, 1 MiB and an fdatasync each: what the disk gives to three on one machine.
+ * And three copies written in turn by a bare loop, 1 MiB and an fdatasync each, right before and after the first load: what the
+ * disk gives to three on one machine.
  *
  *   bun run bench wal-bulk [--mib 256] [--rounds 3] [--executable dist/strata]
  */
@@ -32,6 +34,8 @@ const BULK_BYTES = Number(args.mib) * MIB;
 const BARE_BYTES = Math.min(64 * MIB, BULK_BYTES);
 const MESSAGE_BYTES = 8192;
 const SETTLE_TRIES = 3000;
+/** More between the best and the worst round of the bare loop is somebody else's load. */
+const STEADY_SPREAD = 1.5;
 /** Until a commit that is sent waits for the receivers. */
 const COMMIT_WAITS_MS = 200;
 
@@ -157,8 +161,15 @@ async function measureAll(bench: Bench, contestants: readonly Contestant[]): Pro
   const bare: number[] = [];
   for (const { run } of contestants) await run();
   for (let round = 0; round < Number(args.rounds); round++) {
-    for (const { name, run } of round % 2 === 0 ? contestants : contestants.toReversed()) runs.get(name)?.push(await run());
-    bare.push(bareThree(bench.directory));
+    for (const { name, run } of round % 2 === 0 ? contestants : contestants.toReversed()) {
+      if (name !== NAMES.ours) runs.get(name)?.push(await run());
+      else {
+        // The disk's rate wanders: it is asked right before and right after, and compared with that round alone.
+        const before = bareThree(bench.directory);
+        runs.get(name)?.push(await run());
+        bare.push((before + bareThree(bench.directory)) / 2);
+      }
+    }
   }
   return { runs, bare };
 }
@@ -194,7 +205,9 @@ function report(runs: ReadonlyMap<string, readonly Run[]>, bare: readonly number
     console.log(`${name.padEnd(NAMES.theirs.length)}  ${rates(all.map((run) => run.rate))}${everywhere}, CPU a MiB: writers ${of(name, (run) => run.cpu.writers).toFixed(1)} ms, sender ${of(name, (run) => run.cpu.sender).toFixed(1)} ms`);
   }
   console.log(`${"bare writes of three copies".padEnd(NAMES.theirs.length)}  ${rates(bare)} a copy`);
-  const ofDisk = of(NAMES.ours, (run) => run.rateOfAll) / median(bare);
+  const ofDisk = median((runs.get(NAMES.ours) ?? []).map((run, round) => run.rateOfAll / bare[round]));
+  const spread = Math.max(...bare) / Math.min(...bare);
+  if (spread > STEADY_SPREAD) console.log(`the disk was not steady: its rate changed by ${spread.toFixed(1)}× between rounds, so its share below says little`);
   const disk = `${ofDisk.toFixed(2)}× of the disk's rate for three copies ${goal(ofDisk, { atLeast: 0.8 })}`;
   if (!runs.has(NAMES.theirs)) return console.log(`ratio: none without an opponent; ${disk}`);
   const ratio = of(NAMES.ours, (run) => run.rate) / of(NAMES.theirs, (run) => run.rate);
