@@ -13,6 +13,7 @@ import { azureAuthorization } from "./azure-signature.ts";
 import type { HttpFetch } from "./http-request.ts";
 import { DEFAULT_TIMEOUT_MS, type ObjectRequest, ObjectRequests, type UploadParts, withUploadParts } from "./object-requests.ts";
 import { type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import { timeTravelUnsupported } from "./time-travel.ts";
 import { xmlBlocks, xmlText } from "./xml.ts";
 
 export interface AzureOptions {
@@ -157,6 +158,11 @@ export class AzureStorage implements RemoteStorage {
       status = (await this.#requests.run({ method: "HEAD", key: to, what, signal: options.signal })).headers.get("x-ms-copy-status");
     }
     if (status !== "success") throw storageUnavailable(`${what}: ended as ${status ?? "unknown"}`);
+  }
+
+  /** Lists of versions do not tell when a blob was deleted: what had been deleted by then would come back. */
+  async timeTravelRecover(): Promise<void> {
+    throw timeTravelUnsupported("Azure Blob storage");
   }
 }
 

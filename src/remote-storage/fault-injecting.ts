@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../platform/clock.ts";
 import type { Random } from "../platform/random.ts";
-import { type ByteRange, type Download, type ListOptions, type ListPage, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import { type ByteRange, type Download, type ListOptions, type ListPage, type OperationOptions, type RemoteStorage, storageUnavailable, type TimeTravelOptions, type UploadSource } from "./remote-storage.ts";
 
 /** Probabilities in [0, 1]. */
 export interface FaultPlan {
@@ -104,6 +104,10 @@ export class FaultInjectingStorage implements RemoteStorage {
 
   copy(from: string, to: string, options?: OperationOptions): Promise<void> {
     return this.#around(`copy of ${from}`, options?.signal, () => this.#inner.copy(from, to, options));
+  }
+
+  timeTravelRecover(options: TimeTravelOptions): Promise<void> {
+    return this.#around(`time travel of "${options.prefix}"`, options.signal, () => this.#inner.timeTravelRecover(options));
   }
 }
 

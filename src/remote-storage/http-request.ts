@@ -57,6 +57,7 @@ export function checkStatus(status: number, answer: { readonly what: string; rea
   if (status === 404) throw objectNotFound(key, new Error(told));
   if (status === 416) throw new StrataError("fix-input", "bad-range", told);
   if (status === 401 || status === 403) throw new StrataError("forbidden", "storage-forbidden", told);
+  if (status === 405 || status === 501) throw new StrataError("fix-input", "storage-not-capable", told);
   if (status === 408 || status === 429 || status >= 500) throw storageUnavailable(told);
   throw new StrataError("fix-input", "storage-refused", told);
 }

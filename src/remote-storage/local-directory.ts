@@ -10,6 +10,7 @@ import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../platform/files.ts";
 import type { Platform } from "../platform/platform.ts";
 import { bodyWithEnd, checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import { timeTravelUnsupported } from "./time-travel.ts";
 
 const UPLOADS_DIRECTORY = ".uploads";
 const CHUNK_BYTES = 256 * 1024;
@@ -235,6 +236,10 @@ export class LocalDirectoryStorage implements RemoteStorage {
     const stat = await this.#statOrNull(from);
     if (stat === null || stat.isDirectory) throw objectNotFound(from);
     await this.upload(to, { filePath: `${this.#root}/${from}`, sizeBytes: stat.sizeBytes }, options);
+  }
+
+  async timeTravelRecover(): Promise<void> {
+    throw timeTravelUnsupported("a local directory");
   }
 }
 

@@ -10,6 +10,7 @@
  */
 import { concatBytes } from "../kit/bytes.ts";
 import { StrataError } from "../kit/errors.ts";
+import type { TravelTimes } from "./time-travel.ts";
 
 export interface OperationOptions {
   readonly signal?: AbortSignal;
@@ -61,6 +62,13 @@ export interface ListPage {
   readonly continuation: string | null;
 }
 
+export interface TimeTravelOptions extends OperationOptions, TravelTimes {
+  /** Plain string prefix of the keys. */
+  readonly prefix: string;
+  /** Versions and deletion markers that are looked at: they are held in memory. */
+  readonly maxVersions: number;
+}
+
 export interface RemoteStorage {
   /** How many keys one `delete` sends at once; more are cut into batches by `delete` itself. */
   readonly maxKeysPerDelete: number;
@@ -70,6 +78,13 @@ export interface RemoteStorage {
   /** Missing objects are no error. Durable when it returns. */
   delete(keys: readonly string[], options?: OperationOptions): Promise<void>;
   copy(from: string, to: string, options?: OperationOptions): Promise<void>;
+  /**
+   * Objects below a prefix become what they were at a moment, by new copies of old versions and by deletions; what was written since
+   * stays among the versions. Nobody else may write there meanwhile. To be repeated with the same times after an error: until it
+   * returns, some keys are of then and some of now.
+   * @throws StrataError fix-input `time-travel-unsupported`, `object-not-versioned`, `too-many-versions`
+   */
+  timeTravelRecover(options: TimeTravelOptions): Promise<void>;
 }
 
 export const LIST_PAGE_MAX = 1000;

@@ -2,16 +2,18 @@
  * S3 and what speaks its protocol. Path-style addresses, Signature V4 over the payload's SHA-256; files above 16 MiB go
  * up in parts, so that memory stays bounded. The object appears when the upload completes, as a whole.
  *
- * Source: Amazon S3 API reference (PutObject, multipart upload, ListObjectsV2, DeleteObjects, CopyObject).
+ * Source: Amazon S3 API reference (PutObject, multipart upload, ListObjectsV2, DeleteObjects, CopyObject, ListObjectVersions).
  */
 import { createHash } from "node:crypto";
 import { AwsV4Signer } from "aws4fetch";
 import { utf8 } from "../kit/bytes.ts";
-import { invariant, StrataError } from "../kit/errors.ts";
+import { invariant, isStrataError, StrataError } from "../kit/errors.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { HttpFetch } from "./http-request.ts";
 import { DEFAULT_TIMEOUT_MS, type ObjectRequest, ObjectRequests, type UploadParts, withUploadParts } from "./object-requests.ts";
-import { type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
+import { type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type TimeTravelOptions, type UploadSource } from "./remote-storage.ts";
+import { listVersions } from "./s3-versions.ts";
+import { planTimeTravel, timeTravelUnsupported } from "./time-travel.ts";
 import { escapeXml, xmlBlocks, xmlText } from "./xml.ts";
 
 export interface S3Credentials {
@@ -39,6 +41,7 @@ const PART_BYTES = 8 * 1024 * 1024;
 const SINGLE_MAX_BYTES = 16 * 1024 * 1024;
 const MAX_KEYS_PER_DELETE = 1000;
 const DEFAULT_CONCURRENT = 50;
+const COPIES_AT_ONCE = 50;
 
 export class S3Storage implements RemoteStorage {
   readonly maxKeysPerDelete = MAX_KEYS_PER_DELETE;
@@ -151,15 +154,41 @@ export class S3Storage implements RemoteStorage {
   async copy(from: string, to: string, options: OperationOptions = {}): Promise<void> {
     checkObjectKey(from);
     checkObjectKey(to);
-    const source = `/${this.#options.bucket}/${(this.#prefix + from).split("/").map(encodeURIComponent).join("/")}`;
+    await this.#copy({ from, to, signal: options.signal });
+  }
+
+  async #copy({ from, to, versionId, signal }: { readonly from: string; readonly to: string; readonly versionId?: string; readonly signal?: AbortSignal }): Promise<void> {
+    const path = `/${this.#options.bucket}/${(this.#prefix + from).split("/").map(encodeURIComponent).join("/")}`;
+    const source = versionId === undefined ? path : `${path}?versionId=${encodeURIComponent(versionId)}`;
     const what = `copy of ${from}`;
     try {
-      const { text } = await this.#requests.run({ method: "PUT", key: to, headers: { "x-amz-copy-source": source }, what, signal: options.signal });
+      const { text } = await this.#requests.run({ method: "PUT", key: to, headers: { "x-amz-copy-source": source }, what, signal });
       failOnErrorBody(text, what);
     } catch (error) {
       if (error instanceof StrataError && error.code === "object-not-found") throw objectNotFound(from, error);
       throw error;
     }
+  }
+
+  // ---- Time travel
+
+  async timeTravelRecover(options: TimeTravelOptions): Promise<void> {
+    const { prefix, maxVersions, signal } = options;
+    const what = `versions of "${prefix}"`;
+    const ask = async (query: Readonly<Record<string, string>>) => {
+      try {
+        return (await this.#requests.run({ method: "GET", key: null, query, what, signal })).text;
+      } catch (error) {
+        throw isStrataError(error, "storage-not-capable") ? timeTravelUnsupported("a store that does not list versions", error) : error;
+      }
+    };
+    const { copies, deletions } = planTimeTravel(await listVersions({ storePrefix: this.#prefix, prefix, maxVersions, ask }), options);
+    for (let at = 0; at < copies.length; at += COPIES_AT_ONCE) {
+      const results = await Promise.allSettled(copies.slice(at, at + COPIES_AT_ONCE).map(({ key, versionId }) => this.#copy({ from: key, to: key, versionId, signal })));
+      const failed = results.find((result) => result.status === "rejected");
+      if (failed !== undefined) throw failed.reason;
+    }
+    await this.delete(deletions, { signal });
   }
 }
 

@@ -2,15 +2,20 @@
 
 /** Contents of all `<tag>…</tag>`, outermost only as long as a tag does not nest in itself. */
 export function xmlBlocks(xml: string, tag: string): string[] {
-  const blocks: string[] = [];
-  const open = new RegExp(`<${tag}(?:\\s[^>]*)?>`, "g");
+  return xmlElements(xml, [tag]).map((element) => element.text);
+}
+
+/** The same for several tags, in the order of the document. */
+export function xmlElements(xml: string, tags: readonly string[]): { readonly tag: string; readonly text: string }[] {
+  const elements: { tag: string; text: string }[] = [];
+  const open = new RegExp(`<(${tags.join("|")})(?:\\s[^>]*)?>`, "g");
   for (let match = open.exec(xml); match !== null; match = open.exec(xml)) {
-    const end = xml.indexOf(`</${tag}>`, open.lastIndex);
-    if (end < 0) return blocks;
-    blocks.push(xml.slice(open.lastIndex, end));
+    const end = xml.indexOf(`</${match[1]}>`, open.lastIndex);
+    if (end < 0) return elements;
+    elements.push({ tag: match[1], text: xml.slice(open.lastIndex, end) });
     open.lastIndex = end;
   }
-  return blocks;
+  return elements;
 }
 
 /** Text of the first `<tag>`, entities resolved; null without one. */

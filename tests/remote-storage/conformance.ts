@@ -12,6 +12,8 @@ export interface ConformanceTarget {
 export interface ConformanceOptions {
   /** S3 lists in byte order. One imitation lists directory by directory, and between pages loses names that sort differently then: those are left out. */
   readonly listsInOrder?: boolean;
+  /** It keeps versions and travels back to them; others say that they cannot. */
+  readonly travelsInTime?: boolean;
 }
 
 type Make = () => Promise<ConformanceTarget>;
@@ -23,6 +25,7 @@ export function remoteStorageConformance(name: string, make: Make, options: Conf
   describe(`remote storage: ${name}`, () => {
     objectTests(make);
     namespaceTests(make, options);
+    timeTravelTest(make, options.travelsInTime ?? false);
   });
 }
 
@@ -127,5 +130,32 @@ function namespaceTests(make: Make, { listsInOrder = true }: ConformanceOptions)
     await expect(storage.upload("k", { bytes: utf8("x") }, { signal: aborted })).rejects.toThrow("stop");
     await expect(storage.list({ prefix: "", signal: aborted })).rejects.toThrow("stop");
     expect((await storage.list({ prefix: "" })).objects).toEqual([]);
+  });
+}
+
+function timeTravelTest(make: Make, travels: boolean): void {
+  test(travels ? "time travel: objects are what they were" : "time travel is refused, and changes nothing", async () => {
+    const { storage } = await make();
+    const moment = async () => {
+      // Versions of one and the same moment could not be told apart.
+      await Bun.sleep(10);
+      const nowMs = Date.now();
+      await Bun.sleep(10);
+      return nowMs;
+    };
+    for (const key of ["t/kept", "t/changed", "t/deleted", "outside"]) await put(storage, key, "then");
+    const timestampMs = await moment();
+    await put(storage, "t/changed", "now");
+    await put(storage, "t/new", "now");
+    await put(storage, "outside", "now");
+    await storage.delete(["t/deleted"]);
+    const doneIfAfterMs = await moment();
+    const travel = storage.timeTravelRecover({ prefix: "t/", timestampMs, doneIfAfterMs, maxVersions: 100 });
+    const there = { "t/kept": "then", ...(travels ? { "t/changed": "then", "t/deleted": "then" } : { "t/changed": "now", "t/new": "now" }), outside: "now" };
+    if (travels) await travel;
+    else await expect(travel).rejects.toMatchObject({ kind: "fix-input", code: "time-travel-unsupported" });
+    const { objects } = await storage.list({ prefix: "" });
+    const contents = await Promise.all(objects.map(async ({ key }) => [key, await read(storage, key)] as const));
+    expect(Object.fromEntries(contents)).toEqual(there);
   });
 }

@@ -1,14 +1,10 @@
 /**
  * An S3 server for tests, in memory: SigV4 checked (payload hash included), multipart uploads, ranges, ListObjectsV2,
- * DeleteObjects, copies. `failures` makes the next requests fail.
+ * DeleteObjects, copies; versions where `stored.versioning` says so. `failures` makes the next requests fail.
  */
 import { createHash, createHmac } from "node:crypto";
 import { escapeXml, xmlBlocks, xmlText } from "../../src/remote-storage/xml.ts";
-
-interface StoredObject {
-  readonly bytes: Uint8Array;
-  readonly modified: Date;
-}
+import { type StoredObject, VersionedObjects } from "./s3-versions.ts";
 
 interface Call {
   readonly request: Request;
@@ -18,7 +14,9 @@ interface Call {
 }
 
 export class S3TestServer {
-  readonly objects = new Map<string, StoredObject>();
+  readonly stored = new VersionedObjects();
+  /** Entries of a page of versions, at most. */
+  versionsPerPage = 1000;
   readonly #uploads = new Map<string, Map<number, Uint8Array>>();
   readonly #server: ReturnType<typeof Bun.serve>;
   readonly bucket = "test-bucket";
@@ -30,6 +28,10 @@ export class S3TestServer {
 
   constructor() {
     this.#server = Bun.serve({ port: 0, hostname: "127.0.0.1", maxRequestBodySize: 64 * 1024 * 1024, fetch: (request) => this.#handle(request) });
+  }
+
+  get objects(): ReadonlyMap<string, StoredObject> {
+    return this.stored.latest;
   }
 
   get endpoint(): string {
@@ -56,6 +58,7 @@ export class S3TestServer {
   #dispatch(call: Call): Response {
     const { request, url, key } = call;
     const query = url.searchParams;
+    if (request.method === "GET" && query.has("versions")) return this.#listVersions(query);
     if (request.method === "GET") return key === "" ? this.#list(query) : this.#get(call);
     if (request.method === "POST") {
       if (query.has("delete")) return this.#deleteMany(call);
@@ -66,7 +69,7 @@ export class S3TestServer {
       return request.headers.has("x-amz-copy-source") ? this.#copy(call) : this.#put(key, call.body);
     }
     if (query.has("uploadId")) this.#uploads.delete(query.get("uploadId") ?? "");
-    else this.objects.delete(key);
+    else this.stored.delete(key);
     return new Response(null, { status: 204 });
   }
 
@@ -91,7 +94,7 @@ export class S3TestServer {
   }
 
   #put(key: string, bytes: Uint8Array): Response {
-    this.objects.set(key, { bytes, modified: new Date() });
+    this.stored.put(key, bytes);
     return new Response(null, { headers: { etag: etagOf(bytes) } });
   }
 
@@ -127,19 +130,26 @@ export class S3TestServer {
     return xml(`<ListBucketResult><IsTruncated>${more !== ""}</IsTruncated>${more}${contents.join("")}</ListBucketResult>`);
   }
 
+  #listVersions(query: URLSearchParams): Response {
+    query.set("max-keys", String(this.versionsPerPage));
+    return xml(this.stored.list(query));
+  }
+
   #deleteMany({ request, body }: Call): Response {
     if (request.headers.get("content-md5") !== createHash("md5").update(body).digest("base64")) return fail(400, "BadDigest");
     const keys = xmlBlocks(new TextDecoder().decode(body), "Key");
     if (keys.length > 1000) return fail(400, "MalformedXML");
-    for (const key of keys) this.objects.delete(xmlText(`<k>${key}</k>`, "k") ?? "");
+    for (const key of keys) this.stored.delete(xmlText(`<k>${key}</k>`, "k") ?? "");
     return xml("<DeleteResult></DeleteResult>");
   }
 
   #copy({ request, key }: Call): Response {
-    const source = decodeURIComponent(request.headers.get("x-amz-copy-source") ?? "").replace(`/${this.bucket}/`, "");
-    const object = this.objects.get(source);
-    if (object === undefined) return fail(404, "NoSuchKey");
-    this.objects.set(key, object);
+    const [path, versionId] = (request.headers.get("x-amz-copy-source") ?? "").split("?versionId=");
+    const source = decodeURIComponent(path).replace(`/${this.bucket}/`, "");
+    if (source === key && versionId === undefined) return fail(400, "InvalidRequest");
+    const bytes = this.stored.find(source, versionId === undefined ? null : decodeURIComponent(versionId));
+    if (bytes === undefined) return fail(404, "NoSuchKey");
+    this.stored.put(key, bytes);
     return xml("<CopyObjectResult></CopyObjectResult>");
   }
 
@@ -168,7 +178,7 @@ export class S3TestServer {
     }
     if (chosen.slice(0, -1).some((part) => part.length < 5 * 1024 * 1024)) return fail(400, "EntityTooSmall");
     this.#uploads.delete(id);
-    this.objects.set(key, { bytes: new Uint8Array(Buffer.concat(chosen)), modified: new Date() });
+    this.stored.put(key, new Uint8Array(Buffer.concat(chosen)));
     return xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>");
   }
 

@@ -14,6 +14,7 @@ import { addNodeRoutes, type NodeRouteOptions } from "./node-routes.ts";
 import { ADMIN } from "./permissions.ts";
 import { addSizeRoutes } from "./size-routes.ts";
 import { addTenantRoutes } from "./tenant-routes.ts";
+import { addTimeTravelRoutes } from "./time-travel-routes.ts";
 import { addTimelineMaintenanceRoutes } from "./timeline-maintenance-routes.ts";
 import { addTimelineRoutes } from "./timeline-routes.ts";
 
@@ -49,6 +50,7 @@ export function pageserverHttpApp(options: PageserverHttpOptions): HttpApp {
     },
   );
   addTenantRoutes(app, options);
+  addTimeTravelRoutes(app, options);
   addNodeRoutes(app, options);
   addImportRoutes(app, options);
   addLayerRoutes(app, options);

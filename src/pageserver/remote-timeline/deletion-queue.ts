@@ -14,7 +14,7 @@
  * drop WAL. Source: the peer's deletion_queue module, RFC 025.
  */
 import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
-import { parseTenantShardId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
+import { parseTenantShardId, type TenantId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import type { Failpoints } from "../../kit/failpoints.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
@@ -165,10 +165,27 @@ export class DeletionQueue {
     return next;
   }
 
+  /** Forgets what a tenant has pending, on disk too: the objects stay, as garbage at worst. @throws StrataError when a list cannot be written; to be repeated */
+  discard(tenantId: TenantId): Promise<void> {
+    const next = this.#working.then(() => this.#discard(tenantId));
+    this.#working = next.catch(() => {});
+    return next;
+  }
+
+  async #discard(tenantId: TenantId): Promise<void> {
+    for (const list of [this.#open, ...this.#sealed, ...this.#lists]) {
+      const shards = Object.keys(list.tenants).filter((shard) => parseTenantShardId(shard).tenantId === tenantId);
+      const others = Object.fromEntries(Object.entries(list.tenants).filter(([shard]) => !shards.includes(shard)));
+      // The file first: after an error the next attempt must find them again.
+      if (shards.length > 0 && this.#lists.includes(list)) await this.#save(listName(list), { version: VERSION, ...list, tenants: others });
+      for (const shard of shards) delete list.tenants[shard];
+    }
+  }
+
   async #flush(): Promise<void> {
     this.#seal();
     for (let list = this.#sealed[0]; list !== undefined; list = this.#sealed[0]) {
-      await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list });
+      await this.#save(listName(list), { version: VERSION, ...list });
       this.#lists.push(list);
       this.#sealed.shift();
     }
@@ -211,7 +228,7 @@ export class DeletionQueue {
     const last = unvalidated.at(-1);
     if (last !== undefined) {
       // A list that lost entries must be rewritten before the header vouches for it.
-      for (const list of unvalidated) await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list, validated: true });
+      for (const list of unvalidated) await this.#save(listName(list), { version: VERSION, ...list, validated: true });
       this.#validatedSequence = last.sequence;
       await this.#save(HEADER_NAME, { version: VERSION, validated_sequence: last.sequence });
     }
@@ -233,7 +250,7 @@ export class DeletionQueue {
       for (let at = 0; at < keys.length; at += storage.maxKeysPerDelete) {
         await storage.delete(keys.slice(at, at + storage.maxKeysPerDelete), { signal: this.#stop.signal });
       }
-      await removeIfThere(platform.files, `${directory}/${list.sequence.toString(16).padStart(16, "0")}-01.list`);
+      await removeIfThere(platform.files, `${directory}/${listName(list)}`);
       await platform.files.syncDirectory(directory);
       this.#lists.shift();
     }
@@ -245,7 +262,7 @@ export class DeletionQueue {
     await this.#running;
     await this.#working;
     this.#seal();
-    for (const list of this.#sealed.splice(0)) await this.#save(`${list.sequence.toString(16).padStart(16, "0")}-01.list`, { version: VERSION, ...list });
+    for (const list of this.#sealed.splice(0)) await this.#save(listName(list), { version: VERSION, ...list });
   }
 }
 
@@ -256,6 +273,10 @@ async function removeIfThere(files: Platform["files"], path: string): Promise<vo
   } catch (error) {
     if (!isStrataError(error, "file-not-found")) throw error;
   }
+}
+
+function listName({ sequence }: DeletionList): string {
+  return `${sequence.toString(16).padStart(16, "0")}-01.list`;
 }
 
 function keysOf(list: DeletionList): string[] {

@@ -7,9 +7,11 @@ import { parseTenantShardId, type TenantId, type TenantShardId, tenantShardIdToS
 import { KeyedLock } from "../../kit/keyed-lock.ts";
 import { isKeyLocal, keyToShardNumber, makeShardIdentity, type ShardIdentity } from "../../keyspace/shard.ts";
 import type { Logger } from "../../observability/log.ts";
-import { listAll } from "../../remote-storage/remote-storage.ts";
+import { listAll, type OperationOptions } from "../../remote-storage/remote-storage.ts";
+import type { TravelTimes } from "../../remote-storage/time-travel.ts";
 import { DEFAULT_STRIPE_SIZE, isAttached, type LocationConfig } from "../api/location.ts";
 import type { ServedTimeline, ShardSelector, TimelineFinder } from "../page-service/served-timeline.ts";
+import { timeTravelTenant } from "../remote-timeline/time-travel.ts";
 import { writeLocationFile } from "./location-file.ts";
 import { type TenantConf, type TenantSettings, tenantSettings } from "./tenant-config.ts";
 import { Tenant, type TenantOptions } from "./tenant.ts";
@@ -167,6 +169,22 @@ export class Tenants implements TimelineFinder {
       const keys = objects.map((object) => object.key);
       for (let at = 0; at < keys.length; at += remote.maxKeysPerDelete) await remote.delete(keys.slice(at, at + remote.maxKeysPerDelete));
       await this.#detach(id);
+    });
+  }
+
+  /**
+   * Takes a shard's objects back to what they were; it must be detached everywhere, of which this node can only see itself.
+   * @throws StrataError fix-input `tenant-is-here`, and as `RemoteStorage.timeTravelRecover`
+   */
+  async timeTravel(id: TenantShardId, times: TravelTimes & OperationOptions): Promise<void> {
+    const { resources, log } = this.#options;
+    const key = tenantShardIdToString(id);
+    await this.#locks.run({ key, operation: "time travel", signal: times.signal }, async () => {
+      const here = [...this.#slots.values()].some((slot) => slot.id.tenantId === id.tenantId);
+      if (here) throw new StrataError("fix-input", "tenant-is-here", `tenant ${id.tenantId} is attached or secondary at this pageserver: detach it first`);
+      // What waits for deletion now may be in use again then.
+      await resources.deletionQueue.discard(id.tenantId);
+      await timeTravelTenant(resources.remote, id, { ...times, platform: resources.platform, log: log.child({ tenantId: id.tenantId }) });
     });
   }
 

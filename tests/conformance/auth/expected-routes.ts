@@ -94,6 +94,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       [`delete ${PAGESERVER}`]: OPERATOR,
       [`get ${PAGESERVER}/config`]: OPERATOR,
       [`put ${PAGESERVER}/location_config`]: OPERATOR,
+      [`put ${PAGESERVER}/time_travel_remote_storage`]: SHARD,
       [`get ${PAGESERVER}/synthetic_size`]: SHARD,
       [`get ${PAGESERVER}/timeline_and_offloaded`]: SHARD,
       [`post ${PAGESERVER}/heatmap_upload`]: OPERATOR,

@@ -123,3 +123,24 @@ test("a list that was removed when its directory could not be synced does not st
   expect(await names()).toEqual(["fa", "fb"]);
   await queue.shutdown();
 });
+
+test("what a tenant has pending is forgotten, in memory and on disk; others keep theirs", async () => {
+  let up = false;
+  const validate: ValidateGenerations = async (requests) => {
+    if (!up) throw new StrataError("unavailable", "down", "down");
+    return requests.map(() => true);
+  };
+  const queue = await open(validate);
+  queue.push(owner(TENANT, 3), ["a"]);
+  queue.push(owner(OTHER, 5), ["a"]);
+  await expect(queue.flush()).rejects.toThrow("down");
+  queue.push(owner(TENANT, 4), ["b"]);
+  await queue.discard(TENANT.tenantId);
+  queue.push(owner(OTHER, 5), ["b"]);
+  await queue.shutdown();
+  up = true;
+  const again = await open(validate);
+  await again.flush();
+  expect(await names()).toEqual(["0a", "0b"]);
+  await again.shutdown();
+});

@@ -1,5 +1,5 @@
 /** An object store that tells of each request before and after its effect, and fails it where it is told to. */
-import { type ByteRange, type Download, type ListOptions, type ListPage, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "../../../src/remote-storage/remote-storage.ts";
+import { type ByteRange, type Download, type ListOptions, type ListPage, type OperationOptions, type RemoteStorage, storageUnavailable, type TimeTravelOptions, type UploadSource } from "../../../src/remote-storage/remote-storage.ts";
 
 export const REMOTE_KINDS = ["upload", "download", "list", "delete"] as const;
 export type RemoteKind = (typeof REMOTE_KINDS)[number];
@@ -49,6 +49,10 @@ export class WatchedStorage implements RemoteStorage {
 
   copy(from: string, to: string, options?: OperationOptions): Promise<void> {
     return this.#request("upload", () => this.#inner.copy(from, to, options));
+  }
+
+  timeTravelRecover(options: TimeTravelOptions): Promise<void> {
+    return this.#request("upload", () => this.#inner.timeTravelRecover(options));
   }
 }
 
