@@ -49,7 +49,7 @@ export class VersionedObjects {
 
   #remember(version: Omit<StoredVersion, "versionId">): void {
     // Odd characters, so that nobody forgets to encode it.
-    const versionId = this.versioning === "enabled" ? `v${this.#nextId++}/+&=` : "null";
+    const versionId = this.versioning === "enabled" ? `v${this.#nextId++}/+%26=` : "null";
     const others = (this.#versions.get(version.key) ?? []).filter((other) => versionId !== "null" || other.versionId !== "null");
     this.#versions.set(version.key, [{ ...version, versionId }, ...others]);
   }
