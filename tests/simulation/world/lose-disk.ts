@@ -54,13 +54,41 @@ function isAhead(a: SimSafekeeper, b: SimSafekeeper): boolean {
   return termA !== termB ? termA > termB : flushA > flushB;
 }
 
-/** After every step: fails everyone but the two at the moment when the empty one follows a proposer. */
-function watch(faults: Faults, watched: { safekeeper: SimSafekeeper; laggard: SimSafekeeper; untilMs: number }): void {
-  const { safekeeper, laggard, untilMs } = watched;
-  const { stage } = faults;
-  if (!faults.over && stage.world.clock.monotonicMs() < untilMs && (safekeeper.timeline?.state.timelineStartLsn ?? 0) === 0) return;
+interface Watched {
+  readonly safekeeper: SimSafekeeper;
+  readonly laggard: SimSafekeeper;
+  readonly untilMs: number;
+}
+
+/** After every step, until the empty one follows a proposer: it has a part of the log then. */
+function watch(faults: Faults, watched: Watched): void {
+  const { safekeeper, untilMs } = watched;
+  const { world, random } = faults.stage;
+  if (!faults.over && world.clock.monotonicMs() < untilMs && (safekeeper.timeline?.state.timelineStartLsn ?? 0) === 0) return;
   faults.onStep = null;
-  if (faults.over || stage.world.clock.monotonicMs() >= untilMs) return;
+  if (faults.over || world.clock.monotonicMs() >= untilMs) return;
+  const waitsForVote = random.chance(0.5);
+  if (!waitsForVote) failOthers(faults, watched);
+  // It keeps what it had synced, perhaps half of the log.
+  safekeeper.crash();
+  faults.powerBack(safekeeper, 100);
+  restartComputes(faults);
+  const voteWatched = { ...watched, untilMs: world.clock.monotonicMs() + WATCH_MS };
+  if (waitsForVote) faults.onStep = () => watchVote(faults, voteWatched);
+}
+
+/** After every step, until the half-filled one has let a new proposer in, which asks for its vote next. */
+function watchVote(faults: Faults, watched: Watched): void {
+  const { safekeeper, untilMs } = watched;
+  const isOver = faults.over || faults.stage.world.clock.monotonicMs() >= untilMs;
+  if (!isOver && safekeeper.timeline?.receivers.all.some(({ status }) => status === "voting") !== true) return;
+  faults.onStep = null;
+  if (!isOver) failOthers(faults, watched);
+}
+
+/** The two would make a majority. */
+function failOthers(faults: Faults, { safekeeper, laggard }: Watched): void {
+  const { stage } = faults;
   stage.world.network.heal();
   for (const other of stage.safekeepers) {
     if (other === safekeeper || other === laggard || other.gone) continue;
@@ -68,13 +96,13 @@ function watch(faults: Faults, watched: { safekeeper: SimSafekeeper; laggard: Si
     stage.world.clock.after(AWAY_MS, () => faults.powerBack(other, 1));
     faults.atEnd(() => faults.powerBack(other, 1));
   }
-  // It keeps what it had synced, perhaps half of the log.
-  safekeeper.crash();
-  faults.powerBack(safekeeper, 100);
+  stage.trace.add("FAULT", `disk-lost: all but ${safekeeper.name} and ${laggard.name} are away`);
+}
+
+function restartComputes({ stage }: Faults): void {
   for (const compute of stage.computes) {
     if (!compute.isUp) continue;
     compute.stop("crash");
     compute.start();
   }
-  stage.trace.add("FAULT", `disk-lost: all but ${safekeeper.name} and ${laggard.name} are away`);
 }
