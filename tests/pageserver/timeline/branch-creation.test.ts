@@ -51,16 +51,20 @@ test("a timeline that is being deleted takes no more branches", async () => {
 });
 
 test("a branch that is still being made takes no branches, and is not deleted", async () => {
-  const manager = await fixture.attach(1);
+  const storage = new FaultInjectingStorage(fixture.bucket, fixture.platform);
+  const manager = await fixture.attach(1, { bucket: storage });
   await makeRoot(manager);
+  // It is not made before its index arrives.
+  storage.plan = { ...storage.plan, failBefore: 1 };
   const creation = manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT });
   // Its directory and entry come first.
   while (!manager.timelineIds.includes(CHILD)) await Bun.sleep(0);
   const grandchild = manager.createBranch({ timelineId: "33".repeat(16), ancestorTimelineId: CHILD }).catch((error: unknown) => error);
   const deletion = manager.deleteTimeline(CHILD).catch((error: unknown) => error);
-  await creation;
   expect(await grandchild).toMatchObject({ code: "timeline-busy" });
   expect(await deletion).toMatchObject({ code: "timeline-busy" });
+  storage.plan = { ...storage.plan, failBefore: 0 };
+  await creation;
   await manager.shutdown({ flush: false });
 });
 
