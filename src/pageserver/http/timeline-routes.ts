@@ -77,6 +77,8 @@ async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVer
     const lsn = body.ancestor_start_lsn == null ? undefined : parseLsn(body.ancestor_start_lsn);
     return await tenant.branchTimeline({ timelineId, ancestorTimelineId: parseTimelineId(body.ancestor_timeline_id), ...(lsn === undefined ? {} : { lsn }) });
   }
+  // A fresh initdb in its place would have another system identifier: WAL of the existing one could never be taken in.
+  if (body.existing_initdb_timeline_id != null) throw new StrataError("fix-input", "existing-initdb-unsupported", "a timeline cannot be made from another's initdb archive: none is kept");
   const version = majorFromVersionNum((body.pg_version ?? defaultPgVersion) * 10_000);
   return await tenant.bootstrapTimeline(timelineId, version);
 }
