@@ -12,10 +12,10 @@ import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../src/safekeeper
 import { decodeControlFile } from "../../src/safekeeper/control-file/codec.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
 import type { PgClient } from "../../src/wire/client.ts";
-import { decodeSenderMessage } from "../../src/wire/replication-messages.ts";
 import type { RecordingLogger } from "../../src/observability/recording-logger.ts";
 import { testLogger } from "../support/test-logger.ts";
 import { connectTo, platform, ProposerDriver } from "./support/driver.ts";
+import { readWal } from "./support/read-wal.ts";
 import { MIB, SampleWal } from "./support/sample-wal.ts";
 
 const ID = { tenantId: "11111111111111111111111111111111", timelineId: "22222222222222222222222222222222" };
@@ -61,22 +61,6 @@ async function reportConsistent(port: number, lsn: number): Promise<PgClient> {
   return pageserver;
 }
 
-async function read(port: number, fromLsn: number, toLsn: number): Promise<Buffer> {
-  const reader = await connectTo({ port, ...ID });
-  const copy = await reader.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(fromLsn)}`);
-  const out = Buffer.alloc(toLsn - fromLsn);
-  for (let at = 0; at < out.length; ) {
-    const bytes = await copy.read();
-    if (bytes === null) throw new Error("the stream ended");
-    const message = decodeSenderMessage(bytes);
-    if (message.kind !== "wal-data") continue;
-    out.set(message.data, at);
-    at += message.data.length;
-  }
-  reader.destroy();
-  return out;
-}
-
 async function eventually(condition: () => boolean): Promise<void> {
   for (let tries = 0; tries < 120 && !condition(); tries++) await Bun.sleep(50);
   expect(condition()).toBe(true);
@@ -92,7 +76,7 @@ test("committed segments are uploaded, then removed here, and still served; a de
 
   const pageserver = await reportConsistent(safekeeper.pgPort, wal.endLsn);
   await eventually(() => localNames().join() === LEFT);
-  expect((await read(safekeeper.pgPort, START, wal.endLsn)).equals(wal.bytes())).toBe(true);
+  expect((await readWal({ port: safekeeper.pgPort, ...ID }, { from: START, to: wal.endLsn })).equals(wal.bytes())).toBe(true);
   pageserver.destroy();
   proposer.close();
   await fetch(`http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`, { method: "DELETE" });
@@ -127,7 +111,7 @@ test("a restarted safekeeper, and one that lost its disk, serve from the store w
   proposer.close();
   await safekeeper.stop();
   safekeeper = await start("sk");
-  expect((await read(safekeeper.pgPort, START, wal.endLsn)).equals(wal.bytes())).toBe(true);
+  expect((await readWal({ port: safekeeper.pgPort, ...ID }, { from: START, to: wal.endLsn })).equals(wal.bytes())).toBe(true);
 
   // The copy brings the control file and what is on the other's disk: the rest is in the store for all.
   const wiped = await start("empty", { nodeId: 2 });
@@ -136,7 +120,7 @@ test("a restarted safekeeper, and one that lost its disk, serve from the store w
   const reply = await fetch(`http://127.0.0.1:${wiped.httpPort}/v1/pull_timeline`, { method: "POST", headers: { "content-type": "application/json" }, body });
   expect(reply.status).toBe(200);
   expect(localNames("empty").join()).toBe(LEFT);
-  expect((await read(wiped.pgPort, START, wal.endLsn)).equals(wal.bytes())).toBe(true);
+  expect((await readWal({ port: wiped.pgPort, ...ID }, { from: START, to: wal.endLsn })).equals(wal.bytes())).toBe(true);
 }, 20_000);
 
 test("an unfinished segment that rests is uploaded under a name that says what it holds; the next one replaces it", async () => {

@@ -11,9 +11,9 @@ import { SAFEKEEPER_DEFAULTS, type SafekeeperConfig } from "../../src/safekeeper
 import { decodeControlFile } from "../../src/safekeeper/control-file/codec.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
 import { Tombstones } from "../../src/safekeeper/timeline/tombstones.ts";
-import { decodeSenderMessage } from "../../src/wire/replication-messages.ts";
 import { testLogger } from "../support/test-logger.ts";
-import { connectTo, platform, ProposerDriver } from "./support/driver.ts";
+import { platform, ProposerDriver } from "./support/driver.ts";
+import { readWal } from "./support/read-wal.ts";
 import { MIB, SampleWal } from "./support/sample-wal.ts";
 
 const ID = { tenantId: "11111111111111111111111111111111", timelineId: "22222222222222222222222222222222" };
@@ -50,20 +50,6 @@ async function http(method: string, path: string, body?: unknown): Promise<{ sta
     method, ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
   });
   return { status: reply.status, json: ((await reply.json().catch(() => null)) ?? {}) as Record<string, unknown> };
-}
-
-async function read(timelineId: string, range: { from: number; to: number }): Promise<Buffer> {
-  const reader = await connectTo({ port: safekeeper?.pgPort ?? 0, tenantId: ID.tenantId, timelineId });
-  const copy = await reader.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(range.from)}`);
-  const out = Buffer.alloc(range.to - range.from);
-  for (let at = 0; at < out.length; ) {
-    const message = decodeSenderMessage((await copy.read()) ?? new Uint8Array(0));
-    if (message.kind !== "wal-data") continue;
-    out.set(message.data, at);
-    at += message.data.length;
-  }
-  reader.destroy();
-  return out;
 }
 
 async function eventually(condition: () => boolean): Promise<void> {
@@ -174,7 +160,7 @@ test("a copy has the WAL up to its end, whether it was on the disk or in the sto
   const status = (await http("GET", COPY)).json;
   expect([status.commit_lsn, status.flush_lsn, status.timeline_start_lsn, status.backup_lsn]).toEqual([lsnToString(until), lsnToString(until), lsnToString(START), "0/700000"]);
   expect(readdirSync(join(directory, "sk", ID.tenantId, COPY)).sort()).toEqual(["000000010000000000000007.partial", "safekeeper.control"]);
-  expect((await read(COPY, { from: START, to: until })).equals(wal.bytes(START, until))).toBe(true);
+  expect((await readWal({ ...target(), timelineId: COPY }, { from: START, to: until })).equals(wal.bytes(START, until))).toBe(true);
   expect((await http("POST", `${ID.timelineId}/copy`, { target_timeline_id: "44".repeat(16), until_lsn: lsnToString(wal.endLsn + 800) })).status).toBe(400);
   await stop();
   await start({}, true);
