@@ -44,7 +44,9 @@ export class BackgroundTasks {
       try {
         await task.run(signal);
       } catch (error) {
-        if (signal.aborted || error instanceof Cancelled) return;
+        // A cancellation that is not ours is that of a tenant or timeline which went away meanwhile.
+        if (signal.aborted) return;
+        if (error instanceof Cancelled) continue;
         this.#log.warn("a background task failed, it will be tried again", { task: task.name, error });
       }
     }

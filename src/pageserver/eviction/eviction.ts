@@ -107,9 +107,15 @@ export class Eviction {
   async #evict({ layer, timeline }: Resident): Promise<boolean> {
     const { clock, metrics } = this.#options;
     const residentMs = clock.wallMs() - layer.residentSinceMs;
-    const gone = await layer.evict();
-    if (gone) metrics.evicted(timeline, residentMs);
-    return gone;
+    try {
+      const gone = await layer.evict();
+      if (gone) metrics.evicted(timeline, residentMs);
+      return gone;
+    } catch (error) {
+      // One bad file does not keep the others on a full disk.
+      this.#options.log.warn("a layer could not be evicted", { error });
+      return false;
+    }
   }
 
   #minResidentBytes(tenant: string): number | null {

@@ -27,6 +27,8 @@ export async function importWal(datadir: TimelineDatadir, from: { readonly files
   while (ingest.lsn < endLsn) {
     const path = `${directory}/${walFileName(decoder.position, segmentSize)}`;
     if (!(await files.exists(path))) throw new StrataError("fix-input", "wal-missing", `the archive has no WAL at ${lsnToString(decoder.position)}; ${lsnToString(endLsn)} was to be reached`);
+    const { sizeBytes } = await files.stat(path);
+    if (sizeBytes !== segmentSize) throw new StrataError("fix-input", "bad-archive", `WAL segment ${walFileName(decoder.position, segmentSize)} of the archive has ${sizeBytes} bytes instead of ${segmentSize}`);
     const segment = await files.readFile(path);
     decoder.feed(segment.subarray(decoder.position % segmentSize));
     while (ingest.lsn < endLsn && next(decoder, record)) {

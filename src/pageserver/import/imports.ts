@@ -48,15 +48,21 @@ export class Imports {
     });
   }
 
-  /** @throws StrataError conflict `wrong-start-lsn`; fix-input `bad-archive`, `wal-missing`; corrupt */
+  /** @throws StrataError conflict `wrong-start-lsn`, `import-running`; fix-input `bad-archive`, `wal-missing`; corrupt */
   async wal(target: ImportTarget, range: { readonly startLsn: Lsn; readonly endLsn: Lsn }, archive: AsyncIterable<Uint8Array>): Promise<void> {
     const tenant = this.#tenant(target.tenantId);
     const { timeline } = await tenant.timeline(target.timelineId);
-    if (timeline.lastRecordLsn !== range.startLsn) {
+    const assertStart = (): void => {
+      if (timeline.lastRecordLsn === range.startLsn) return;
       throw new StrataError("conflict", "wrong-start-lsn", `cannot import WAL from ${lsnToString(range.startLsn)}: the timeline ends at ${lsnToString(timeline.lastRecordLsn)}`);
-    }
+    };
+    assertStart();
     const { files, clock } = this.#options.platform;
-    await this.#unpacked(archive, (directory) => tenant.withoutReceiving(target.timelineId, (datadir) => importWal(datadir, { files, directory, clock }, range.endLsn)));
+    await this.#unpacked(archive, (directory) => tenant.withoutReceiving(target.timelineId, (datadir) => {
+      // What was received while the archive was unpacked counts.
+      assertStart();
+      return importWal(datadir, { files, directory, clock }, range.endLsn);
+    }));
     await timeline.freezeAndFlush();
     await timeline.waitUploaded();
   }

@@ -1,5 +1,5 @@
 /** What is done for tenants in the background beside their timelines' own maintenance: heatmaps, and offloading what was archived. */
-import { isStrataError } from "../../kit/errors.ts";
+import { Cancelled, isStrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { BackgroundTask } from "../background-tasks.ts";
@@ -48,7 +48,7 @@ async function guarded(what: string, context: { readonly tenant: Tenant; readonl
   try {
     await work();
   } catch (error) {
-    if (context.signal.aborted || !isStrataError(error)) throw error;
+    if (context.signal.aborted || !(isStrataError(error) || error instanceof Cancelled)) throw error;
     context.log.info(what, { tenantId: context.tenant.tenantShardId.tenantId, error });
   }
 }

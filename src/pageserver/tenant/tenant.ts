@@ -52,6 +52,8 @@ export class Tenant {
   readonly #options: TenantOptions;
   readonly #manager: TimelineManager;
   readonly #timelines = new Map<TimelineId, TenantTimeline>();
+  /** Their receivers are stopped, for an import. */
+  readonly #writtenByHand = new Set<TimelineId>();
   readonly size: TenantSize;
   readonly heatmap: HeatmapUpload;
   readonly #throttle: Throttle;
@@ -211,10 +213,13 @@ export class Tenant {
   /** Lets `work` be the only one that writes to a timeline. */
   async withoutReceiving(timelineId: TimelineId, work: (datadir: TimelineDatadir) => Promise<void>): Promise<void> {
     const view = this.timelineNow(timelineId);
-    await view.stopReceiving();
+    if (this.#writtenByHand.has(timelineId)) throw new StrataError("conflict", "import-running", `WAL is being imported into timeline ${timelineId} already`);
+    this.#writtenByHand.add(timelineId);
     try {
+      await view.stopReceiving();
       await work(view.datadir);
     } finally {
+      this.#writtenByHand.delete(timelineId);
       if (this.#state === "active") this.#startReceiving(view);
     }
   }

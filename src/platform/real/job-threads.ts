@@ -34,9 +34,13 @@ class Thread {
   run(request: Request): Promise<unknown> {
     const job = Promise.withResolvers<unknown>();
     this.#job = job;
-    this.#worker ??= this.#start();
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
-    this.#worker.postMessage(request);
+    try {
+      this.#worker ??= this.#start();
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
+      this.#worker.postMessage(request);
+    } catch (error) {
+      job.reject(error);
+    }
     return job.promise.finally(() => {
       this.#job = null;
     });
