@@ -9,6 +9,7 @@ import type { Configuration } from "../api/membership.ts";
 import type { ProposerGreeting } from "../api/proposer-protocol.ts";
 import type { Address } from "../config.ts";
 import type { Newness } from "../timeline/newness.ts";
+import type { Term } from "../api/term-history.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { Timelines } from "../timeline/timelines.ts";
 
@@ -54,6 +55,8 @@ async function admit(timeline: Timeline, options: AdmissionOptions, greeting: Pr
     if (newness.kind === "uncertain") {
       throw new StrataError("retry", "timeline-newness-unknown", `the timeline is not here, and whether it is new or was lost here is not known: ${newness.why}`);
     }
+    // Nobody has WAL, but some may have voted, together with this node before it lost its disk.
+    if (newness.kind === "new") await adoptTerm(timeline, newness.term);
     if (newness.kind === "new") return takeAsNew(timeline);
     if (!timeline.lossSaid) timeline.log.warn("this safekeeper has nothing of a timeline of which others have WAL: it takes it in again, and gives no votes before it has everything", { knownBy: newness.by });
     timeline.lossSaid = true;
@@ -61,7 +64,11 @@ async function admit(timeline: Timeline, options: AdmissionOptions, greeting: Pr
   const leftMs = timeline.openedMs + REJOIN_AFTER_MS - askedMs;
   if (leftMs > 0) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here, it takes part again in ${Math.ceil(leftMs)} ms`);
   if (peers !== null) checkTermsHeard(peers.length, newness);
-  if (newness.term > timeline.state.term) await timeline.run("term of the others", (acceptor) => acceptor.bumpTerm(newness.term));
+  await adoptTerm(timeline, newness.term);
+}
+
+async function adoptTerm(timeline: Timeline, term: Term): Promise<void> {
+  if (term > timeline.state.term) await timeline.run("term of the others", (acceptor) => acceptor.bumpTerm(term));
 }
 
 /**
@@ -74,9 +81,9 @@ function checkTermsHeard(others: number, newness: Newness): void {
   if (newness.heard < needed) throw new StrataError("retry", "timeline-recovering", `the timeline is recovering here: ${needed} of the other safekeepers must say their term, ${newness.heard} do`);
 }
 
-/** How many make a majority, for the time when no proposer is there to say. */
+/** How many make a majority, for the time when no proposer is there to say. Never fewer than were said once: too many is only slow. */
 async function rememberCount(timeline: Timeline, peers: readonly Address[] | null): Promise<void> {
-  if (peers === null || timeline.state.safekeeperCount === peers.length + 1) return;
+  if (peers === null || timeline.state.safekeeperCount >= peers.length + 1) return;
   await timeline.run("safekeeper count", (acceptor) => acceptor.persist({ safekeeperCount: peers.length + 1 }));
 }
 

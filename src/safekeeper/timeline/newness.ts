@@ -6,7 +6,7 @@
  * majority that has would include one of them). A proposer of ours says who they are, and so does a membership configuration;
  * of others the broker knows those that are there, which is as much as can be found out.
  */
-import { describeError } from "../../kit/errors.ts";
+import { describeError, StrataError } from "../../kit/errors.ts";
 import { parseLsn } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Term } from "../api/term-history.ts";
@@ -48,10 +48,12 @@ export async function findNewness(id: TenantTimelineId, options: NewnessOptions)
   return { ...verdict, term: Math.max(0, ...answers.map(({ term }) => term)), heard: answers.filter(({ heard }) => heard > 0).length };
 }
 
-/** `host:port,host:port` of the start-up option; null without it. @throws StrataError fix-input `bad-address` */
+/** `host:port,host:port` of the start-up option; null without it. @throws StrataError fix-input `bad-address`, `too-many-safekeepers` */
 export function parsePeers(text: string | undefined): readonly Address[] | null {
   if (text === undefined) return null;
-  return text === "" ? [] : text.split(",", MAX_PEERS).map(parseAddress);
+  const addresses = text === "" ? [] : text.split(",", MAX_PEERS + 1);
+  if (addresses.length > MAX_PEERS) throw new StrataError("fix-input", "too-many-safekeepers", `a timeline has at most ${MAX_PEERS + 1} safekeepers`);
+  return addresses.map(parseAddress);
 }
 
 async function ask(id: TenantTimelineId, peer: Address, options: NewnessOptions): Promise<Newness> {
