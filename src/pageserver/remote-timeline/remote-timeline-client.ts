@@ -1,10 +1,11 @@
 /**
  * A timeline's side of object storage. Keeps two pictures of its index: `dirty`, what the timeline is now, and `clean`,
  * what an uploaded index_part says. Changes are made to the dirty one and queued; uploads run in the background in the
- * order upload-queue.ts prescribes and are tried until they succeed or the client is shut down.
+ * order upload-queue.ts prescribes and are tried until they succeed or the client is shut down: also after a refusal, since
+ * credentials are rotated and clocks set right while nothing restarts.
  */
 import type { Failpoints } from "../../kit/failpoints.ts";
-import { Cancelled, invariant, StrataError } from "../../kit/errors.ts";
+import { Cancelled, invariant, isStrataError, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
@@ -55,6 +56,8 @@ export class RemoteTimelineClient {
   #other: Readonly<Record<string, unknown>>;
   #clean: IndexPart | null;
   #visibleLsn: Lsn;
+  /** Why nothing is uploaded any more, if so. */
+  #failure: unknown = null;
 
   constructor(options: RemoteTimelineOptions) {
     this.#options = options;
@@ -164,9 +167,10 @@ export class RemoteTimelineClient {
     return layerKey(this.#options.tenantShardId.tenantId, this.#options.timelineId, { name: layer.name, ...layer.metadata });
   }
 
-  /** Resolves when all that is queued now has been done. @throws Cancelled */
+  /** Resolves when all that is queued now has been done. @throws Cancelled; what made the uploads stand still */
   async waitCompletion(signal?: AbortSignal): Promise<void> {
     this.#assertOpen();
+    if (this.#failure !== null) throw this.#failure;
     const reached = Promise.withResolvers<void>();
     reached.promise.catch(() => {});
     this.#barriers.set(this.#queue.push({ kind: "barrier" }), reached);
@@ -199,11 +203,13 @@ export class RemoteTimelineClient {
         random,
         maxAttempts: Number.POSITIVE_INFINITY,
         signal: this.#stop.signal,
+        isWorthRetrying: (error) => isStrataError(error) && !isStrataError(error, "file-not-found"),
         onRetry: (error, attempt) => (attempt >= WARN_FROM_ATTEMPT ? log.warn : log.info).call(log, "upload failed, will try again", { operation: entry.operation.kind, attempt, error }),
       });
     } catch (error) {
       if (this.#stop.signal.aborted || error instanceof Cancelled) return;
       // The queue stays blocked behind it: nothing later may become visible without it.
+      this.#failure ??= error;
       log.error("upload cannot succeed; the timeline's uploads stand still", { operation: entry.operation.kind, error });
       for (const barrier of this.#barriers.values()) barrier.reject(error);
       this.#barriers.clear();

@@ -308,7 +308,7 @@ export class TimelineManager {
       into.set(timelineId, await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal));
     } catch (error) {
       if (isStrataError(error, "index-part-not-found")) return log.info("objects without an index are left alone", { timelineId });
-      if (isStrataError(error) && error.kind === "unavailable") throw error;
+      if (isStrataError(error) && (error.kind === "unavailable" || error.kind === "forbidden")) throw error;
       this.#markBroken(timelineId, error);
     }
   }
