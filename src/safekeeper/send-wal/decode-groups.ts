@@ -1,90 +1,111 @@
 /**
  * One decode of a timeline's WAL for all shards that stand near each other.
  *
- * A group reads and decodes piece after piece when one of its members wants more, interprets each record once a shard, and
- * hands every member its batch. A member that joins a little behind makes the group step back; the others have those
- * records left out. One that does not take its batches is put out of the group when its queue is full, and goes on in a
- * group of its own from where it stands, so that a slow pageserver delays nobody.
+ * A reader that begins is taken into a group (`decode-group.ts`) near it. One that does not take its batches is put out of it, so
+ * that a slow pageserver delays nobody, and goes on in a group of its own from where it stands; when that has caught up
+ * with another, the two become one. Nobody who was put out makes a group step back: it would be put out again, and each time
+ * all would be decoded twice.
  *
  * Source: the peer safekeeper/src/send_interpreted_wal.rs (InterpretedWalReader).
  */
-import { InvariantError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { zstdCompress } from "../../kit/zstd.ts";
-import { encodeInterpretedBatch, encodeInterpretedRecord } from "../../interpret/wire-format.ts";
-import type { ShardIdentity } from "../../keyspace/shard.ts";
-import type { WalGeometry } from "../../postgres/wal/page-header.ts";
-import { WalRecord } from "../../postgres/wal/record.ts";
-import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
+import { encodeInterpretedBatch } from "../../interpret/wire-format.ts";
+import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
 import { encodeInterpretedHeader } from "../api/wal-protocol.ts";
-import type { WalReader } from "../wal-store/wal-reader.ts";
+import { type Batch, DecodeGroup, type GroupMember, type MemberOptions, type WalOfTimeline } from "./decode-group.ts";
 import type { SourceMessage, WalSource } from "./wal-source.ts";
 
-/** How far apart members of a group may begin. */
-const NEAR_BYTES = 32 * 1024 * 1024;
-const PIECE_BYTES = 128 * 1024;
 /** Batches a member may leave lying. */
 const QUEUE_MAX_BATCHES = 16;
 const QUEUE_MAX_BYTES = 8 * 1024 * 1024;
 
-export interface WalOfTimeline {
-  readonly geometry: WalGeometry;
-  reader(fromLsn: Lsn): Pick<WalReader, "read" | "close">;
-}
-
-export interface MemberOptions {
-  readonly shard: ShardIdentity;
-  /** The reader is one of ours. */
-  readonly extended: boolean;
-  readonly zstdLevel: number | null;
-  readonly startLsn: Lsn;
+export interface DecodeGroupsOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
 }
 
 /** A timeline's groups. */
 export class DecodeGroups {
   readonly #wal: WalOfTimeline;
+  readonly #options: DecodeGroupsOptions;
+  /** The oldest first. */
   readonly #groups = new Set<DecodeGroup>();
   /** Pieces decoded since the start. */
   decodedPieces = 0;
 
-  constructor(wal: WalOfTimeline) {
+  constructor(wal: WalOfTimeline, options: DecodeGroupsOptions) {
     this.#wal = wal;
+    this.#options = options;
   }
 
   get count(): number {
     return this.#groups.size;
   }
 
+  /** @throws StrataError not-found `wal-before-timeline`, …: what can be known before anything is read */
   open(options: MemberOptions): WalSource {
-    const member = new Member(this, options);
-    this.join(member);
-    return member;
+    // Its reader has no file open yet.
+    this.#wal.reader(options.startLsn);
+    return new Member(this, options);
   }
 
-  join(member: Member): void {
-    let group = [...this.#groups].find((one) => one.isNear(member.nextRecordLsn));
-    if (group === undefined) this.#groups.add((group = new DecodeGroup(this, this.#wal, member.nextRecordLsn)));
+  /** The group in which the member goes on now. */
+  place(member: Member, endLsn: Lsn): DecodeGroup {
+    const { group } = member;
+    if (group === null) return this.#join(member, member.isNew ? this.#nearest(member, endLsn) : this.#merging(member));
+    const other = this.#merging(member);
+    if (other === null) return group;
+    group.remove(member);
+    return this.#join(member, other);
+  }
+
+  #join(member: Member, found: DecodeGroup | null): DecodeGroup {
+    const group = found ?? this.#open(member.nextRecordLsn);
     group.add(member);
+    return group;
   }
 
-  async drop(group: DecodeGroup): Promise<void> {
+  #open(startLsn: Lsn): DecodeGroup {
+    const group: DecodeGroup = new DecodeGroup({ wal: this.#wal, clock: this.#options.clock, startLsn, onPiece: () => this.decodedPieces++, onEmpty: () => this.#drop(group) });
+    this.#groups.add(group);
+    return group;
+  }
+
+  #nearest(member: Member, endLsn: Lsn): DecodeGroup | null {
+    let nearest: { readonly group: DecodeGroup; readonly distance: number } | null = null;
+    for (const group of this.#groups) {
+      const distance = group.distance(member.nextRecordLsn, endLsn);
+      if (distance !== null && (nearest === null || distance < nearest.distance)) nearest = { group, distance };
+    }
+    return nearest?.group ?? null;
+  }
+
+  /** A group with which the member's may become one. The smaller goes into the larger, of two alike the younger into the older: never to and fro. */
+  #merging(member: Member): DecodeGroup | null {
+    if (this.#groups.size === 1 && member.group !== null) return null;
+    let isOlder = true;
+    const ownSize = member.group?.size ?? 0;
+    for (const group of this.#groups) {
+      if (group === member.group) isOlder = false;
+      else if ((group.size > ownSize || (group.size === ownSize && isOlder)) && group.leadsOn(member.nextRecordLsn)) return group;
+    }
+    return null;
+  }
+
+  #drop(group: DecodeGroup): void {
     this.#groups.delete(group);
-    await group.close();
+    group.close().catch((error: unknown) => this.#options.log.warn("a reader of WAL could not be closed", { error }));
   }
 }
 
-interface Batch {
-  readonly records: readonly Uint8Array[];
-  readonly nextRecordLsn: Lsn;
-  readonly streamingLsn: Lsn;
-  readonly sizeBytes: number;
-}
-
-class Member implements WalSource {
+class Member implements WalSource, GroupMember {
   readonly options: MemberOptions;
-  /** Records that end at or below it have been sent, or are queued. */
   nextRecordLsn: Lsn;
   group: DecodeGroup | null = null;
+  /** It has been in no group yet. */
+  isNew = true;
   readonly #groups: DecodeGroups;
   readonly #queue: Batch[] = [];
   #queuedBytes = 0;
@@ -102,7 +123,7 @@ class Member implements WalSource {
   }
 
   push(batch: Batch): void {
-    this.nextRecordLsn = Math.max(this.nextRecordLsn, batch.nextRecordLsn);
+    this.nextRecordLsn = batch.nextRecordLsn;
     this.#queue.push(batch);
     this.#queuedBytes += batch.sizeBytes;
   }
@@ -112,12 +133,13 @@ class Member implements WalSource {
       const batch = this.#queue.shift();
       if (batch !== undefined) {
         this.#queuedBytes -= batch.sizeBytes;
+        this.group?.noteRoom();
         return this.#message(batch, endLsn);
       }
-      if (this.group === null) this.#groups.join(this);
-      if (this.group === null) throw new InvariantError("a reader of interpreted WAL is in no group");
-      if (this.group.positionLsn >= endLsn) return null;
-      await this.group.step(endLsn);
+      const group = this.#groups.place(this, endLsn);
+      this.isNew = false;
+      if (group.positionLsn >= endLsn) return null;
+      await group.step(endLsn);
     }
   }
 
@@ -130,114 +152,6 @@ class Member implements WalSource {
   }
 
   async close(): Promise<void> {
-    await this.group?.remove(this);
-  }
-}
-
-class DecodeGroup {
-  readonly #groups: DecodeGroups;
-  readonly #wal: WalOfTimeline;
-  readonly #members = new Set<Member>();
-  readonly #record = new WalRecord();
-  readonly #reader: Pick<WalReader, "read" | "close">;
-  #decoder: WalStreamDecoder;
-  /** A step back that waits for the step under way. */
-  #resetTo: Lsn | null = null;
-  #step: Promise<void> | null = null;
-
-  constructor(groups: DecodeGroups, wal: WalOfTimeline, startLsn: Lsn) {
-    this.#groups = groups;
-    this.#wal = wal;
-    this.#reader = wal.reader(startLsn);
-    this.#decoder = this.#newDecoder(startLsn);
-  }
-
-  #newDecoder(lsn: Lsn): WalStreamDecoder {
-    const { version, segmentSize } = this.#wal.geometry;
-    return new WalStreamDecoder(lsn, version, segmentSize);
-  }
-
-  /** Everything below it has been decoded and handed out. */
-  get positionLsn(): Lsn {
-    return this.#resetTo ?? this.#decoder.position;
-  }
-
-  isNear(lsn: Lsn): boolean {
-    return Math.abs(this.#decoder.position - lsn) <= NEAR_BYTES;
-  }
-
-  add(member: Member): void {
-    this.#members.add(member);
-    member.group = this;
-    if (member.nextRecordLsn < this.#decoder.recordEnd) this.#resetTo = Math.min(this.#resetTo ?? member.nextRecordLsn, member.nextRecordLsn);
-  }
-
-  async remove(member: Member): Promise<void> {
-    this.#members.delete(member);
-    member.group = null;
-    if (this.#members.size === 0) await this.#groups.drop(this);
-  }
-
-  async close(): Promise<void> {
-    await this.#step?.catch(() => undefined);
-    await this.#reader.close();
-  }
-
-  /** Decodes a piece of what lies below `endLsn`, or waits for the one under way. */
-  step(endLsn: Lsn): Promise<void> {
-    this.#step ??= this.#decodePiece(endLsn).finally(() => {
-      this.#step = null;
-    });
-    return this.#step;
-  }
-
-  async #decodePiece(endLsn: Lsn): Promise<void> {
-    if (this.#resetTo !== null) {
-      this.#decoder = this.#newDecoder(this.#resetTo);
-      this.#resetTo = null;
-    }
-    const lsn = this.#decoder.position;
-    if (lsn >= endLsn) return;
-    const piece = new Uint8Array(Math.min(PIECE_BYTES, endLsn - lsn));
-    const length = await this.#reader.read(lsn, piece);
-    // Somebody stepped back meanwhile: what was read is not what comes next.
-    if (this.#resetTo !== null) return;
-    this.#groups.decodedPieces++;
-    this.#decoder.feed(piece.subarray(0, length), lsn);
-    this.#handOut(this.#interpretAll(), lsn + length);
-  }
-
-  /** What each member gets, and where the last whole record ends. */
-  #interpretAll(): { readonly records: ReadonlyMap<Member, Uint8Array[]>; readonly lastEnd: Lsn } {
-    const records = new Map<Member, Uint8Array[]>([...this.#members].map((member) => [member, []]));
-    let lastEnd = 0;
-    while (this.#decoder.next(this.#record)) {
-      const { endLsn } = this.#record;
-      lastEnd = endLsn;
-      /** One encoding for all members of a shard. */
-      const encoded = new Map<string, Uint8Array | null>();
-      for (const [member, list] of records) {
-        if (endLsn <= member.nextRecordLsn) continue;
-        const { shard, extended } = member.options;
-        const key = `${shard.number}/${shard.count}/${shard.stripeBlocks}/${extended}`;
-        let bytes = encoded.get(key);
-        if (bytes === undefined) encoded.set(key, (bytes = encodeInterpretedRecord(this.#record, { shard, extended })));
-        if (bytes !== null) list.push(bytes);
-      }
-    }
-    return { records, lastEnd };
-  }
-
-  /** Nothing is sent before a whole record was decoded. */
-  #handOut(decoded: { readonly records: ReadonlyMap<Member, Uint8Array[]>; readonly lastEnd: Lsn }, streamingLsn: Lsn): void {
-    if (decoded.lastEnd === 0) return;
-    for (const [member, records] of decoded.records) {
-      if (decoded.lastEnd <= member.nextRecordLsn || !this.#members.has(member)) continue;
-      member.push({ records, nextRecordLsn: decoded.lastEnd, streamingLsn, sizeBytes: records.reduce((sum, record) => sum + record.length, 0) });
-      if (!member.isFull) continue;
-      this.#members.delete(member);
-      member.group = null;
-    }
-    if (this.#members.size === 0) void this.#groups.drop(this);
+    this.group?.remove(this);
   }
 }

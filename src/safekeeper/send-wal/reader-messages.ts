@@ -12,7 +12,7 @@
 import { ByteReader } from "../../kit/bytes.ts";
 import { decodeReceiverMessage, type HotStandbyFeedbackMessage, type ReceiverMessage } from "../../wire/replication-messages.ts";
 import { decodePageserverFeedback, type PageserverFeedback } from "../api/pageserver-feedback.ts";
-import type { HotStandbyFeedback } from "../api/proposer-protocol.ts";
+import type { HotStandbyFeedback } from "../api/proposer-messages.ts";
 
 const TAG_PAGESERVER = 0x7a;
 

@@ -17,7 +17,7 @@ import type { Term } from "../api/term-history.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
-import type { MemberOptions } from "./decode-groups.ts";
+import type { MemberOptions } from "./decode-group.ts";
 import { decodeReaderMessage, hotStandbyFeedbackOf } from "./reader-messages.ts";
 import { WalSender } from "./wal-senders.ts";
 import { RawWalSource, type WalSource } from "./wal-source.ts";

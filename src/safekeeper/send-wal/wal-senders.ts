@@ -2,7 +2,7 @@
 import type { TenantShardId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { EMPTY_PAGESERVER_FEEDBACK, type PageserverFeedback } from "../api/pageserver-feedback.ts";
-import { EMPTY_HOT_STANDBY_FEEDBACK, type HotStandbyFeedback } from "../api/proposer-protocol.ts";
+import { EMPTY_HOT_STANDBY_FEEDBACK, type HotStandbyFeedback } from "../api/proposer-messages.ts";
 
 export interface StandbyReply {
   readonly writeLsn: Lsn;

@@ -107,7 +107,7 @@ export class Timeline {
     this.commitLsn = new Watch(this.#acceptor.volatile.commitLsn);
     this.termFlush = new Watch({ term: state.term, flushLsn: this.#acceptor.flushLsn });
     this.openedMs = this.lastPersistMs = context.clock.monotonicMs();
-    this.decodeGroups = new DecodeGroups(this);
+    this.decodeGroups = new DecodeGroups(this, { clock: context.clock, log });
   }
 
   /** @throws StrataError corrupt `wal-lost` and what reading the log may throw */
