@@ -4,7 +4,8 @@
  */
 import { EMPTY_CONFIGURATION } from "../../src/safekeeper/api/membership.ts";
 import type { PageserverFeedback } from "../../src/safekeeper/api/pageserver-feedback.ts";
-import type { AcceptorMessage, ProposerMessage, ProposerProtocolVersion } from "../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../src/safekeeper/api/proposer-messages.ts";
+import type { ProposerProtocolVersion } from "../../src/safekeeper/api/proposer-protocol.ts";
 import { bytes, cstr, hex, text, u16, u32, u32le, u64, u64le, u8, zeros } from "./bytes.ts";
 
 export const TENANT = "0123456789abcdef0123456789abcdef";

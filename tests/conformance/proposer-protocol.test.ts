@@ -5,9 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { decodePageserverFeedback, encodePageserverFeedback } from "../../src/safekeeper/api/pageserver-feedback.ts";
-import {
-  decodeAcceptorMessage, decodeProposerMessage, encodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage,
-} from "../../src/safekeeper/api/proposer-protocol.ts";
+import { decodeAcceptorMessage, decodeProposerMessage, encodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../src/safekeeper/api/proposer-protocol.ts";
 import { SAFEKEEPER_DEFAULTS } from "../../src/safekeeper/config.ts";
 import { type RunningSafekeeper, startSafekeeper } from "../../src/safekeeper/safekeeper.ts";
 import { MIB, SampleWal } from "../safekeeper/support/sample-wal.ts";

@@ -6,7 +6,7 @@ import { StrataError, describeError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
-import type { AcceptorMessage } from "../../safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage } from "../../safekeeper/api/proposer-messages.ts";
 import { ProposerCore } from "./core.ts";
 import type { CoreEffect, CoreOptions, Election } from "./core-types.ts";
 import { DonorWal } from "./donor-wal.ts";

@@ -3,7 +3,7 @@ import type { StrataError } from "../../kit/errors.ts";
 import type { TenantId, TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Configuration } from "../../safekeeper/api/membership.ts";
-import type { HotStandbyFeedback, ProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
+import type { HotStandbyFeedback, ProposerMessage } from "../../safekeeper/api/proposer-messages.ts";
 import type { PageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
 import type { Term, TermHistory } from "../../safekeeper/api/term-history.ts";
 

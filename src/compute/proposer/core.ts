@@ -16,7 +16,7 @@ import { InvariantError, StrataError, invariant } from "../../kit/errors.ts";
 import type { NodeId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { type Configuration, configurationToString, isMember } from "../../safekeeper/api/membership.ts";
-import type { AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerMessage, VoteResponse } from "../../safekeeper/api/proposer-protocol.ts";
+import type { AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerMessage, VoteResponse } from "../../safekeeper/api/proposer-messages.ts";
 import { type Term, highestCommonPoint, lastLogTerm } from "../../safekeeper/api/term-history.ts";
 import type { CoreEffect, CoreOptions, Election, ProposerIdentity, ProposerMode } from "./core-types.ts";
 import { commonLsn, hasQuorum, quorumLsn } from "./quorum.ts";

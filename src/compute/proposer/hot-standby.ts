@@ -1,5 +1,5 @@
 /** The oldest of what all standbys need, each safekeeper speaking for its own. */
-import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-protocol.ts";
+import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-messages.ts";
 
 /** 0 means "nothing needed" and so never is the minimum. */
 export function aggregateFeedback(all: readonly HotStandbyFeedback[]): HotStandbyFeedback {

@@ -7,7 +7,7 @@
 import { Cancelled, StrataError, isStrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
-import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-protocol.ts";
+import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-messages.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
 import { PgClient } from "../../wire/client.ts";
 import { decodeSenderMessage, encodeHotStandbyFeedback, encodeStandbyStatus, postgresTimestamp } from "../../wire/replication-messages.ts";

@@ -8,7 +8,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { FileSystem } from "../../platform/files.ts";
 import { type Configuration, EMPTY_CONFIGURATION } from "../../safekeeper/api/membership.ts";
-import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-protocol.ts";
+import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-messages.ts";
 import type { PageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
 import type { Term } from "../../safekeeper/api/term-history.ts";
 import { Candidacy } from "./candidacy.ts";

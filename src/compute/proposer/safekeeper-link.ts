@@ -4,7 +4,8 @@
  */
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
-import { type AcceptorMessage, MAX_APPEND_BYTES, type ProposerMessage, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../safekeeper/api/proposer-messages.ts";
+import { MAX_APPEND_BYTES, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
 import type { PgClient } from "../../wire/client.ts";

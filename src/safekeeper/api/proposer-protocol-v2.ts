@@ -18,9 +18,7 @@ import { idFromBytes, idToBytes } from "../../kit/ids.ts";
 import { expectEnd, readWalData } from "./append-body.ts";
 import { EMPTY_CONFIGURATION, INVALID_GENERATION } from "./membership.ts";
 import { encodePageserverFeedback, readPageserverFeedback } from "./pageserver-feedback.ts";
-import type {
-  AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerElected, ProposerGreeting, ProposerMessage, VoteRequest, VoteResponse,
-} from "./proposer-protocol.ts";
+import type { AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerElected, ProposerGreeting, ProposerMessage, VoteRequest, VoteResponse } from "./proposer-messages.ts";
 import { decodeTermHistoryLe, encodeTermHistoryLe } from "./term-history.ts";
 import { readU64le } from "./u64.ts";
 

@@ -19,9 +19,7 @@ import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
 import { expectEnd, readWalData } from "./append-body.ts";
 import { decodeConfiguration, encodeConfiguration } from "./membership.ts";
 import { encodePageserverFeedback, readPageserverFeedback } from "./pageserver-feedback.ts";
-import type {
-  AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerElected, ProposerGreeting, ProposerMessage, VoteRequest, VoteResponse,
-} from "./proposer-protocol.ts";
+import type { AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerElected, ProposerGreeting, ProposerMessage, VoteRequest, VoteResponse } from "./proposer-messages.ts";
 import { decodeTermHistoryBe, encodeTermHistoryBe } from "./term-history.ts";
 import { readU64be } from "./u64.ts";
 

@@ -14,7 +14,7 @@ import { StrataError } from "../../kit/errors.ts";
 import type { NodeId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { type Configuration, INVALID_GENERATION } from "../api/membership.ts";
-import { type AppendResponse, EMPTY_HOT_STANDBY_FEEDBACK } from "../api/proposer-protocol.ts";
+import { type AppendResponse, EMPTY_HOT_STANDBY_FEEDBACK } from "../api/proposer-messages.ts";
 import { historyUpTo, lastLogTerm, type Term, type TermHistory } from "../api/term-history.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 

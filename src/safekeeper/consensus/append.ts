@@ -1,7 +1,7 @@
 /** Append and flush: taking the elected proposer's WAL, and what peers know about its being committed. */
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
-import { type AppendRequest, type AppendResponse, EMPTY_HOT_STANDBY_FEEDBACK } from "../api/proposer-protocol.ts";
+import { type AppendRequest, type AppendResponse, EMPTY_HOT_STANDBY_FEEDBACK } from "../api/proposer-messages.ts";
 import type { Term } from "../api/term-history.ts";
 import type { Acceptor, Steps } from "./acceptor.ts";
 

@@ -2,7 +2,7 @@
 import { StrataError } from "../../kit/errors.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import { configurationToString, isMember } from "../api/membership.ts";
-import type { AcceptorGreeting, ProposerElected, ProposerGreeting, VoteRequest, VoteResponse } from "../api/proposer-protocol.ts";
+import type { AcceptorGreeting, ProposerElected, ProposerGreeting, VoteRequest, VoteResponse } from "../api/proposer-messages.ts";
 import { highestCommonPoint, termHistoryToString } from "../api/term-history.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 import type { Acceptor, Steps } from "./acceptor.ts";

@@ -7,7 +7,7 @@ import { lsnText, tenantIdText, timelineIdText } from "../../http/params.ts";
 import { jsonReply } from "../../http/route.ts";
 import { parsePatch, presentState } from "../control-file/json.ts";
 import { copyTimeline } from "../timeline/copy-timeline.ts";
-import type { SafekeeperHttpOptions } from "./routes.ts";
+import type { SafekeeperHttpOptions } from "./options.ts";
 
 const NODE: Permission = { kind: "scope", scopes: ["safekeeperdata"] };
 const ONE_TIMELINE: Permission = { kind: "scope", scopes: ["safekeeperdata", "tenant"], tenantParam: "tenant_id", timelineParam: "timeline_id" };

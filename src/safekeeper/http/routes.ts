@@ -5,7 +5,7 @@
 import { z } from "@hono/zod-openapi";
 import { StrataError } from "../../kit/errors.ts";
 import type { Permission } from "../../http/auth.ts";
-import { createHttpApp, type HttpApp, type HttpAppOptions } from "../../http/app.ts";
+import { createHttpApp, type HttpApp } from "../../http/app.ts";
 import { booleanText, integerText, lsnText, tenantIdText, timelineIdText } from "../../http/params.ts";
 import { jsonReply } from "../../http/route.ts";
 import {
@@ -14,27 +14,13 @@ import {
 } from "../api/http.ts";
 import { isMember } from "../api/membership.ts";
 import { lsnToString } from "../../kit/lsn.ts";
-import type { TenantTimelineId } from "../../broker/api/messages.ts";
-import type { PartialBackup } from "../backup/partial-backup.ts";
-import type { WalBackup } from "../backup/wal-backup.ts";
 import { pullTimeline } from "../timeline/pull-timeline.ts";
 import { snapshotStream } from "../timeline/snapshot.ts";
-import type { Timelines } from "../timeline/timelines.ts";
-import { debugDump, type DumpContext } from "./debug-dump.ts";
+import { debugDump } from "./debug-dump.ts";
 import { walDigest } from "./digest.ts";
 import { operatorRoutes } from "./operator-routes.ts";
+import type { SafekeeperHttpOptions } from "./options.ts";
 import { presentStatus } from "./present.ts";
-
-export interface SafekeeperHttpOptions extends HttpAppOptions {
-  readonly timelines: Timelines;
-  readonly dump: DumpContext;
-  /** Null without object storage. */
-  readonly backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
-  /** Removes a deleted timeline's objects. */
-  readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
-  /** Shown to other safekeepers. */
-  readonly peerToken: () => Promise<string | undefined>;
-}
 
 const DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024;
 const TIMELINE = "/v1/tenant/:tenant_id/timeline/:timeline_id";

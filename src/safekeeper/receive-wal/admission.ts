@@ -6,7 +6,7 @@ import { StrataError } from "../../kit/errors.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { Configuration } from "../api/membership.ts";
-import type { ProposerGreeting } from "../api/proposer-protocol.ts";
+import type { ProposerGreeting } from "../api/proposer-messages.ts";
 import type { Address } from "../config.ts";
 import type { Newness } from "../timeline/newness.ts";
 import type { Term } from "../api/term-history.ts";

@@ -4,7 +4,7 @@ import type { Lsn } from "../../../src/kit/lsn.ts";
 import { ProposerCore } from "../../../src/compute/proposer/core.ts";
 import type { CoreEffect, ProposerMode } from "../../../src/compute/proposer/core-types.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
-import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
 import { lastLogTerm } from "../../../src/safekeeper/api/term-history.ts";
 import { MemoryAcceptor, SEGMENT, TENANT, TIMELINE } from "./memory-acceptor.ts";
 

@@ -1,7 +1,7 @@
 /** The shipping acceptor over a log in memory: for tests of the proposer's side alone. */
 import { concatBytes } from "../../../src/kit/bytes.ts";
 import type { Lsn } from "../../../src/kit/lsn.ts";
-import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
 import { Acceptor, type Effect, type LogView, type Steps } from "../../../src/safekeeper/consensus/acceptor.ts";
 import { handleAppend, handleFlush } from "../../../src/safekeeper/consensus/append.ts";
 import { handleElected, handleGreeting, handleVoteRequest } from "../../../src/safekeeper/consensus/election.ts";

@@ -3,10 +3,8 @@ import fc from "fast-check";
 import { isStrataError } from "../../../src/kit/errors.ts";
 import { LSN_MAX } from "../../../src/kit/lsn.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
-import {
-  type AcceptorMessage, type ProposerMessage, type ProposerProtocolVersion,
-  decodeAcceptorMessage, decodeProposerMessage, encodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage, MAX_APPEND_BYTES,
-} from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
+import { type ProposerProtocolVersion, decodeAcceptorMessage, decodeProposerMessage, encodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage, MAX_APPEND_BYTES } from "../../../src/safekeeper/api/proposer-protocol.ts";
 
 const TENANT = "0123456789abcdef0123456789abcdef";
 const TIMELINE = "fedcba9876543210fedcba9876543210";

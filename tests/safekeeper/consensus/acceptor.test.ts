@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { isStrataError, StrataError } from "../../../src/kit/errors.ts";
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
-import type { AppendRequest, ProposerGreeting } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AppendRequest, ProposerGreeting } from "../../../src/safekeeper/api/proposer-messages.ts";
 import type { TermHistory } from "../../../src/safekeeper/api/term-history.ts";
 import { Acceptor, type Effect, type LogView, type Steps } from "../../../src/safekeeper/consensus/acceptor.ts";
 import { handleAppend, handleFlush, handlePeerCommit } from "../../../src/safekeeper/consensus/append.ts";

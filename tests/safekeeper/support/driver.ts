@@ -2,10 +2,8 @@
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import { EMPTY_CONFIGURATION } from "../../../src/safekeeper/api/membership.ts";
-import {
-  type AcceptorGreeting, type AcceptorMessage, type AppendResponse, decodeAcceptorMessage, encodeProposerMessage, MAX_APPEND_BYTES,
-  type ProposerGreeting, type ProposerMessage, type ProposerProtocolVersion, type VoteResponse,
-} from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorGreeting, AcceptorMessage, AppendResponse, ProposerGreeting, ProposerMessage, VoteResponse } from "../../../src/safekeeper/api/proposer-messages.ts";
+import { decodeAcceptorMessage, encodeProposerMessage, MAX_APPEND_BYTES, type ProposerProtocolVersion } from "../../../src/safekeeper/api/proposer-protocol.ts";
 import type { TermHistory } from "../../../src/safekeeper/api/term-history.ts";
 import type { ClientCopyStream } from "../../../src/wire/client-copy-stream.ts";
 import { PgClient } from "../../../src/wire/client.ts";

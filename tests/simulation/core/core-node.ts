@@ -4,7 +4,7 @@
  */
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import type { SafekeeperTimelineInfo } from "../../../src/broker/api/messages.ts";
-import type { AcceptorMessage, AppendRequest, ProposerMessage } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, AppendRequest, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
 import { Acceptor, type Effect, type LogView, type Steps } from "../../../src/safekeeper/consensus/acceptor.ts";
 import { handleAppend, handleFlush } from "../../../src/safekeeper/consensus/append.ts";
 import { handleElected, handleGreeting, handleVoteRequest } from "../../../src/safekeeper/consensus/election.ts";

@@ -1,6 +1,6 @@
 /** Copies of a soup, and a text that two soups have in common exactly when they are in the same state. Needs `openCores`. */
 import type { ProposerCore } from "../../../src/compute/proposer/core.ts";
-import type { AcceptorMessage, ProposerMessage, VoteResponse } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage, VoteResponse } from "../../../src/safekeeper/api/proposer-messages.ts";
 import type { TermHistory } from "../../../src/safekeeper/api/term-history.ts";
 import { Acceptor } from "../../../src/safekeeper/consensus/acceptor.ts";
 import type { CoreCompute } from "./core-compute.ts";

@@ -5,7 +5,7 @@
 import { isStrataError } from "../../../src/kit/errors.ts";
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import type { CoreEffect } from "../../../src/compute/proposer/core-types.ts";
-import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-protocol.ts";
+import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
 import { handlePeerCommit } from "../../../src/safekeeper/consensus/append.ts";
 import { CoreChecker } from "./core-checker.ts";
 import { CoreCompute } from "./core-compute.ts";

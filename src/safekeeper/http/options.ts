@@ -1,0 +1,18 @@
+/** What the HTTP routes are about. */
+import type { TenantTimelineId } from "../../broker/api/messages.ts";
+import type { HttpAppOptions } from "../../http/app.ts";
+import type { PartialBackup } from "../backup/partial-backup.ts";
+import type { WalBackup } from "../backup/wal-backup.ts";
+import type { Timelines } from "../timeline/timelines.ts";
+import type { DumpContext } from "./debug-dump.ts";
+
+export interface SafekeeperHttpOptions extends HttpAppOptions {
+  readonly timelines: Timelines;
+  readonly dump: DumpContext;
+  /** Null without object storage. */
+  readonly backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
+  /** Removes a deleted timeline's objects. */
+  readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
+  /** Shown to other safekeepers. */
+  readonly peerToken: () => Promise<string | undefined>;
+}
