@@ -10,9 +10,8 @@ import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { PgSession, ServedCopyStream } from "../../wire/pg-session.ts";
-import {
-  type AcceptorMessage, type AppendRequest, type AppendResponse, decodeProposerMessage, encodeAcceptorMessage, type ProposerMessage, type ProposerProtocolVersion,
-} from "../api/proposer-protocol.ts";
+import type { AcceptorMessage, AppendRequest, AppendResponse, ProposerMessage } from "../api/proposer-messages.ts";
+import { decodeProposerMessage, encodeAcceptorMessage, type ProposerProtocolVersion } from "../api/proposer-protocol.ts";
 import { RECEIVE_QUEUE_BYTES, RECEIVE_QUEUE_MESSAGES } from "../config.ts";
 import type { Acceptor, Steps } from "../consensus/acceptor.ts";
 import { handleAppend, handleFlush } from "../consensus/append.ts";
