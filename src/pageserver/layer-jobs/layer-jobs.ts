@@ -10,10 +10,12 @@ import { Pacer } from "../layers/pacer.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { JobCancel, JobThreads } from "../../platform/job-threads.ts";
 import { type CompactL0Job, compactL0Files } from "./compact-l0.ts";
+import { type CreateImageJob, createImageFile } from "./create-image.ts";
 
 export type LayerJob =
   | { readonly kind: "write-frozen"; readonly content: FrozenContent; readonly target: JobTarget }
-  | ({ readonly kind: "compact-l0" } & CompactL0Job);
+  | ({ readonly kind: "compact-l0" } & CompactL0Job)
+  | ({ readonly kind: "create-image" } & CreateImageJob);
 
 export interface JobEnvironment {
   readonly files: FileSystem;
@@ -29,7 +31,9 @@ export async function runLayerJob(job: LayerJob, environment: JobEnvironment, ca
   const { files, clock, sliceMs, collect } = environment;
   const pacer = new Pacer(clock, sliceMs);
   if (job.kind === "write-frozen") return [await writeFrozen(job.content, { ...job.target, files }, pacer)];
-  return await compactL0Files(job, { files, pacer, cancel, collect });
+  if (job.kind === "compact-l0") return await compactL0Files(job, { files, pacer, cancel, collect });
+  const image = await createImageFile(job, { files, clock, pacer, cancel, collect });
+  return image === null ? [] : [image];
 }
 
 /** Does a job somewhere. @throws what the job threw: StrataErrors with their code; the signal's reason */
@@ -78,6 +82,12 @@ export class LayerJobs {
   /** Merges L0 layers into L1 layers cut by key, synced; the caller syncs the directory. */
   compactL0(job: CompactL0Job, signal: AbortSignal): Promise<WrittenLayer[]> {
     return this.#runner.run({ kind: "compact-l0", ...job }, signal);
+  }
+
+  /** Makes an image layer, synced; the caller syncs the directory. Null when it would be empty. */
+  async createImage(job: CreateImageJob, signal: AbortSignal): Promise<WrittenLayer | null> {
+    const [written] = await this.#runner.run({ kind: "create-image", ...job }, signal);
+    return written ?? null;
   }
 }
 

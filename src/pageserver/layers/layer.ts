@@ -41,6 +41,8 @@ export interface LayerEnvironment {
   isUploaded(layer: Layer): boolean;
 }
 
+/** The first, one after a repair, and some for evictions in between. */
+const READ_ATTEMPTS = 4;
 const REPAIRABLE_CODES = new Set(["layer-checksum-mismatch", "layer-truncated", "bad-layer-summary", "bad-layer-index", "bad-blob", "bad-zstd", "file-not-found"]);
 
 export class Layer {
@@ -54,6 +56,13 @@ export class Layer {
   #resident: boolean;
   /** A download under way, shared by all who wait for it. */
   #arriving: Promise<void> | null = null;
+  /** The removal of the file by an eviction under way: no download may begin before it ends. */
+  #leaving: Promise<void> | null = null;
+  /** Counts the files this layer has had here: a read that failed on an earlier one says nothing of the present one. */
+  #residence = 0;
+  /** Who needs the file to stay where it is. */
+  #holds = 0;
+  #released: PromiseWithResolvers<void> | null = null;
   #deleted = false;
 
   constructor(environment: LayerEnvironment, options: { readonly name: LayerName; readonly metadata: LayerMetadata; readonly resident: boolean }) {
@@ -71,7 +80,7 @@ export class Layer {
 
   /** Its file is here, and object storage has it too. */
   get isEvictable(): boolean {
-    return this.#resident && !this.#deleted && this.#environment.isUploaded(this);
+    return this.#resident && !this.#deleted && this.#holds === 0 && this.#environment.isUploaded(this);
   }
 
   get path(): string {
@@ -87,15 +96,23 @@ export class Layer {
    * @throws StrataError corrupt `layer-checksum-mismatch` and its kin when there is no good copy; unavailable
    */
   async withFile<T>(work: (file: LayerFile) => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const { openFiles, clock } = this.#environment;
+    const { openFiles, clock, log } = this.#environment;
     this.lastAccessMs = clock.wallMs();
-    if (!this.#resident) await this.makeResident(signal);
-    try {
-      return await openFiles.use(this, () => this.#open(), work);
-    } catch (error) {
-      if (!this.#isRepairable(error)) throw error;
-      await this.#repair(error, signal);
-      return await openFiles.use(this, () => this.#open(), work);
+    let repaired = false;
+    for (let attempt = 1; ; attempt++) {
+      if (!this.#resident) await this.makeResident(signal);
+      const residence = this.#residence;
+      try {
+        return await openFiles.use(this, () => this.#open(), work);
+      } catch (error) {
+        if (attempt === READ_ATTEMPTS || !this.#isRepairable(error)) throw error;
+        // Evicted or fetched again meanwhile: the file that is here now, if any, is another one.
+        if (residence !== this.#residence) continue;
+        if (repaired) throw error;
+        repaired = true;
+        log.warn("local copy of a layer is damaged, fetching it again", { layer: this.toString(), error });
+        this.#noFileHere();
+      }
     }
   }
 
@@ -115,17 +132,42 @@ export class Layer {
     return isStrataError(error) && REPAIRABLE_CODES.has(error.code) && !this.#deleted && this.#environment.isUploaded(this);
   }
 
-  async #repair(error: unknown, signal?: AbortSignal): Promise<void> {
-    // An evicted file is missing, not damaged.
-    if (this.#resident) this.#environment.log.warn("local copy of a layer is damaged, fetching it again", { layer: this.toString(), error });
+  #noFileHere(): void {
     this.#resident = false;
-    await this.makeResident(signal);
+    this.#residence++;
+  }
+
+  /**
+   * Downloads the file if it is absent, and keeps it at its path, neither evicted nor deleted, until the function returned is called: for
+   * jobs that open it by path. Errors as `makeResident`.
+   */
+  async hold(signal?: AbortSignal): Promise<() => void> {
+    this.#holds++;
+    let held = true;
+    const release = (): void => {
+      if (!held) return;
+      held = false;
+      this.#holds--;
+      if (this.#holds === 0) this.#released?.resolve();
+    };
+    try {
+      if (this.#deleted) throw this.#deletedError();
+      await this.makeResident(signal);
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return release;
+  }
+
+  #deletedError(): StrataError {
+    return new StrataError("not-found", "layer-deleted", `layer ${this.toString()} was deleted`);
   }
 
   /** Downloads the file if it is absent. One download serves all callers; each may give up by its own signal. */
   async makeResident(signal?: AbortSignal): Promise<void> {
     if (this.#resident) return;
-    if (this.#deleted) throw new StrataError("not-found", "layer-deleted", `layer ${this.toString()} was deleted`);
+    if (this.#deleted) throw this.#deletedError();
     signal?.throwIfAborted();
     this.#arriving ??= this.#fetch().finally(() => {
       this.#arriving = null;
@@ -138,27 +180,39 @@ export class Layer {
   /** A download under way has ended, whichever way: nothing is written below the timeline's directory any more. */
   async settled(): Promise<void> {
     await this.#arriving?.catch(() => {});
+    await this.#leaving?.catch(() => {});
   }
 
   async #fetch(): Promise<void> {
+    // Its file would be taken for the one that is to go.
+    await this.#leaving?.catch(() => {});
     await this.#environment.openFiles.forget(this);
     await this.#environment.download(this);
     this.#resident = true;
+    this.#residence++;
     this.residentSinceMs = this.#environment.clock.wallMs();
   }
 
   /** Drops the local file of a layer that object storage has. Returns whether it did. */
   async evict(): Promise<boolean> {
     if (!this.isEvictable) return false;
-    this.#resident = false;
-    await this.#removeFile();
+    this.#noFileHere();
+    this.#leaving = this.#removeFile().finally(() => {
+      this.#leaving = null;
+    });
+    await this.#leaving;
     return true;
   }
 
-  /** Removes the local file of a layer that has left the layer map; reads under way keep their handle. */
+  /** Removes the local file of a layer that has left the layer map, once nobody holds it; reads under way keep their handle. */
   async deleteLocal(): Promise<void> {
     this.#deleted = true;
     await this.settled();
+    while (this.#holds > 0) {
+      this.#released ??= Promise.withResolvers();
+      await this.#released.promise;
+      this.#released = null;
+    }
     await this.#removeFile();
   }
 

@@ -1,15 +1,18 @@
-/** Carrying out what compaction-planner.ts decides: merging L0 layers into L1, writing image layers. */
+/** Carrying out what compaction-planner.ts decides, by jobs: merging L0 layers into L1, making image layers. */
 import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
-import { compareKeys, type Key, nextKey } from "../../keyspace/key.ts";
+import { isInheritedKey } from "../../keyspace/mapping.ts";
+import { type CreateImageJob, type ImageSource, packRanges } from "../layer-jobs/create-image.ts";
+import { type ImageInputs, imageInputs } from "../layer-jobs/image-inputs.ts";
 import { withoutFiles } from "../layer-jobs/layer-jobs.ts";
 import type { Layer } from "../layers/layer.ts";
 import { layerLsnRange } from "../layers/layer-name.ts";
-import { ImageLayerWriter, type WrittenLayer } from "../layers/layer-writer.ts";
+import type { WrittenLayer } from "../layers/layer-writer.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { ImagePartition } from "./compaction-planner.ts";
 
-const KEYS_PER_READ = 64;
+/** How long an ancestor's flush is waited for; its WAL may stand still within a record. */
+const ANCESTOR_FLUSH_MS = 10_000;
 
 /** Merges L0 layers into L1 layers and puts these in their place. Returns what was written. */
 export async function compactL0(timeline: Timeline, batch: readonly Layer[], signal: AbortSignal): Promise<WrittenLayer[]> {
@@ -23,72 +26,91 @@ export async function compactL0(timeline: Timeline, batch: readonly Layer[], sig
     targetBytes: timeline.config.compactionTargetSizeBytes,
     target: withoutFiles(timeline.layerTarget()),
   };
-  for (const layer of batch) await layer.makeResident(signal);
-  let written: WrittenLayer[];
-  try {
-    written = await layerJobs.compactL0(job, signal);
-  } catch (error) {
-    if (isStrataError(error) && (error.kind === "corrupt" || error.code === "file-not-found")) await repair(batch, signal);
-    throw error;
-  }
+  const written = await withHeld(batch, signal, () => layerJobs.compactL0(job, signal));
   await platform.files.syncDirectory(timeline.directory);
   timeline.replaceLayers(batch, written.map((layer) => timeline.adoptWritten(layer)));
   return written;
 }
 
-/** Reads all of each layer, which fetches damaged and missing local files again; the next round works on good ones. */
-async function repair(batch: readonly Layer[], signal: AbortSignal): Promise<void> {
-  for (const layer of batch) await layer.withFile((file) => file.verify(), signal);
-}
-
 /**
- * Writes the image layer of a partition as of `lsn`; null when it would be empty or is there already.
- * @throws StrataError when a key cannot be read: an image that lacks a key would hide it
+ * Has a job done while the layers' files are here and stay. When one is damaged, all are read, which fetches damaged and missing ones
+ * again where object storage has them: the next round works on good ones.
  */
-export async function createImage(timeline: Timeline, partition: ImagePartition, options: { readonly lsn: Lsn; readonly signal: AbortSignal }): Promise<WrittenLayer | null> {
-  const { lsn, signal } = options;
-  if (timeline.stack.map.has({ kind: "image", keyRange: partition.keyRange, lsn })) return null;
-  const writer = await ImageLayerWriter.create(timeline.layerTarget());
+async function withHeld<T>(layers: readonly Layer[], signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const releases: (() => void)[] = [];
   try {
-    if (partition.sparse) await writeSparse(timeline, writer, { partition, lsn, signal });
-    else await writeDense(timeline, writer, { partition, lsn, signal });
-    if (writer.keyCount > 0) return await writer.finish(partition.keyRange, lsn);
-    await writer.abort();
-    return null;
+    for (const layer of layers) releases.push(await layer.hold(signal));
+    return await work();
   } catch (error) {
-    await writer.abort();
+    if (isStrataError(error) && (error.kind === "corrupt" || error.code === "file-not-found")) for (const layer of layers) await layer.withFile((file) => file.verify(), signal);
     throw error;
+  } finally {
+    for (const release of releases) release();
   }
 }
 
-interface ImageJob {
-  readonly partition: ImagePartition;
+interface ImageOptions {
+  /** At or below disk_consistent_lsn: files have all that is needed. */
   readonly lsn: Lsn;
   readonly signal: AbortSignal;
 }
 
-async function writeSparse(timeline: Timeline, writer: ImageLayerWriter, job: ImageJob): Promise<void> {
-  for (const { key, bytes } of await timeline.scan(job.partition.keyRange, job.lsn, { task: "image-creation", signal: job.signal })) await writer.put(key, bytes);
+/**
+ * Has the image layer of a partition as of `lsn` made; null when it would be empty or is there already.
+ * @throws StrataError when a key cannot be read: an image that lacks a key would hide it; retry `ancestor-not-on-disk`; of the job
+ */
+export async function createImage(timeline: Timeline, partition: ImagePartition, options: ImageOptions): Promise<WrittenLayer | null> {
+  if (timeline.stack.map.has({ kind: "image", keyRange: partition.keyRange, lsn: options.lsn })) return null;
+  try {
+    return await createImageOf(timeline, partition, { ...options, everything: false });
+  } catch (error) {
+    if (!isStrataError(error, "missing-key")) throw error;
+  }
+  // A key that the newest images lack may be found below them, as reads do.
+  return await createImageOf(timeline, partition, { ...options, everything: true });
 }
 
-async function writeDense(timeline: Timeline, writer: ImageLayerWriter, job: ImageJob): Promise<void> {
-  let keys: Key[] = [];
-  const writeBatch = async () => {
-    job.signal.throwIfAborted();
-    const pages = await timeline.getVectored(keys, job.lsn, { task: "image-creation", signal: job.signal });
-    for (let i = 0; i < keys.length; i++) {
-      const page = pages[i];
-      if (page instanceof Error) throw new StrataError("unavailable", "image-creation-failed", `image at ${lsnToString(job.lsn)} cannot be made`, { cause: page });
-      const wait = writer.put(keys[i], page);
-      if (wait !== undefined) await wait;
-    }
-    keys = [];
-  };
-  for (const range of job.partition.ranges) {
-    for (let key = range.start; compareKeys(key, range.end) < 0; key = nextKey(key)) {
-      keys.push(key);
-      if (keys.length === KEYS_PER_READ) await writeBatch();
-    }
+interface TimelineAt {
+  readonly timeline: Timeline;
+  readonly lsn: Lsn;
+}
+
+async function createImageOf(timeline: Timeline, partition: ImagePartition, options: ImageOptions & { readonly everything: boolean }): Promise<WrittenLayer | null> {
+  const { lsn, signal } = options;
+  const sources: ImageSource[] = [];
+  const inputs: Layer[] = [];
+  for (let at: TimelineAt | null = { timeline, lsn }; at !== null; ) {
+    const { layers, complete }: ImageInputs<Layer> = imageInputs(at.timeline.stack.map, partition.ranges, { ...options, lsn: at.lsn });
+    inputs.push(...layers);
+    sources.push({ timelineId: at.timeline.timelineId, directory: at.timeline.directory, lsn: at.lsn, layers: layers.map(({ name, metadata }) => ({ name, metadata })) });
+    const below: TimelineAt | null = complete && isInheritedKey(partition.keyRange.start) ? at.timeline.parent : null;
+    if (below !== null) await putOnDisk(below.timeline, below.lsn, signal);
+    at = below;
   }
-  if (keys.length > 0) await writeBatch();
+  const job: CreateImageJob = {
+    tenantId: timeline.tenantShardId.tenantId,
+    pgVersion: timeline.pgVersion,
+    sources,
+    keyRange: partition.keyRange,
+    ranges: packRanges(partition.ranges),
+    sparse: partition.sparse,
+    lsn,
+    target: withoutFiles(timeline.layerTarget()),
+  };
+  return await withHeld(inputs, signal, () => timeline.deps.layerJobs.createImage(job, signal));
+}
+
+/** Makes files have all of a timeline up to `lsn`. @throws StrataError retry `ancestor-not-on-disk` */
+async function putOnDisk(timeline: Timeline, lsn: Lsn, signal: AbortSignal): Promise<void> {
+  if (timeline.diskConsistentLsn < lsn && timeline.lastRecordLsn >= lsn) {
+    const flush = timeline.freezeAndFlush();
+    // It goes on when nobody waits for it any more.
+    flush.catch(() => {});
+    const timer = new AbortController();
+    const timeout = timeline.deps.platform.clock.sleep(ANCESTOR_FLUSH_MS, AbortSignal.any([signal, timer.signal])).catch(() => {});
+    await Promise.race([flush, timeout]).finally(() => timer.abort());
+    signal.throwIfAborted();
+  }
+  if (timeline.diskConsistentLsn >= lsn) return;
+  throw new StrataError("retry", "ancestor-not-on-disk", `timeline ${timeline.timelineId} has not all up to the branch point at ${lsnToString(lsn)} in files yet`);
 }

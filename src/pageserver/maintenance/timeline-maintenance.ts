@@ -8,6 +8,7 @@ import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } 
 import { type GcPlan, planGc, planGcCutoff } from "./gc-planner.ts";
 import { PrudentClock } from "./prudent-clock.ts";
 import type { Layer } from "../layers/layer.ts";
+import { Pacer } from "../layers/pacer.ts";
 
 /** A period of 0 means off; the loop looks again whether that changed. */
 const IDLE_CHECK_MS = 10_000;
@@ -107,7 +108,14 @@ export class TimelineMaintenance {
     return this.#inTurn(async () => {
       const threshold = options.forceL0 === true ? 2 : this.#timeline.config.compactionThreshold;
       while (await this.#compactL0Once(threshold)) this.#stop.signal.throwIfAborted();
-      await this.#createImages(options.forceImages === true);
+      const force = options.forceImages === true;
+      try {
+        await this.#createImages(force);
+      } catch (error) {
+        // Soon after a start an ancestor has yet to catch up: nothing is wrong, and the next round tries again.
+        if (force || !isStrataError(error, "ancestor-not-on-disk")) throw error;
+        this.#timeline.log.info("images wait for an ancestor", { error });
+      }
     });
   }
 
@@ -132,8 +140,11 @@ export class TimelineMaintenance {
     const space = await timeline.deps.keyspaceAt(timeline, lsn, context);
     const { compactionTargetSizeBytes, imageCreationThreshold } = timeline.config;
     const threshold = force ? 0 : imageCreationThreshold;
+    const pacer = new Pacer(timeline.deps.platform.clock);
     for (const partition of partitionKeySpace(space, compactionTargetSizeBytes)) {
       if (needsImage(timeline.stack.map, partition, { lsn, threshold })) await this.#createImage(partition, lsn);
+      const pause = pacer.pause();
+      if (pause !== undefined) await pause;
     }
     this.#lastImageCheckLsn = lsn;
   }

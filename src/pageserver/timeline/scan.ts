@@ -3,6 +3,7 @@
  * image over a sparse range holds all there is) or the timeline ends, and goes on in the ancestor where the kind of
  * key is inherited.
  */
+import { isStrataError } from "../../kit/errors.ts";
 import { type Lsn } from "../../kit/lsn.ts";
 import { compareKeys, type Key, KEY_MAX, keyToHex, type KeyRange, nextKey, rangeContains } from "../../keyspace/key.ts";
 import { isInheritedKey } from "../../keyspace/mapping.ts";
@@ -20,6 +21,19 @@ export async function keysInSparseRange(source: ReadSource, range: KeyRange, at:
   const found = new Map<string, Key>();
   await collect(source, range, { ...at, found });
   return [...found.values()].sort(compareKeys);
+}
+
+/** Of values read of keys found so, those that are there. @throws what a key met that is neither absent nor removed */
+export function presentOf(keys: readonly Key[], values: readonly (Uint8Array | Error)[]): { key: Key; bytes: Uint8Array }[] {
+  const present: { key: Key; bytes: Uint8Array }[] = [];
+  for (let i = 0; i < keys.length; i++) {
+    const value = values[i];
+    if (isStrataError(value, "missing-key")) continue;
+    if (value instanceof Error) throw value;
+    // An empty value is how a sparse key is removed.
+    if (value.length > 0) present.push({ key: keys[i], bytes: value });
+  }
+  return present;
 }
 
 interface Collection {

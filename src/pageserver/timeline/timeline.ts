@@ -31,7 +31,7 @@ import { PageReads } from "./page-reads.ts";
 import { nowRead } from "./read-now.ts";
 import { type ReadStatistics, readVectored } from "./read-path.ts";
 import { Reconstructor } from "./reconstruct.ts";
-import { keysInSparseRange } from "./scan.ts";
+import { keysInSparseRange, presentOf } from "./scan.ts";
 import type { TimelineConfig } from "./timeline-config.ts";
 import type { TenantDeps } from "./timeline-deps.ts";
 import type { PageTarget, ReadContext, TimelineStore } from "./timeline-store.ts";
@@ -154,6 +154,10 @@ export class Timeline implements TimelineStore, ReadSource {
   }
   get ancestor(): { readonly timelineId: TimelineId; readonly lsn: Lsn } | null {
     return this.#ancestor === null ? null : { timelineId: this.#ancestor.timeline.timelineId, lsn: this.#ancestor.lsn };
+  }
+  /** The timeline below, for maintenance. */
+  get parent(): { readonly timeline: Timeline; readonly lsn: Lsn } | null {
+    return this.#ancestor;
   }
   get lastRecordLsn(): Lsn {
     return this.#waiters.current;
@@ -455,16 +459,7 @@ export class Timeline implements TimelineStore, ReadSource {
   async scan(range: KeyRange, lsn: Lsn, context: ReadContext): Promise<{ key: Key; bytes: Uint8Array }[]> {
     this.#assertUsable();
     const keys = await keysInSparseRange(this, range, { lsn, signal: context.signal });
-    const values = await this.getVectored(keys, lsn, context);
-    const present: { key: Key; bytes: Uint8Array }[] = [];
-    for (let i = 0; i < keys.length; i++) {
-      const value = values[i];
-      if (value instanceof StrataError && value.code === "missing-key") continue;
-      if (value instanceof Error) throw value;
-      // An empty value is how a sparse key is removed.
-      if (value.length > 0) present.push({ key: keys[i], bytes: value });
-    }
-    return present;
+    return presentOf(keys, await this.getVectored(keys, lsn, context));
   }
 
   // ---- Life
