@@ -14,15 +14,16 @@ import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { keySpaceAt } from "../datadir/keyspace-at.ts";
 import { lsnForTimestamp } from "../datadir/lsn-for-timestamp.ts";
 import { postgresTimestamp } from "../../wire/replication-messages.ts";
-import type { PgMajor } from "../../postgres/versions/major.ts";
-import { importDatadir, inspectDatadir } from "../import/import-datadir.ts";
+import { importDatadir } from "../import/import-datadir.ts";
+import { INITDB_ARCHIVE_MAX_BYTES } from "../import/initdb-archive.ts";
+import { InitdbObjects } from "../remote-timeline/initdb-objects.ts";
 import { TenantSize } from "../size/tenant-size.ts";
 import type { StorageResources } from "../timeline/timeline-deps.ts";
 import type { Timeline } from "../timeline/timeline.ts";
-import { TimelineManager } from "../timeline/timeline-manager.ts";
+import { type RootOrigin, TimelineManager } from "../timeline/timeline-manager.ts";
 import type { TimelineStore } from "../timeline/timeline-store.ts";
 import type { ArchivalState } from "../timeline/archival.ts";
-import { type InitdbSettings, withFreshDatadir } from "./bootstrap.ts";
+import { type BootstrapRequest, type InitdbSettings, withFirstContent } from "./bootstrap.ts";
 import { HeatmapUpload } from "./heatmap-upload.ts";
 import type { TenantSettings } from "./tenant-config.ts";
 import { Throttle, type ThrottleMetrics } from "./throttle.ts";
@@ -47,6 +48,9 @@ export interface TenantOptions {
   readonly availabilityZone: string | null;
   readonly safekeeperToken: string | null;
 }
+
+/** How long a request waits for a tenant that is being attached. As the page service of the peer does. */
+const LOAD_WAIT_MS = 30_000;
 
 export class Tenant {
   readonly #options: TenantOptions;
@@ -117,10 +121,23 @@ export class Tenant {
     return known;
   }
 
-  /** Loads the timelines and starts to receive WAL. Never throws: a failure makes the tenant broken. */
-  load(): Promise<void> {
+  /** Begins to load the timelines and then to receive WAL. A failure makes the tenant broken; object storage that cannot be reached is waited for. */
+  start(): void {
     this.#loading ??= this.#load();
-    return this.#loading;
+  }
+
+  /** Waits for that. @throws StrataError unavailable `tenant-not-ready` when it takes too long to be waited for */
+  async load(): Promise<void> {
+    this.start();
+    if (this.#state !== "attaching") return;
+    const loaded = new AbortController();
+    const tooLong = this.#options.resources.platform.clock.sleep(LOAD_WAIT_MS, loaded.signal).then(
+      () => true,
+      () => false,
+    );
+    const isLate = await Promise.race([this.#loading?.then(() => false), tooLong]);
+    loaded.abort();
+    if (isLate === true) this.#assertActive();
   }
 
   async #load(): Promise<void> {
@@ -175,39 +192,55 @@ export class Tenant {
     return this.#manager.timelineIds.map((id) => this.#adopt(this.#manager.get(id)));
   }
 
-  /** A root timeline from a fresh initdb, in object storage when this returns. @throws StrataError conflict `timeline-exists` */
-  async bootstrapTimeline(timelineId: TimelineId, pgVersion: PgMajor): Promise<TenantTimeline> {
+  /**
+   * A root timeline from initdb, a fresh one or one that was archived; in object storage when this returns.
+   * @throws StrataError conflict `timeline-exists`, `timeline-busy`; and as `withFirstContent`
+   */
+  async bootstrapTimeline(request: BootstrapRequest): Promise<TenantTimeline> {
     this.#assertActive();
-    const { initdb, resources, shard } = this.#options;
+    const { initdb: settings, resources, shard, log } = this.#options;
     // Each shard would get a cluster of its own, and pages of different ones do not go together.
-    if (shard.count > 1) throw new StrataError("fix-input", "sharded-bootstrap", "a root timeline cannot be made by initdb on a tenant of several shards: create it before the split");
-    const { files } = resources.platform;
-    return await withFreshDatadir(initdb, pgVersion, {
-      platform: resources.platform,
-      work: async (directory) => {
-        const { endLsn } = await inspectDatadir(files, directory);
-        return await this.importTimeline(timelineId, { initdbLsn: endLsn, pgVersion }, async (datadir) => {
-          await importDatadir(new DatadirModification(datadir), files, directory);
-        });
-      },
-    });
+    if (shard.number > 0 && request.existingInitdb === null) throw new StrataError("fix-input", "sharded-bootstrap", "initdb is run for shard zero only: another shard begins from its archive (existing_initdb_timeline_id)");
+    const { platform, workDirectory } = resources;
+    return await this.#manager.whileCreating(request.timelineId, (create) =>
+      withFirstContent(request, { platform, log, workDirectory, settings, archives: this.#initdbArchives }, async (directory, { endLsn, control }) =>
+        await this.#fillTimeline(await create({ initdbLsn: endLsn, pgVersion: control.version }), async (datadir) => {
+          await importDatadir(new DatadirModification(datadir), platform.files, directory);
+        }),
+      ),
+    );
   }
 
   /** A root timeline with the content that `fill` commits; in object storage when this returns, or gone. @throws StrataError conflict `timeline-exists` */
-  async importTimeline(timelineId: TimelineId, at: { readonly initdbLsn: Lsn; readonly pgVersion: PgMajor }, fill: (datadir: TimelineDatadir) => Promise<void>): Promise<TenantTimeline> {
+  async importTimeline(timelineId: TimelineId, at: RootOrigin, fill: (datadir: TimelineDatadir) => Promise<void>): Promise<TenantTimeline> {
     this.#assertActive();
-    const timeline = this.#adopt(await this.#manager.createTimeline({ timelineId, ...at }));
+    return await this.#manager.whileCreating(timelineId, async (create) => await this.#fillTimeline(await create(at), fill));
+  }
+
+  async #fillTimeline(created: Timeline, fill: (datadir: TimelineDatadir) => Promise<void>): Promise<TenantTimeline> {
+    const timeline = this.#adopt(created);
     try {
       await fill(timeline.datadir);
       await timeline.timeline.freezeAndFlush();
       await timeline.timeline.waitUploaded();
     } catch (error) {
-      await this.#manager.deleteTimeline(timelineId).catch((cause: unknown) => this.#options.log.warn("a half-made timeline could not be removed", { timelineId, error: cause }));
-      this.#timelines.delete(timelineId);
+      this.#timelines.delete(created.timelineId);
       throw error;
     }
     this.#startReceiving(timeline);
     return timeline;
+  }
+
+  get #initdbArchives(): InitdbObjects {
+    const { resources: { remote: storage, platform } } = this.#options;
+    return new InitdbObjects({ storage, tenantId: this.tenantShardId.tenantId, platform, maxBytes: INITDB_ARCHIVE_MAX_BYTES, signal: this.#stop.signal });
+  }
+
+  /** Keeps a copy of the timeline's initdb archive beyond its deletion. @throws StrataError not-found `timeline-not-found`, `initdb-archive-not-found` */
+  async preserveInitdbArchive(timelineId: TimelineId): Promise<void> {
+    // A tenant or a timeline that is broken is just what it is for.
+    if (this.#state !== "broken" && !this.#manager.brokenTimelines.has(timelineId)) await this.timeline(timelineId);
+    await this.#initdbArchives.preserve(timelineId);
   }
 
   /** Lets `work` be the only one that writes to a timeline. */

@@ -2,7 +2,7 @@
  * All tenant shards of this pageserver: told by location configurations which to attach, hold or let go, and found for
  * the page service. One shard's failure is its own: the others go on.
  */
-import { StrataError } from "../../kit/errors.ts";
+import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { parseTenantShardId, type TenantId, type TenantShardId, tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import { KeyedLock } from "../../kit/keyed-lock.ts";
 import { isKeyLocal, keyToShardNumber, makeShardIdentity, type ShardIdentity } from "../../keyspace/shard.ts";
@@ -60,7 +60,7 @@ export class Tenants implements TimelineFinder {
     for (const [text, location] of locations) {
       try {
         const slot = await this.#place(parseTenantShardId(text), location);
-        void slot.tenant?.load();
+        slot.tenant?.start();
       } catch (error) {
         this.#options.log.error("tenant cannot be taken up", { tenant: text, error });
       }
@@ -80,7 +80,8 @@ export class Tenants implements TimelineFinder {
   // ---- Locations
 
   /**
-   * Makes a shard what `location` says; durable when it returns, and an attached tenant is loaded (or broken).
+   * Makes a shard what `location` says; durable when it returns, and an attached tenant is loaded (or broken), unless that takes long:
+   * then it goes on by itself.
    * @throws StrataError fix-input `bad-tenant-config`, `bad-shard`, `generation-missing`; conflict `stale-generation`
    */
   async applyLocation(id: TenantShardId, location: LocationConfig): Promise<void> {
@@ -103,7 +104,7 @@ export class Tenants implements TimelineFinder {
       await known?.tenant?.shutdown({ flush: known.location.mode === "AttachedSingle" });
       return await this.#place(id, location);
     });
-    await slot?.tenant?.load();
+    await slot?.tenant?.load().catch(unlessNotReady);
   }
 
   #checkGeneration(known: Slot | undefined, location: LocationConfig): void {
@@ -280,4 +281,8 @@ function identityOf(id: TenantShardId, location: LocationConfig): ShardIdentity 
 
 function notFound(id: string): StrataError {
   return new StrataError("not-found", "tenant-not-found", `tenant ${id} was not found`, { details: { tenantId: id } });
+}
+
+function unlessNotReady(error: unknown): void {
+  if (!isStrataError(error, "tenant-not-ready")) throw error;
 }

@@ -8,16 +8,16 @@
  *   await root.freezeAndFlush(); await root.waitUploaded();          // from here on it survives anything
  *   const branch = await manager.createBranch({ timelineId, ancestorTimelineId, lsn });
  */
-import { describeError, isStrataError, StrataError } from "../../kit/errors.ts";
+import { Cancelled, describeError, isStrataError, StrataError } from "../../kit/errors.ts";
 import { tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
-import { withRetries } from "../../remote-storage/retry.ts";
+import { isTransient, withRetries } from "../../remote-storage/retry.ts";
 import { TimelineMaintenance } from "../maintenance/timeline-maintenance.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
 import type { OffloadedTimeline } from "../remote-timeline/tenant-manifest.ts";
 import { listRemoteTimelines, loadIndexPart } from "../remote-timeline/remote-download.ts";
-import { deleteRemoteTimeline, RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
+import { deleteRemoteTimeline, discardUnfinishedTimeline, RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
 import { indexPartKey } from "../remote-timeline/remote-paths.ts";
 import { Archival } from "./archival.ts";
 import { reconcileLocalFiles } from "./local-files.ts";
@@ -28,10 +28,18 @@ import { WorkSlots } from "./work-slots.ts";
 
 const LOADS_AT_ONCE = 8;
 const UNBORN_ATTEMPTS = 10;
+/** Single failures of object storage are everyday. */
+const WARN_FROM_ATTEMPT = 4;
 
 interface Managed {
   readonly timeline: Timeline;
   readonly maintenance: TimelineMaintenance;
+}
+
+/** Where a root timeline begins. */
+export interface RootOrigin {
+  readonly initdbLsn: Lsn;
+  readonly pgVersion: PgMajor;
 }
 
 interface LoadedIndex {
@@ -109,13 +117,42 @@ export class TimelineManager {
    * first flush on, and gone after a crash before that.
    * @throws StrataError conflict `timeline-exists`
    */
-  async createTimeline(options: { readonly timelineId: TimelineId; readonly initdbLsn: Lsn; readonly pgVersion: PgMajor }): Promise<Timeline> {
-    const { timelineId, initdbLsn, pgVersion } = options;
-    const metadata: TimelineMetadata = { diskConsistentLsn: 0, prevRecordLsn: null, ancestor: null, latestGcCutoffLsn: initdbLsn, initdbLsn, pgVersion };
-    return await this.#exclusively(timelineId, "being created", async () => {
+  async createTimeline(options: { readonly timelineId: TimelineId } & RootOrigin): Promise<Timeline> {
+    return await this.whileCreating(options.timelineId, (create) => create(options));
+  }
+
+  /**
+   * Keeps the id for `work`, which makes the timeline by what it is given, and fills it: until that has ended nobody else makes,
+   * branches or deletes it. When `work` fails nothing is left of it but an initdb archive in object storage.
+   * @throws StrataError conflict `timeline-exists`, `timeline-busy`
+   */
+  async whileCreating<T>(timelineId: TimelineId, work: (create: (origin: RootOrigin) => Promise<Timeline>) => Promise<T>): Promise<T> {
+    const create = async ({ initdbLsn, pgVersion }: RootOrigin): Promise<Timeline> => {
+      if (this.#stop.signal.aborted) throw new Cancelled("the tenant is shut down");
+      const metadata: TimelineMetadata = { diskConsistentLsn: 0, prevRecordLsn: null, ancestor: null, latestGcCutoffLsn: initdbLsn, initdbLsn, pgVersion };
       await this.#prepareDirectory(timelineId);
       return this.#start(timelineId, { metadata, clean: null, ancestor: null });
+    };
+    return await this.#exclusively(timelineId, "being created", async () => {
+      try {
+        return await work(create);
+      } catch (error) {
+        if (this.#timelines.has(timelineId)) await this.#discardRoot(timelineId);
+        throw error;
+      }
     });
+  }
+
+  async #discardRoot(timelineId: TimelineId): Promise<void> {
+    const { remote: storage, tenantShardId, platform, log } = this.#deps;
+    if (!(await this.#discardUnborn(timelineId))) return;
+    await discardUnfinishedTimeline({ storage, tenantShardId, timelineId, platform }, this.#stop.signal).catch((error: unknown) => log.info("objects of an unfinished timeline are left behind", { timelineId, error }));
+  }
+
+  /** @throws StrataError conflict `timeline-busy` while it is made or deleted */
+  assertNotBusy(timelineId: TimelineId): void {
+    const busy = this.#busy.get(timelineId);
+    if (busy !== undefined) throw busyError(timelineId, busy);
   }
 
   /**
@@ -163,7 +200,7 @@ export class TimelineManager {
   }
 
   /**
-   * Of a branch whose creation failed. Its index may have arrived although nobody heard of it, and would bring it back at the
+   * Of a timeline whose creation failed. Its index may have arrived although nobody heard of it, and would bring it back at the
    * next start: true only when it is surely not there. As long as it may be, the ancestor's history must stay.
    */
   async #discardUnborn(timelineId: TimelineId): Promise<boolean> {
@@ -178,20 +215,18 @@ export class TimelineManager {
       await withRetries(() => remote.delete([indexPartKey(tenantShardId, timelineId, generation)], { signal }), { ...platform, maxAttempts: UNBORN_ATTEMPTS, signal });
       return true;
     } catch (error) {
-      log.info("an unfinished branch may come back at the next start", { timelineId, error });
+      log.info("an unfinished timeline may come back at the next start", { timelineId, error });
       return false;
     }
   }
 
   #assertIdle(timelineId: TimelineId): void {
-    const busy = this.#busy.get(timelineId);
-    if (busy !== undefined) throw busyError(timelineId, busy);
+    this.assertNotBusy(timelineId);
     if (this.#offloaded.get(timelineId) === undefined) this.get(timelineId);
   }
 
   async #exclusively<T>(timelineId: TimelineId, what: string, work: () => Promise<T>): Promise<T> {
-    const busy = this.#busy.get(timelineId);
-    if (busy !== undefined) throw busyError(timelineId, busy);
+    this.assertNotBusy(timelineId);
     if (this.#timelines.has(timelineId) || this.#broken.has(timelineId) || this.#offloaded.get(timelineId) !== undefined) {
       throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already`, { details: { timelineId } });
     }
@@ -242,10 +277,10 @@ export class TimelineManager {
   /**
    * All timelines that object storage has for the shard, ancestors first. One that cannot be loaded is broken, and so
    * are its descendants; the others go on. Deletions found under way are finished in the background.
-   * @throws StrataError unavailable when object storage cannot be listed
+   * Object storage that cannot be reached is waited for.
    */
   async loadTimelines(signal?: AbortSignal): Promise<void> {
-    const ids = await listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal);
+    const ids = await this.#untilReached(() => listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal), signal);
     await this.#loadManifest(signal);
     const slots = new WorkSlots(LOADS_AT_ONCE);
     const indexes = new Map<TimelineId, LoadedIndex>();
@@ -265,7 +300,7 @@ export class TimelineManager {
   /** Without a readable manifest everything is loaded, which is only more work. */
   async #loadManifest(signal?: AbortSignal): Promise<void> {
     try {
-      await this.#offloaded.load(signal);
+      await this.#untilReached(() => this.#offloaded.load(signal), signal);
     } catch (error) {
       if (!isStrataError(error, "bad-tenant-manifest")) throw error;
       this.#deps.log.error("the tenant manifest cannot be read; offloaded timelines are loaded", { error });
@@ -302,13 +337,21 @@ export class TimelineManager {
     return await this.#markedBusy(timelineId, what, work);
   }
 
+  /** A start while object storage is away, or refuses, must not leave everything broken when it is back. */
+  async #untilReached<T>(operation: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    const { platform, log } = this.#deps;
+    const isWorthRetrying = (error: unknown) => isTransient(error) || (isStrataError(error) && error.kind === "forbidden");
+    const onRetry = (error: unknown, attempt: number) => (attempt >= WARN_FROM_ATTEMPT ? log.warn : log.info).call(log, "object storage cannot be read, will try again", { attempt, error });
+    return await withRetries(operation, { ...platform, maxAttempts: Number.POSITIVE_INFINITY, signal, isWorthRetrying, onRetry });
+  }
+
   async #loadIndex(timelineId: TimelineId, into: Map<TimelineId, LoadedIndex>, signal?: AbortSignal): Promise<void> {
     const { remote: storage, tenantShardId, generation, log } = this.#deps;
     try {
-      into.set(timelineId, await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal));
+      into.set(timelineId, await this.#untilReached(() => loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal), signal));
     } catch (error) {
       if (isStrataError(error, "index-part-not-found")) return log.info("objects without an index are left alone", { timelineId });
-      if (isStrataError(error) && (error.kind === "unavailable" || error.kind === "forbidden")) throw error;
+      signal?.throwIfAborted();
       this.#markBroken(timelineId, error);
     }
   }

@@ -12,6 +12,7 @@ import type { Key, KeyRange } from "../../keyspace/key.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
+import { withRetries } from "../../remote-storage/retry.ts";
 import { EPHEMERAL_PREFIX, EphemeralFile } from "../layers/ephemeral-file.ts";
 import { IN_MEMORY_LAYER_MAX_BYTES, InMemoryLayer } from "../layers/in-memory-layer.ts";
 import { CACHED_PAGE_SIZE } from "../layers/page-cache.ts";
@@ -41,6 +42,8 @@ const FROZEN_MAX = 3;
 /** Of values put as objects, encoded together. */
 const PUT_BATCH_BYTES = 1024 * 1024;
 const TIMEOUT_CHECK_MS = 10_000;
+/** About three seconds: who reads waits that long rather than fail for a hiccup of object storage. */
+const DOWNLOAD_ATTEMPTS = 6;
 
 export interface TimelineOptions {
   readonly deps: TenantDeps;
@@ -131,7 +134,8 @@ export class Timeline implements TimelineStore, ReadSource {
       download: async (layer) => {
         const startMs = platform.clock.monotonicMs();
         await this.#deps.failpoints?.hit("before-downloading-layer-stream", this.#stop.signal);
-        await downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, signal: this.#stop.signal });
+        const { signal } = this.#stop;
+        await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
         metrics.downloaded(layer.metadata.sizeBytes, platform.clock.monotonicMs() - startMs);
       },
     };
