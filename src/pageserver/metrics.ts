@@ -2,7 +2,7 @@
 import { type CounterChild, type Family, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
 import type { TenantShardId } from "../kit/ids.ts";
 import type { ThrottleMetrics } from "./tenant/throttle.ts";
-import type { PagestreamMetrics } from "./page-service/pagestream.ts";
+import type { PagestreamMetrics } from "./page-service/pagestream-metrics.ts";
 import type { TimelineMetrics } from "./timeline/timeline-deps.ts";
 
 const COUNT_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];

@@ -62,6 +62,21 @@ export function checkStatus(status: number, answer: { readonly what: string; rea
   throw new StrataError("fix-input", "storage-refused", told);
 }
 
+/** A whole answer, which is not to be long. @throws StrataError unavailable `storage-unavailable`, of one that is too long as well */
+export async function answerText(response: Response, options: { readonly what: string; readonly signal?: AbortSignal; readonly maxBytes: number }): Promise<string> {
+  const { what, signal, maxBytes } = options;
+  const decoder = new TextDecoder();
+  let text = "";
+  let sizeBytes = 0;
+  // Giving up refuses the rest.
+  for await (const chunk of responseChunks(response, { what, signal, progress: () => {} })) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > maxBytes) throw storageUnavailable(`${what}: status ${response.status}, and more than ${maxBytes} bytes to say of it`);
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}
+
 /** Chunks of a response; what was not read is refused when the reader gives up. */
 export async function* responseChunks(response: Response, options: { readonly what: string; readonly signal?: AbortSignal; readonly progress: () => void }): AsyncGenerator<Uint8Array> {
   try {

@@ -7,7 +7,7 @@ import { StrataError } from "../kit/errors.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { FileSystem } from "../platform/files.ts";
 import { ConcurrencyLimit } from "./concurrency-limit.ts";
-import { checkStatus, RequestTimeout, requestFailed, responseChunks } from "./http-request.ts";
+import { answerText, checkStatus, RequestTimeout, requestFailed, responseChunks } from "./http-request.ts";
 import { bodyWithEnd, type ByteRange, checkObjectKey, type Download, storageUnavailable, type UploadSource } from "./remote-storage.ts";
 
 export interface ObjectRequest {
@@ -31,6 +31,9 @@ export interface ObjectRequestsOptions {
 }
 
 export const DEFAULT_TIMEOUT_MS = 120_000;
+/** The longest are lists: a page of 5000 names of a kilobyte each, with what is said of them, is a third of it. */
+const ANSWER_MAX_BYTES = 32 * 1024 * 1024;
+const ERROR_MAX_BYTES = 64 * 1024;
 
 export class ObjectRequests {
   readonly #options: ObjectRequestsOptions;
@@ -56,9 +59,7 @@ export class ObjectRequests {
       const timeout = new RequestTimeout(this.#options.clock, this.#options.timeoutMs, request.signal);
       try {
         const response = await this.#send(request, timeout);
-        const text = await response.text().catch((error: unknown) => {
-          throw requestFailed(request.what, error, request.signal);
-        });
+        const text = await answerText(response, { ...request, maxBytes: ANSWER_MAX_BYTES });
         checkStatus(response.status, { what: request.what, key: request.key ?? "", text });
         return { text, headers: response.headers };
       } finally {
@@ -82,7 +83,7 @@ export class ObjectRequests {
     };
     try {
       const response = await this.#send({ method: "GET", key, headers, what, signal }, timeout);
-      if (response.status !== 200 && response.status !== 206) checkStatus(response.status, { what, key, text: await response.text() });
+      if (response.status !== 200 && response.status !== 206) checkStatus(response.status, { what, key, text: await answerText(response, { what, signal, maxBytes: ERROR_MAX_BYTES }) });
       const sizeBytes = Number(response.headers.get("content-length") ?? Number.NaN);
       if (!Number.isSafeInteger(sizeBytes)) throw storageUnavailable(`${what}: no length in the answer`);
       return { sizeBytes, body: bodyWithEnd(responseChunks(response, { what, signal, progress: () => timeout.restart() }), async () => end()) };

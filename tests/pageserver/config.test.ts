@@ -48,5 +48,5 @@ test("disk usage eviction is off without its table, and on with it", async () =>
 
 test("tenant defaults and the tenant's own: throttle, heatmaps, offloading, eviction policy", async () => {
   const { config } = await load(`[tenant_config]\nheatmap_period = "5m"\ntimeline_offloading = false\neviction_policy = { kind = "LayerAccessThreshold", period = "1h", threshold = "24h" }\n[tenant_config.timeline_get_throttle]\ntask_kinds = ["PageRequestHandler"]\ninitial = 10\nrefill_interval = "10ms"\nrefill_amount = 5\nmax = 20\n`);
-  expect(config.tenantDefaults).toMatchObject({ heatmapPeriodMs: 300_000, timelineOffloading: false, evictUnreadAfterMs: 86_400_000, getThrottle: { enabled: true, requestsPerSecond: 500, max: 20, initial: 10 } });
+  expect(config.tenantDefaults).toMatchObject({ heatmapPeriodMs: 300_000, timelineOffloading: false, accessEviction: { periodMs: 3_600_000, thresholdMs: 86_400_000 }, getThrottle: { enabled: true, requestsPerSecond: 500, max: 20, initial: 10 } });
 });

@@ -149,6 +149,15 @@ test("a durable directory is there after any crash, with the parents that had to
   }
 });
 
+test("a durable directory is so too when somebody else has made it and died", async () => {
+  for (let seed = 0; seed < 50; seed++) {
+    const { files, crash } = disk(seed);
+    await files.makeDirectory("/a/b/c");
+    await makeDurableDirectory(files, "/a/b/c");
+    expect(await crash().exists("/a/b/c")).toBe(true);
+  }
+});
+
 test("directories after a crash are what some prefix of their changes made", async () => {
   await fc.assert(
     fc.asyncProperty(fc.nat(), fc.array(fc.record({ what: fc.constantFrom("create", "remove", "rename", "sync"), a: fc.constantFrom("x", "y", "z"), b: fc.constantFrom("x", "y", "z") }), { maxLength: 12 }), async (seed, steps) => {

@@ -90,4 +90,19 @@ describe("S3", () => {
     await expect(storage.download("k")).rejects.toMatchObject({ kind: "unavailable" });
     silent.stop(true);
   });
+
+  test("a server that never ends its answer is left, whether it says yes or no", async () => {
+    const chunk = new Uint8Array(64 * 1024).fill(0x78);
+    for (const status of [200, 500]) {
+      let sentBytes = 0;
+      const endless = (): Response => new Response(new ReadableStream({ pull: (controller) => void ((sentBytes += chunk.length), controller.enqueue(chunk)) }), { status });
+      const storage = new S3Storage({ endpoint: "http://127.0.0.1:1", region: "r", bucket: "b", credentials: async () => ({ accessKeyId: "a", secretAccessKey: "b" }), platform, fetch: async () => endless() });
+      await expect(storage.list({ prefix: "" })).rejects.toMatchObject({ kind: "unavailable", code: "storage-unavailable" });
+      expect(sentBytes).toBeLessThan(40 * 1024 * 1024);
+      if (status === 200) continue;
+      sentBytes = 0;
+      await expect(storage.download("k")).rejects.toMatchObject({ kind: "unavailable" });
+      expect(sentBytes).toBeLessThan(1024 * 1024);
+    }
+  });
 });

@@ -17,6 +17,7 @@ import type { Key } from "../../keyspace/key.ts";
 import { CHECKPOINT_KEY, CONTROL_FILE_KEY, isRelBlockKey, isSlruBlockKey, replOriginKey } from "../../keyspace/mapping.ts";
 import type { ReadContext } from "../timeline/timeline-store.ts";
 import { DatadirReader } from "./datadir-reader.ts";
+import type { ModificationWriter } from "./modification-writer.ts";
 import { RelationChanges } from "./relation-changes.ts";
 import { SlruChanges } from "./slru-changes.ts";
 import type { TimelineDatadir } from "./timeline-datadir.ts";
@@ -25,19 +26,6 @@ import { TwoPhaseChanges } from "./two-phase-changes.ts";
 const CONTEXT: ReadContext = { task: "ingest" };
 /** Above this much, a batch should be committed, and a single record hands over what it has. */
 export const MAX_PENDING_BYTES = 8 * 1024 * 1024;
-
-/** What the parts of a modification may do to it. */
-export interface ModificationWriter {
-  readonly lsn: Lsn;
-  readonly version: PgMajor;
-  readonly datadir: TimelineDatadir;
-  put(key: Key, value: Value): void;
-  putImage(key: Key, bytes: Uint8Array): void;
-  putBefore(key: Key, value: Value, steps: number): void;
-  relieve(): Promise<void>;
-  get(key: Key): Promise<Uint8Array>;
-  addBlocks(blocks: number): void;
-}
 
 export class DatadirModification implements ModificationWriter {
   readonly datadir: TimelineDatadir;

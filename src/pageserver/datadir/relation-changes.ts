@@ -6,7 +6,7 @@ import type { Value } from "../../interpret/value.ts";
 import { DB_DIRECTORY_KEY, relBlockKey, relDirectoryKey, relmapFileKey, relSizeKey } from "../../keyspace/mapping.ts";
 import { PAGE_SIZE, type RelTag, relTagToString } from "../../keyspace/relation.ts";
 import { isKeyLocal } from "../../keyspace/shard.ts";
-import type { ModificationWriter } from "./datadir-modification.ts";
+import type { ModificationWriter } from "./modification-writer.ts";
 import {
   databaseId, type DbDirectory, decodeBlockCount, decodeDbDirectory, decodeRelDirectory, encodeBlockCount, encodeDbDirectory,
   encodeRelDirectory, type RelDirectory,

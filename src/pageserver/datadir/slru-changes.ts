@@ -5,7 +5,7 @@ import { applyNeonRecord } from "../../interpret/apply-neon-record.ts";
 import type { NeonRecord } from "../../interpret/value.ts";
 import { slruBlockKey, slruDirectoryKey, slruSegmentSizeKey } from "../../keyspace/mapping.ts";
 import { PAGE_SIZE, SLRU_KINDS, SLRU_SEGMENT_BLOCKS, type SlruKind } from "../../keyspace/relation.ts";
-import type { ModificationWriter } from "./datadir-modification.ts";
+import type { ModificationWriter } from "./modification-writer.ts";
 import { decodeBlockCount, encodeBlockCount, encodeSegmentDirectory } from "./directory-codec.ts";
 import { ZERO_PAGE } from "./relation-changes.ts";
 import { loadSegmentDirectory } from "./segment-directory.ts";

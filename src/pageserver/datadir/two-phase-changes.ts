@@ -1,6 +1,6 @@
 /** The part of a modification that keeps the state files of prepared transactions. */
 import { TWO_PHASE_DIRECTORY_KEY, twoPhaseFileKey } from "../../keyspace/mapping.ts";
-import type { ModificationWriter } from "./datadir-modification.ts";
+import type { ModificationWriter } from "./modification-writer.ts";
 import { decodeTwoPhaseDirectory, encodeTwoPhaseDirectory } from "./directory-codec.ts";
 
 export class TwoPhaseChanges {

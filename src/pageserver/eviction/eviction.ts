@@ -6,6 +6,8 @@ import type { Clock } from "../../platform/clock.ts";
 import type { DiskSpace } from "../../platform/real/disk-space.ts";
 import type { BackgroundTask } from "../background-tasks.ts";
 import type { Layer } from "../layers/layer.ts";
+import { Pacer } from "../layers/pacer.ts";
+import type { Tenant } from "../tenant/tenant.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { EvictionMetrics } from "./eviction-metrics.ts";
@@ -25,6 +27,8 @@ interface Resident {
   readonly layer: Layer;
   readonly timeline: Timeline;
 }
+
+type Candidate = EvictionCandidate<Resident>;
 
 export interface EvictionOptions {
   readonly tenants: Pick<Tenants, "list">;
@@ -47,6 +51,8 @@ export interface EvictionOutcome {
 export class Eviction {
   readonly #options: EvictionOptions;
   #running = false;
+  /** By tenant shard: when its policy was carried out last, in monotonic milliseconds. */
+  readonly #lastByAccessMs = new Map<string, number>();
 
   constructor(options: EvictionOptions) {
     this.#options = options;
@@ -83,7 +89,8 @@ export class Eviction {
     if (this.#running) throw new StrataError("conflict", "eviction-running", "an eviction is under way already");
     this.#running = true;
     try {
-      const plan = planEviction(this.#candidates(), { order: options.order, wantedBytes, minResidentBytes: (tenant) => this.#minResidentBytes(tenant) });
+      const { candidates, minResidentBytes } = await this.#allCandidates(options.signal);
+      const plan = planEviction(candidates, { order: options.order, wantedBytes, minResidentBytes: (tenant) => minResidentBytes.get(tenant) ?? null });
       const outcome = { evictedBytes: 0, failedBytes: 0, failedLayers: 0 };
       const { metrics } = this.#options;
       metrics.selected(plan.layers.length);
@@ -118,46 +125,65 @@ export class Eviction {
     }
   }
 
-  #minResidentBytes(tenant: string): number | null {
-    const view = this.#options.tenants.list().find(({ id }) => tenantShardIdToString(id) === tenant);
-    return view?.tenant?.settings.minResidentSizeBytes ?? null;
-  }
-
-  /** Layers on the local disk that object storage has. */
-  #candidates(): EvictionCandidate<Resident>[] {
+  async #allCandidates(signal: AbortSignal | undefined): Promise<{ candidates: Candidate[]; minResidentBytes: Map<string, number | null> }> {
     const { clock, metrics, tenants } = this.#options;
-    const candidates: EvictionCandidate<Resident>[] = [];
+    const pacer = new Pacer(clock);
+    const candidates: Candidate[] = [];
+    const minResidentBytes = new Map<string, number | null>();
     for (const { id, tenant } of tenants.list()) {
       if (tenant?.state !== "active") continue;
       const [startMs, before] = [clock.monotonicMs(), candidates.length];
-      for (const { timeline } of tenant.listTimelines()) {
-        for (const layer of timeline.stack.map.layers()) {
-          if (layer.isEvictable) candidates.push({ layer: { layer, timeline }, tenant: tenantShardIdToString(id), sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
-        }
-      }
+      const name = tenantShardIdToString(id);
+      minResidentBytes.set(name, tenant.settings.minResidentSizeBytes);
+      await addCandidates(candidates, { tenant, name, pacer });
+      signal?.throwIfAborted();
       metrics.collected(candidates.length - before, clock.monotonicMs() - startMs);
     }
-    return candidates;
+    return { candidates, minResidentBytes };
   }
 
-  /** `eviction_policy` of the tenants that have one. */
+  /** `eviction_policy` of the tenants that have one and whose turn it is. */
   async #evictUnread(signal: AbortSignal): Promise<void> {
     const { tenants, clock, metrics } = this.#options;
+    const pacer = new Pacer(clock);
+    const present = new Set<string>();
     for (const { id, tenant } of tenants.list()) {
-      const thresholdMs = tenant?.settings.evictUnreadAfterMs ?? null;
-      if (thresholdMs === null) continue;
-      const own = tenantShardIdToString(id);
+      const policy = tenant?.settings.accessEviction ?? null;
+      if (policy === null || tenant?.state !== "active") continue;
+      const name = tenantShardIdToString(id);
+      present.add(name);
       const startMs = clock.monotonicMs();
-      for (const { layer: resident, tenant: owner, lastAccessMs } of this.#candidates()) {
+      const lastMs = this.#lastByAccessMs.get(name);
+      if (lastMs !== undefined && startMs - lastMs < policy.periodMs) continue;
+      this.#lastByAccessMs.set(name, startMs);
+      const candidates: Candidate[] = [];
+      await addCandidates(candidates, { tenant, name, pacer });
+      for (const { layer: resident } of candidates) {
         signal.throwIfAborted();
-        if (owner === own && clock.wallMs() - lastAccessMs >= thresholdMs) await this.#evict(resident);
+        if (clock.wallMs() - resident.layer.lastAccessMs >= policy.thresholdMs) await this.#evict(resident);
       }
-      metrics.iteration({ periodMs: ACCESS_CHECK_MS, thresholdMs }, clock.monotonicMs() - startMs);
+      metrics.iteration(policy, clock.monotonicMs() - startMs);
+    }
+    for (const name of this.#lastByAccessMs.keys()) if (!present.has(name)) this.#lastByAccessMs.delete(name);
+  }
+}
+
+/** Adds the layers of a tenant that are on the local disk and in object storage. */
+async function addCandidates(candidates: Candidate[], from: { readonly tenant: Tenant; readonly name: string; readonly pacer: Pacer }): Promise<void> {
+  const { tenant, name, pacer } = from;
+  for (const { timeline } of tenant.listTimelines()) {
+    for (const layer of timeline.stack.map.layers()) {
+      if (layer.isEvictable) candidates.push({ layer: { layer, timeline }, tenant: name, sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
+      const pause = candidates.length % LAYERS_PER_LOOK === 0 ? pacer.pause() : undefined;
+      if (pause !== undefined) await pause;
     }
   }
 }
 
-const ACCESS_CHECK_MS = 10_000;
+/** How often is looked whose turn it is. */
+const ACCESS_CHECK_MS = 1000;
+/** Between two looks at the clock. */
+const LAYERS_PER_LOOK = 16;
 
 function bytesOf(layers: readonly { readonly sizeBytes: number }[]): number {
   return layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);

@@ -148,7 +148,7 @@ export class PageCache {
     w[at + 5] = OWNER_NOBODY;
   }
 
-  /** A timeline has ended: its slots are the first to be taken. */
+  /** A timeline has ended: its slots are found no more, and each is taken when the hand comes by next. */
   dropOwner(owner: number): void {
     for (let slot = 0; slot < this.#filled; slot++) {
       if (this.#words[slot * WORDS + 5] !== owner) continue;

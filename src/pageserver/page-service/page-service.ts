@@ -11,7 +11,8 @@ import { GZIP_FAST, GZIP_SMALL, gzipped } from "../basebackup/gzip.ts";
 import type { Imports } from "../import/imports.ts";
 import { type BackupCommand, type ImportCommand, parseCommand } from "./commands.ts";
 import { checkNotCollected } from "./effective-lsn.ts";
-import { type PagestreamMetrics, servePagestream } from "./pagestream.ts";
+import { servePagestream } from "./pagestream.ts";
+import type { PagestreamMetrics } from "./pagestream-metrics.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
 
 const COPY_PIECE_BYTES = 128 * 1024;

@@ -15,6 +15,7 @@ import type { ServedCopyStream } from "../../wire/pg-session.ts";
 import { Pacer } from "../layers/pacer.ts";
 import { decodeRequest, encodeResult, errorParts, type PagestreamRequest, type PagestreamVersion } from "../api/pagestream.ts";
 import { effectiveLsn } from "./effective-lsn.ts";
+import type { PagestreamMetrics } from "./pagestream-metrics.ts";
 import { QuickPages } from "./quick-pages.ts";
 import type { ServedTimeline, ShardSelector, TimelineFinder } from "./served-timeline.ts";
 
@@ -33,13 +34,6 @@ export interface PagestreamOptions {
   readonly log: Logger;
   readonly metrics: PagestreamMetrics;
   readonly clock: Clock;
-}
-
-export interface PagestreamMetrics {
-  batch(requests: number): void;
-  answered(kind: PagestreamRequest["kind"], failed: boolean): void;
-  /** A batch of page requests answered without waiting. */
-  answeredQuickly(requests: number): void;
 }
 
 type Prepared = { readonly request: PagestreamRequest } & ({ readonly timeline: ServedTimeline; readonly lsn: Lsn } | { readonly error: unknown });

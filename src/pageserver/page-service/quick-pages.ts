@@ -14,7 +14,7 @@ import type { ServedCopyStream, Span } from "../../wire/pg-session.ts";
 import { GetPageFields, pageHeaderSize, type PagestreamVersion, putPageHeader } from "../api/pagestream.ts";
 import type { PageTarget } from "../timeline/timeline-store.ts";
 import { effectiveLsnNow } from "./effective-lsn.ts";
-import type { PagestreamMetrics } from "./pagestream.ts";
+import type { PagestreamMetrics } from "./pagestream-metrics.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
 
 /** Answers in one write. */

@@ -2,32 +2,52 @@
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
 import { encodeHeatmap, type HeatmapTimeline } from "../remote-timeline/heatmap.ts";
 import { heatmapKey } from "../remote-timeline/remote-paths.ts";
-import type { Tenant } from "./tenant.ts";
+import type { TenantShardId } from "../../kit/ids.ts";
+import type { Timeline } from "../timeline/timeline.ts";
+
+/** After a failure it is tried again so soon, or after the period if that is shorter. */
+const RETRY_MS = 10_000;
+
+/** What this needs of a tenant shard. */
+export interface HeatmapSource {
+  readonly tenantShardId: TenantShardId;
+  readonly generation: number;
+  listTimelines(): readonly { readonly timeline: Timeline }[];
+}
 
 export class HeatmapUpload {
-  readonly #tenant: Tenant;
+  readonly #tenant: HeatmapSource;
   readonly #storage: RemoteStorage;
   /** Names of the layers in the last one: access times alone are no reason for another. */
   #lastLayers: string | null = null;
-  #lastUploadMs: number | null = null;
+  /** When the next one is due is counted from here: the last look that ended well. */
+  #lastDoneMs: number | null = null;
+  #lastFailedMs: number | null = null;
 
-  constructor(tenant: Tenant, storage: RemoteStorage) {
+  constructor(tenant: HeatmapSource, storage: RemoteStorage) {
     this.#tenant = tenant;
     this.#storage = storage;
   }
 
-  /** Monotonic; null before the first. */
-  get lastUploadMs(): number | null {
-    return this.#lastUploadMs;
+  /** @param nowMs monotonic */
+  isDue(uploadPeriodMs: number, nowMs: number): boolean {
+    if (this.#lastFailedMs !== null) return nowMs - this.#lastFailedMs >= Math.min(RETRY_MS, uploadPeriodMs);
+    return this.#lastDoneMs === null || nowMs - this.#lastDoneMs >= uploadPeriodMs;
   }
 
   /** Whether there was something to upload. */
   async upload(options: { readonly uploadPeriodMs: number; readonly nowMs: number; readonly force?: boolean; readonly signal?: AbortSignal }): Promise<boolean> {
-    const { uploadPeriodMs, nowMs, signal } = options;
+    this.#lastFailedMs = options.nowMs;
+    const uploaded = await this.#upload(options);
+    this.#lastFailedMs = null;
+    this.#lastDoneMs = options.nowMs;
+    return uploaded;
+  }
+
+  async #upload({ uploadPeriodMs, force, signal }: { readonly uploadPeriodMs: number; readonly force?: boolean; readonly signal?: AbortSignal }): Promise<boolean> {
     const timelines = this.#residentLayers();
     const layers = timelines.map(({ timelineId, layers: those }) => `${timelineId}:${those.map((layer) => layer.name + String(layer.layer.metadata.generation)).join()}`).join("\n");
-    this.#lastUploadMs = nowMs;
-    if (layers === this.#lastLayers && options.force !== true) return false;
+    if (layers === this.#lastLayers && force !== true) return false;
     const heatmap: HeatmapTimeline[] = timelines.map(({ timelineId, layers: those }) => ({
       timelineId,
       layers: those.map(({ layer }) => ({ name: layer.name, metadata: layer.metadata, lastAccessMs: layer.lastAccessMs })),

@@ -31,10 +31,9 @@ const throttle = z.object({
 }).transform(({ task_kinds: kinds, initial, refill_interval: intervalMs, refill_amount: amount, max }): ThrottleConfig => ({ enabled: kinds.length > 0, requestsPerSecond: (amount * 1000) / intervalMs, max, initial }));
 
 const accessThreshold = z.object({ period: duration, threshold: duration });
-/** Only the threshold has effect: how often is looked is the pageserver's affair. */
 const evictionPolicy = z
   .union([z.object({ kind: z.literal("NoEviction") }), z.object({ kind: z.literal("OnlyImitiate") }).extend(accessThreshold.shape), z.object({ kind: z.literal("LayerAccessThreshold") }).extend(accessThreshold.shape)])
-  .transform((policy): number | null => (policy.kind === "LayerAccessThreshold" ? policy.threshold : null));
+  .transform((policy): AccessEviction | null => (policy.kind === "LayerAccessThreshold" ? { periodMs: policy.period, thresholdMs: policy.threshold } : null));
 
 const schema = z.object({
   checkpoint_distance: count.nullish(),
@@ -62,6 +61,12 @@ const schema = z.object({
 
 export type TenantConf = Readonly<Record<string, unknown>>;
 
+/** LayerAccessThreshold: every so often those layers go that nobody has read for so long. */
+export interface AccessEviction {
+  readonly periodMs: number;
+  readonly thresholdMs: number;
+}
+
 export interface TenantSettings {
   /** heatmap_period: between two uploads of the heatmap; 0: none. */
   readonly heatmapPeriodMs: number;
@@ -70,13 +75,13 @@ export interface TenantSettings {
   readonly getThrottle: ThrottleConfig;
   /** min_resident_size_override: eviction by disk usage leaves so much as long as it can; null: the largest layer's size. */
   readonly minResidentSizeBytes: number | null;
-  /** eviction_policy: layers unread for so long go from the disk; null: none do. */
-  readonly evictUnreadAfterMs: number | null;
+  /** eviction_policy: layers unread for long go from the disk; null: none do. */
+  readonly accessEviction: AccessEviction | null;
   readonly timeline: TimelineConfig;
   readonly walReceiver: { readonly connectTimeoutMs: number; readonly laggingWalTimeoutMs: number; readonly maxLsnWalLagBytes: number; readonly protocol: WalProtocol };
 }
 
-const DEFAULTS: TenantSettings = { heatmapPeriodMs: 0, timelineOffloading: true, getThrottle: NO_THROTTLE, minResidentSizeBytes: null, evictUnreadAfterMs: null, timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
+const DEFAULTS: TenantSettings = { heatmapPeriodMs: 0, timelineOffloading: true, getThrottle: NO_THROTTLE, minResidentSizeBytes: null, accessEviction: null, timeline: DEFAULT_TIMELINE_CONFIG, walReceiver: WAL_RECEIVER_DEFAULTS };
 
 /** `conf` over `base` (the pageserver's own `[tenant_config]`, or the built-in defaults). @throws StrataError fix-input `bad-tenant-config` */
 export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS): TenantSettings {
@@ -88,7 +93,7 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
     heatmapPeriodMs: c.heatmap_period ?? base.heatmapPeriodMs,
     getThrottle: c.timeline_get_throttle ?? base.getThrottle,
     minResidentSizeBytes: c.min_resident_size_override ?? base.minResidentSizeBytes,
-    evictUnreadAfterMs: c.eviction_policy === undefined ? base.evictUnreadAfterMs : c.eviction_policy,
+    accessEviction: c.eviction_policy === undefined ? base.accessEviction : c.eviction_policy,
     timelineOffloading: c.timeline_offloading ?? base.timelineOffloading,
     timeline: {
       ...timeline,

@@ -24,8 +24,7 @@ async function uploadHeatmaps(context: { readonly tenants: Tenants; readonly clo
     if (tenant?.state !== "active" || location.mode !== "AttachedSingle") continue;
     const uploadPeriodMs = tenant.settings.heatmapPeriodMs;
     const nowMs = clock.monotonicMs();
-    const { lastUploadMs } = tenant.heatmap;
-    if (uploadPeriodMs === 0 || (lastUploadMs !== null && nowMs - lastUploadMs < uploadPeriodMs)) continue;
+    if (uploadPeriodMs === 0 || !tenant.heatmap.isDue(uploadPeriodMs, nowMs)) continue;
     await guarded("heatmap could not be uploaded", { tenant, log, signal }, async () => {
       await tenant.heatmap.upload({ uploadPeriodMs, nowMs, signal });
     });

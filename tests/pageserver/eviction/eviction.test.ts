@@ -5,6 +5,7 @@ import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { Metrics } from "../../../src/observability/metrics.ts";
 import { Eviction, type EvictionOptions } from "../../../src/pageserver/eviction/eviction.ts";
 import { EvictionMetrics } from "../../../src/pageserver/eviction/eviction-metrics.ts";
+import type { Clock } from "../../../src/platform/clock.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { type StorageFixture, storageFixture, TENANT } from "../timeline/storage-fixture.ts";
 
@@ -17,8 +18,11 @@ const page = (number: number): Uint8Array => Uint8Array.from({ length: 8192 }, (
 
 let fixture: StorageFixture;
 let timeline: Timeline;
+/** Time that passed without anybody waiting for it. */
+let passedMs = 0;
 let end: () => Promise<void>;
 beforeEach(async () => {
+  passedMs = 0;
   fixture = await storageFixture();
   const manager = await fixture.attach(1);
   timeline = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
@@ -35,11 +39,13 @@ afterEach(async () => {
   await fixture.close();
 });
 
-function eviction(settings: { minResidentSizeBytes: number | null; evictUnreadAfterMs: number | null }, space: { free: number }): { tasks: ReturnType<Eviction["tasks"]>; metrics: Metrics } {
+function eviction(settings: { minResidentSizeBytes: number | null; accessEviction: { periodMs: number; thresholdMs: number } | null }, space: { free: number }): { tasks: ReturnType<Eviction["tasks"]>; metrics: Metrics } {
   const metrics = new Metrics();
   const tenants = { list: () => [{ id: TENANT, tenant: { state: "active", settings, listTimelines: () => [{ timeline }] } }] } as unknown as EvictionOptions["tenants"];
+  const { clock: real } = fixture.platform;
+  const clock: Clock = { wallMs: () => real.wallMs(), monotonicMs: () => real.monotonicMs() + passedMs, sleep: (ms, signal) => real.sleep(ms, signal), after: (ms, work) => real.after(ms, work) };
   const config = { enabled: true, maxUsagePercent: 80, minAvailableBytes: 0, periodMs: 1, order: { highestLayerCountLosesFirst: true } };
-  const evictions = new Eviction({ tenants, config, clock: fixture.platform.clock, log: fixture.log, diskSpace: () => ({ totalBytes: 10 * GIB, freeBytes: space.free, availableBytes: space.free }), metrics: new EvictionMetrics(metrics) });
+  const evictions = new Eviction({ tenants, config, clock, log: fixture.log, diskSpace: () => ({ totalBytes: 10 * GIB, freeBytes: space.free, availableBytes: space.free }), metrics: new EvictionMetrics(metrics) });
   return { tasks: evictions.tasks(), metrics };
 }
 
@@ -55,7 +61,7 @@ async function expectAllReadable(): Promise<void> {
 
 describe("eviction", () => {
   test("when the disk fills: as much as is wanted, the longest unread first, only what the bucket has; it comes back on demand", async () => {
-    const { tasks, metrics } = eviction({ minResidentSizeBytes: null, evictUnreadAfterMs: null }, { free: 2 * GIB - 20_000 });
+    const { tasks, metrics } = eviction({ minResidentSizeBytes: null, accessEviction: null }, { free: 2 * GIB - 20_000 });
     await timeline.waitUploaded();
     const layers = [...timeline.stack.map.layers()].sort((a, b) => (a.toString() < b.toString() ? -1 : 1));
     layers.forEach((layer, at) => (layer.lastAccessMs = 1000 + at));
@@ -70,17 +76,25 @@ describe("eviction", () => {
   });
 
   test("not while there is room, and not what has not been uploaded", async () => {
-    await run(eviction({ minResidentSizeBytes: null, evictUnreadAfterMs: null }, { free: 2 * GIB }).tasks, "disk usage eviction");
+    await run(eviction({ minResidentSizeBytes: null, accessEviction: null }, { free: 2 * GIB }).tasks, "disk usage eviction");
     expect(resident()).toBe(4);
   });
 
   test("by access: what nobody has read for as long as the tenant says", async () => {
     await timeline.waitUploaded();
-    const { tasks } = eviction({ minResidentSizeBytes: null, evictUnreadAfterMs: 60_000 }, { free: 10 * GIB });
+    const { tasks } = eviction({ minResidentSizeBytes: null, accessEviction: { periodMs: 600_000, thresholdMs: 60_000 } }, { free: 10 * GIB });
     const layers = [...timeline.stack.map.layers()];
     for (const layer of layers.slice(0, 2)) layer.lastAccessMs -= 61_000;
     await run(tasks, "eviction by access");
     expect(layers.map((layer) => layer.isResident)).toEqual([false, false, true, true]);
+    // Not again before its period has passed.
+    for (const layer of layers) layer.lastAccessMs -= 61_000;
+    passedMs = 599_000;
+    await run(tasks, "eviction by access");
+    expect(layers.map((layer) => layer.isResident)).toEqual([false, false, true, true]);
+    passedMs = 601_000;
+    await run(tasks, "eviction by access");
+    expect(layers.map((layer) => layer.isResident)).toEqual([false, false, false, false]);
     await expectAllReadable();
   });
 });
