@@ -29,6 +29,7 @@ import { Eviction } from "./eviction/eviction.ts";
 import { EvictionMetrics } from "./eviction/eviction-metrics.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
+import { sweepImportDirectories } from "./import/import-directory.ts";
 import { Imports } from "./import/imports.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
 import { watchCaches } from "./cache-metrics.ts";
@@ -131,6 +132,8 @@ class Role {
     await makeDurableDirectory(files, `${workDirectory}/tenants`);
     const lock = await files.lock(`${workDirectory}/${LOCK_FILE}`);
     this.#undo.push(() => lock.release());
+    const swept = await sweepImportDirectories(files, workDirectory);
+    if (swept > 0) this.#deps.log.info("what unfinished imports left is removed", { directories: swept });
     const { tenants, deletionQueue } = await this.#makeTenants();
     registerTenantMetrics(this.#registry, tenants);
     const eviction = this.#makeEviction(tenants);
@@ -223,7 +226,8 @@ class Role {
   }
 
   #imports(tenants: Tenants): Imports {
-    return new Imports({ tenants, platform: this.#deps.platform, workDirectory: this.#config.workDirectory });
+    const { workDirectory } = this.#config;
+    return new Imports({ tenants, platform: this.#deps.platform, workDirectory, freeBytes: () => diskSpace(workDirectory).availableBytes });
   }
 
   #makeEviction(tenants: Tenants): Eviction {

@@ -45,7 +45,7 @@ describe("pageserver", () => {
   test("creating it again is answered alike, creating another under its id is refused", async () => {
     expect((await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: ROOT, pg_version: 17 })).status).toBe(201);
     expect((await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: ROOT, ancestor_timeline_id: BRANCH })).status).toBe(409);
-    expect((await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: "77".repeat(16), pg_version: 17, existing_initdb_timeline_id: ROOT })).status).toBe(400);
+    expect((await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: "77".repeat(16), pg_version: 17, existing_initdb_timeline_id: BRANCH })).status).toBe(404);
   });
 
   test("pagestream v3 answers in order and echoes the request; an error leaves the stream up", async () => {

@@ -35,8 +35,8 @@ export class TimelineService {
       const reply = await this.#forward(first as TenantShard, { method: "POST", rest: "/timeline", body: JSON.stringify(request) });
       if (reply.status >= 300 || others.length === 0) return reply;
       const info = await reply.json() as { ancestor_lsn?: string | null };
-      // A branch at "now" must be at shard 0's now on every shard.
-      const pinned = info.ancestor_lsn == null ? request : { ...request, ancestor_start_lsn: info.ancestor_lsn };
+      // A branch at "now" must be at shard 0's now on every shard, and a root of the cluster that shard 0's initdb made.
+      const pinned = info.ancestor_lsn == null ? { ...request, existing_initdb_timeline_id: request.new_timeline_id } : { ...request, ancestor_start_lsn: info.ancestor_lsn };
       await Promise.all(others.map(async (shard) => {
         const other = await this.#forward(shard, { method: "POST", rest: "/timeline", body: JSON.stringify(pinned) });
         if (other.status >= 300) throw await errorFromReply(other, `creating the timeline on ${tenantShardIdToString(shard.id)}`);

@@ -36,7 +36,7 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
   const { tenants } = options;
   const find = (params: z.output<typeof timelineParams>): Promise<TenantTimeline> => tenants.attached(params.tenant_shard_id).timeline(params.timeline_id);
   app.route(
-    { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "Create a timeline: a branch, or from a fresh initdb", params: shardParams, body: timelineCreateSchema, responses: { 201: { description: "created", schema: timelineInfoSchema } } },
+    { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline", permission: TENANT_PERMISSION, summary: "Create a timeline: a branch, or from initdb, a fresh one or an archived one", params: shardParams, body: timelineCreateSchema, responses: { 201: { description: "created", schema: timelineInfoSchema } } },
     async ({ params, body }) => jsonReply(201, knownTimelineInfo(await createTimeline(tenants.attached(params.tenant_shard_id), body, options.defaultPgVersion))),
   );
   app.route(
@@ -60,12 +60,22 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
       return emptyReply(202);
     },
   );
+  app.route(
+    { method: "post", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id/preserve_initdb_archive", permission: TIMELINE_PERMISSION, summary: "Keep the archive of the timeline's initdb beyond its deletion", params: timelineParams, responses: { 200: { description: "kept", schema: z.null() } } },
+    async ({ params }) => {
+      await tenants.attached(params.tenant_shard_id).preserveInitdbArchive(params.timeline_id);
+      return jsonReply(200, null);
+    },
+  );
   addLsnRoutes(app, find);
 }
 
 async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVersion: number): Promise<TenantTimeline> {
   await tenant.load();
   const timelineId = parseTimelineId(body.new_timeline_id);
+  if (body.ancestor_timeline_id != null && body.existing_initdb_timeline_id != null) throw new StrataError("fix-input", "bad-timeline-create", "a branch begins from its ancestor, not from an initdb archive");
+  // One that is half made is no answer yet.
+  tenant.manager.assertNotBusy(timelineId);
   const existing = tenant.manager.timelineIds.includes(timelineId) ? tenant.timelineNow(timelineId) : null;
   if (existing !== null) {
     if (isTheSame(existing, body)) return existing;
@@ -77,10 +87,9 @@ async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVer
     const lsn = body.ancestor_start_lsn == null ? undefined : parseLsn(body.ancestor_start_lsn);
     return await tenant.branchTimeline({ timelineId, ancestorTimelineId: parseTimelineId(body.ancestor_timeline_id), ...(lsn === undefined ? {} : { lsn }) });
   }
-  // A fresh initdb in its place would have another system identifier: WAL of the existing one could never be taken in.
-  if (body.existing_initdb_timeline_id != null) throw new StrataError("fix-input", "existing-initdb-unsupported", "a timeline cannot be made from another's initdb archive: none is kept");
-  const version = majorFromVersionNum((body.pg_version ?? defaultPgVersion) * 10_000);
-  return await tenant.bootstrapTimeline(timelineId, version);
+  const pgVersion = body.pg_version == null ? null : majorFromVersionNum(body.pg_version * 10_000);
+  const existingInitdb = body.existing_initdb_timeline_id == null ? null : parseTimelineId(body.existing_initdb_timeline_id);
+  return await tenant.bootstrapTimeline({ timelineId, pgVersion, defaultPgVersion: majorFromVersionNum(defaultPgVersion * 10_000), existingInitdb });
 }
 
 /** A repeated request is answered like the first: its client may not have got the answer. */

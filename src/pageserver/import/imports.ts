@@ -12,6 +12,7 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import { DatadirModification } from "../datadir/datadir-modification.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import { importBaseBackup } from "./import-datadir.ts";
+import { withImportDirectory } from "./import-directory.ts";
 import { importWal } from "./import-wal.ts";
 import { unpackTar } from "./unpack-tar.ts";
 
@@ -24,7 +25,11 @@ export interface ImportOptions {
   readonly tenants: Tenants;
   readonly platform: Platform;
   readonly workDirectory: string;
+  /** On the working directory's disk. */
+  readonly freeBytes: () => number;
 }
+
+const FILES_MAX = 1_000_000;
 
 export class Imports {
   readonly #options: ImportOptions;
@@ -72,14 +77,12 @@ export class Imports {
   }
 
   async #unpacked(archive: AsyncIterable<Uint8Array>, work: (directory: string) => Promise<void>): Promise<void> {
-    const { platform: { files, random }, workDirectory } = this.#options;
-    const directory = `${workDirectory}/import-${random.bytes(8).toHex()}`;
-    await files.makeDirectory(directory);
-    try {
-      await unpackTar(files, archive, directory);
+    const { platform, workDirectory, freeBytes } = this.#options;
+    // The disk is the others' as well: never more than half of what is free.
+    const limits = { maxFiles: FILES_MAX, maxBytes: Math.floor(freeBytes() / 2) };
+    await withImportDirectory(platform, workDirectory, async (directory) => {
+      await unpackTar(platform.files, archive, { directory, limits });
       await work(directory);
-    } finally {
-      await files.removeTree(directory);
-    }
+    });
   }
 }

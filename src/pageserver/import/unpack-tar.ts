@@ -3,18 +3,28 @@ import { extract } from "tar-stream";
 import { StrataError } from "../../kit/errors.ts";
 import type { FileSystem } from "../../platform/files.ts";
 
-const FILES_MAX = 1_000_000;
+/** What an archive may hold. */
+export interface UnpackLimits {
+  readonly maxFiles: number;
+  /** Of all files together. */
+  readonly maxBytes: number;
+}
 
-/** @throws StrataError fix-input `bad-archive` for what is no archive, or leads out of the directory */
-export async function unpackTar(files: FileSystem, archive: AsyncIterable<Uint8Array>, directory: string): Promise<void> {
+/** @throws StrataError fix-input `bad-archive` for what is no archive, leads out of the directory, or holds more than the limits */
+export async function unpackTar(files: FileSystem, archive: AsyncIterable<Uint8Array>, target: { readonly directory: string; readonly limits: UnpackLimits }): Promise<void> {
+  const { directory, limits: { maxFiles, maxBytes } } = target;
   const reader = extract();
   const feeding = feed(reader, archive);
   feeding.catch(() => {});
   let count = 0;
+  let totalBytes = 0;
   try {
     for await (const entry of reader) {
-      const { name, type } = entry.header;
-      if (++count > FILES_MAX) throw bad(`more than ${FILES_MAX} files`);
+      const { name, type, size = 0 } = entry.header;
+      if (++count > maxFiles) throw bad(`more than ${maxFiles} files`);
+      // By what the header says, before the first byte of it is written.
+      totalBytes += type === "file" ? size : 0;
+      if (!(totalBytes <= maxBytes)) throw bad(`more than ${maxBytes} bytes of files`);
       const path = `${directory}/${checkedName(name)}`;
       if (type === "directory") await files.makeDirectory(path);
       else if (type === "file") await writeFile(files, path, entry as AsyncIterable<Uint8Array>);

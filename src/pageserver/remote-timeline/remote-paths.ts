@@ -5,6 +5,7 @@
  * | --- | --- |
  * | layer | `tenants/<tenant>[-NNCC]/timelines/<timeline>/<layer name>-<generation>`; NNCC of the shard that wrote it |
  * | index | `tenants/<tenant shard>/timelines/<timeline>/index_part.json-<generation>` |
+ * | initdb | `tenants/<tenant>/timelines/<timeline>/initdb.tar.zst`; the copy that outlives the timeline `initdb-preserved.tar.zst` |
  * | tenant manifest | `tenants/<tenant shard>/tenant-manifest-<generation>.json` |
  * | heatmap | `tenants/<tenant shard>/heatmap-v1.json` |
  *
@@ -32,6 +33,15 @@ export function parseIndexPartKey(key: string): Generation | undefined {
   const match = /\/index_part\.json(?:-([0-9a-f]{8}))?$/.exec(key);
   if (match === null) return undefined;
   return match[1] === undefined ? null : Number.parseInt(match[1], 16);
+}
+
+/** One for all shards of the tenant. */
+export function initdbArchiveKey(tenantId: TenantId, timelineId: TimelineId): string {
+  return `${timelinePrefix({ tenantId, number: 0, count: 0 }, timelineId)}initdb.tar.zst`;
+}
+
+export function preservedInitdbKey(tenantId: TenantId, timelineId: TimelineId): string {
+  return `${timelinePrefix({ tenantId, number: 0, count: 0 }, timelineId)}initdb-preserved.tar.zst`;
 }
 
 export interface LayerObject {

@@ -16,7 +16,7 @@ import { type Layer, type LayerMetadata, abortable } from "../layers/layer.ts";
 import { generationSuffix, type LayerName, layerNameToString } from "../layers/layer-name.ts";
 import type { DeletionQueue } from "./deletion-queue.ts";
 import { encodeIndexPart, type IndexLayer, type IndexPart, indexTime, type TimelineMetadata } from "./index-part.ts";
-import { indexPartKey, layerKey, timelinePrefix } from "./remote-paths.ts";
+import { indexPartKey, initdbArchiveKey, layerKey, preservedInitdbKey, timelinePrefix } from "./remote-paths.ts";
 import { type QueuedOperation, UploadQueue } from "./upload-queue.ts";
 
 export interface RemoteTimelineOptions {
@@ -273,22 +273,40 @@ export class RemoteTimelineClient {
   }
 }
 
-/** See `deleteAll`; also for timelines found marked at start. @throws StrataError unavailable; to be tried again */
+/** See `deleteAll`; also for timelines found marked at start. A preserved initdb archive stays. @throws StrataError unavailable; to be tried again */
 export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "generation" | "platform" | "failpoints">, signal?: AbortSignal): Promise<void> {
   const { storage, tenantShardId, timelineId, generation, platform, failpoints } = options;
   const prefix = timelinePrefix(tenantShardId, timelineId);
+  const { tenantId } = tenantShardId;
   const last = indexPartKey(tenantShardId, timelineId, generation);
+  const retries = { clock: platform.clock, random: platform.random, maxAttempts: 10, signal };
+  await deleteBelow({ ...options, prefix, except: [last, preservedInitdbKey(tenantId, timelineId)] }, signal);
+  // Of a shard it lies elsewhere; with an unsharded timeline it went with the rest.
+  if (tenantShardId.count > 0) await withRetries(() => storage.delete([initdbArchiveKey(tenantId, timelineId)], { signal }), retries);
+  await failpoints?.hit("timeline-delete-before-index-delete", signal);
+  await withRetries(() => storage.delete([last], { signal }), retries);
+  await failpoints?.hit("timeline-delete-after-index-delete", signal);
+}
+
+/**
+ * The rest of a timeline that was never finished, whose index is gone. The archive of its initdb stays: a creation that is tried again
+ * uses it, and of a timeline that was to be restored there may be nothing else.
+ */
+export async function discardUnfinishedTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "platform">, signal?: AbortSignal): Promise<void> {
+  const { tenantShardId: { tenantId }, timelineId } = options;
+  await deleteBelow({ ...options, prefix: timelinePrefix(options.tenantShardId, timelineId), except: [initdbArchiveKey(tenantId, timelineId), preservedInitdbKey(tenantId, timelineId)] }, signal);
+}
+
+async function deleteBelow(options: Pick<RemoteTimelineOptions, "storage" | "platform"> & { readonly prefix: string; readonly except: readonly string[] }, signal?: AbortSignal): Promise<void> {
+  const { storage, platform, prefix, except } = options;
   const retries = { clock: platform.clock, random: platform.random, maxAttempts: 10, signal };
   for (let pass = 0; ; pass++) {
     const page = await withRetries(() => storage.list({ prefix, signal }), retries);
-    const keys = page.objects.map((object) => object.key).filter((key) => key !== last);
+    const keys = page.objects.map((object) => object.key).filter((key) => !except.includes(key));
     if (keys.length === 0) break;
     if (pass > 10_000) throw new StrataError("unavailable", "deletion-stuck", `objects below ${prefix} do not go away`);
     await withRetries(() => storage.delete(keys, { signal }), retries);
   }
-  await failpoints?.hit("timeline-delete-before-index-delete", signal);
-  await withRetries(() => storage.delete([last], { signal }), retries);
-  await failpoints?.hit("timeline-delete-after-index-delete", signal);
 }
 
 /** File name of an index of `generation`, for logs and tests. */

@@ -107,6 +107,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       [`get ${PAGESERVER}/timeline/:timeline_id/get_lsn_by_timestamp`]: SHARD_TIMELINE,
       [`get ${PAGESERVER}/timeline/:timeline_id/get_timestamp_of_lsn`]: SHARD_TIMELINE,
       [`post ${PAGESERVER}/timeline/:timeline_id/lsn_lease`]: SHARD_TIMELINE,
+      [`post ${PAGESERVER}/timeline/:timeline_id/preserve_initdb_archive`]: SHARD_TIMELINE,
       [`put ${PAGESERVER}/timeline/:timeline_id/checkpoint`]: OPERATOR,
       [`put ${PAGESERVER}/timeline/:timeline_id/compact`]: OPERATOR,
       [`put ${PAGESERVER}/timeline/:timeline_id/do_gc`]: OPERATOR,
