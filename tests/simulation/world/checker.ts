@@ -160,7 +160,7 @@ export class Checker {
     if (volatile.commitLsn > flushLsn) throw new Violation(`${name}: commit_lsn ${lsnToString(volatile.commitLsn)} is above flush_lsn ${lsnToString(flushLsn)}`);
     for (const other of this.safekeepers) {
       const otherFlush = other.seen?.flushLsn ?? 0;
-      if (other.gone || other.wipedAt !== null || volatile.peerHorizonLsn <= Math.max(otherFlush, this.#startLsn)) continue;
+      if (other.gone || other.wipedAt !== null || other.isStopping || volatile.peerHorizonLsn <= Math.max(otherFlush, this.#startLsn)) continue;
       throw new Violation(`${name} says that every safekeeper has WAL up to ${lsnToString(volatile.peerHorizonLsn)}, ${other.name} has it up to ${lsnToString(otherFlush)}`);
     }
   }
