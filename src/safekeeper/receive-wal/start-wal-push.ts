@@ -272,6 +272,9 @@ class ProposerConnection {
     const reply = await this.#timeline.run("flush", (acceptor) => handleFlush(acceptor, commit));
     this.#lastFlushMs = this.#options.clock.monotonicMs();
     await this.#send(reply);
+    // Nobody waits for this one.
+    const { store } = this.#timeline;
+    if (store.runsShort) await this.#timeline.exclusive("prepare WAL file", () => store.prepareAhead());
   }
 
   async #send(message: AcceptorMessage): Promise<void> {

@@ -71,6 +71,8 @@ export class Proposer {
     if (random.below(3) === 0) return;
     const reply = await timeline.run("flush", (acceptor) => handleFlush(acceptor, this.ackedLsn));
     this.ackedLsn = Math.max(this.ackedLsn, reply.flushLsn);
+    const { store } = timeline;
+    if (store.runsShort) await timeline.exclusive("prepare WAL file", () => store.prepareAhead());
   }
 }
 

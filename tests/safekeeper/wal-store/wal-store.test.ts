@@ -163,6 +163,92 @@ describe("append and flush", () => {
   });
 });
 
+describe("room made ahead", () => {
+  const sizeOf = (name: string): number => statSync(join(directory, name)).size;
+  const LAST = "000000010000000000000005.partial";
+
+  /** A store to which one small record was written, made durable, and behind which room was made. */
+  async function prepared(): Promise<{ wal: SampleWal; store: WalStore }> {
+    const wal = new SampleWal(START);
+    wal.add(100);
+    const store = await fresh();
+    await store.append(START, wal.bytes());
+    expect(store.runsShort).toBe(false);
+    await store.flush();
+    expect(store.runsShort).toBe(true);
+    await store.prepareAhead();
+    expect(store.runsShort).toBe(false);
+    return { wal, store };
+  }
+
+  test("small flushes find it, and what is read is the log", async () => {
+    const { wal, store } = await prepared();
+    const size = sizeOf(LAST);
+    expect(size).toBeGreaterThan(wal.endLsn - 5 * MIB);
+    while (wal.endLsn % MIB < size - 20_000) {
+      const from = wal.endLsn;
+      await store.append(from, wal.bytes(from, wal.add(3000)));
+      await store.flush();
+      if (store.runsShort) break;
+      expect(sizeOf(LAST)).toBe(size);
+    }
+    expect(store.flushRecordLsn).toBe(wal.endLsn);
+    expect(await readBack(START, wal.endLsn)).toEqual(Buffer.from(wal.bytes()));
+  });
+
+  test("the end of the log is found in it, and a truncation removes it", async () => {
+    const { wal, store } = await prepared();
+    await store.close();
+    const again = await open(START);
+    expect(again.flushRecordLsn).toBe(wal.endLsn);
+    await again.truncate(wal.endLsn);
+    expect(sizeOf(LAST)).toBe(wal.endLsn - 5 * MIB);
+  });
+
+  test("a segment is no longer for it, and has its final name only when it is full", async () => {
+    const wal = new SampleWal(START).growTo(6 * MIB - 100_000, 5000);
+    const store = await fresh();
+    await store.append(START, wal.bytes());
+    await store.flush();
+    expect(store.runsShort).toBe(false);
+    const from = wal.endLsn;
+    await store.append(from, wal.bytes(from, wal.add(200)));
+    await store.flush();
+    await store.prepareAhead();
+    expect(sizeOf(LAST)).toBe(MIB);
+    expect(store.runsShort).toBe(false);
+    wal.growTo(6 * MIB + 1000, 900);
+    const middle = store.writeLsn;
+    await store.append(middle, wal.bytes(middle));
+    expect(segments()).toEqual(["000000010000000000000005", "000000010000000000000006.partial"]);
+    await store.flush();
+    expect(await readBack(START, wal.endLsn)).toEqual(Buffer.from(wal.bytes()));
+  });
+
+  test("a disk without room for it still takes the log; one that fails takes nothing more", async () => {
+    const { wal, store } = await prepared();
+    const [first, size] = [wal.endLsn, sizeOf(LAST)];
+    while (!store.runsShort) {
+      const from = wal.endLsn;
+      await store.append(from, wal.bytes(from, wal.add(2000)));
+      await store.flush();
+    }
+    files.failOnce("write", "disk-full");
+    await store.prepareAhead();
+    expect(store).toMatchObject({ failure: null, needsTruncation: false, runsShort: false });
+    while (wal.endLsn - 5 * MIB < size + 10_000 || !store.runsShort) {
+      const from = wal.endLsn;
+      await store.append(from, wal.bytes(from, wal.add(2000)));
+      await store.flush();
+    }
+    expect(await readBack(first, wal.endLsn)).toEqual(Buffer.from(wal.bytes(first)));
+    files.failOnce("write", "io-error");
+    expect(await codeOf(store.prepareAhead())).toBe("io-error");
+    expect(store.failure?.code).toBe("wal-store-failed");
+    expect(store.flushRecordLsn).toBe(wal.endLsn);
+  });
+});
+
 describe("failures", () => {
   test("a failed fsync is fatal and never tried again", async () => {
     const wal = new SampleWal(START);
@@ -292,17 +378,18 @@ describe("restart", () => {
 });
 
 test("whatever way the bytes are cut and flushed, what is read is what was written and every flush position is real", async () => {
-  const step = fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), flush: fc.boolean(), reopen: fc.boolean() });
-  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), fc.integer({ min: 300, max: 60_000 }), async (steps, recordBytes) => {
+  const step = fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 300_000 }), fc.integer({ min: 1, max: 5000 })), flush: fc.boolean(), prepare: fc.boolean(), reopen: fc.boolean() });
+  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 16 }), fc.integer({ min: 300, max: 60_000 }), async (steps, recordBytes) => {
     rmSync(directory, { recursive: true, force: true });
     await files.makeDirectory(directory);
     const wal = new SampleWal(START).growTo(START + 2 * MIB, recordBytes);
     let store = await fresh();
-    for (const { bytes, flush, reopen } of steps) {
+    for (const { bytes, flush, prepare, reopen } of steps) {
       await store.append(store.writeLsn, wal.bytes(store.writeLsn, Math.min(wal.endLsn, store.writeLsn + bytes)));
       if (flush) await store.flush();
       expect(store.flushRecordLsn).toBe(wal.lastEnd(store.flushRecordLsn));
       if (flush) expect(store.flushRecordLsn).toBe(wal.lastEnd(store.writeLsn));
+      if (prepare) await store.prepareAhead();
       if (!reopen) continue;
       const flushed = store.flushRecordLsn;
       await store.close();
@@ -313,5 +400,5 @@ test("whatever way the bytes are cut and flushed, what is read is what was writt
     await store.flush();
     expect(await readBack(START, store.flushRecordLsn)).toEqual(Buffer.from(wal.bytes(START, store.flushRecordLsn)));
     await store.close();
-  }), { numRuns: 10 });
+  }), { numRuns: 20 });
 });
