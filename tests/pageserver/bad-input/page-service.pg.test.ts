@@ -1,10 +1,13 @@
 /** What a pageserver may be sent over libpq, and must survive: each is an answer or an error, and everybody else is served on. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { lsnToString, parseLsn } from "../../../src/kit/lsn.ts";
 import { tenantSettings } from "../../../src/pageserver/tenant/tenant-config.ts";
 import { bytes, cstr, u32, u64, u8, zeros } from "../../conformance/bytes.ts";
 import { errorFields, RawLibpq } from "../../conformance/raw-libpq.ts";
 import { TENANT_ID, TestPageserver } from "../../support/test-pageserver.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
 
 const ROOT = "aa".repeat(16);
 const LATEST = 0xffff_ffff_ffff_ffffn;
@@ -143,6 +146,64 @@ test("LSNs no log can reach: refused, and the session goes on", async () => {
     expect((await raw.untilReady()).at(-1)?.tag).toBe("Z");
     raw.close();
   }
+});
+
+test("commands at LSNs before what is kept, beyond what there is and beyond any log: refused each, and the session goes on", async () => {
+  const raw = await session();
+  const lsns: [string, RegExp][] = [["0/0", /garbage collected/], ["0/8", /garbage collected/], [lsnToString(lastLsn + 0x10_0000), /waited/], ["FFFFFFFF/FFFFFFFF", /LSN/], ["200000/0", /LSN/], ["1F/FFFFFFFFF", /LSN/], ["-1/0", /LSN/]];
+  for (const command of ["basebackup", "fullbasebackup", "fullbackup"]) {
+    for (const [lsn, words] of lsns) {
+      raw.query(`${command} ${TENANT_ID} ${ROOT} ${lsn}`);
+      const frames = await raw.untilReady();
+      expect([command, lsn, frames.map(({ tag }) => tag)]).toEqual([command, lsn, ["E", "Z"]]);
+      expect([command, lsn, errorFields(frames[0].body).M]).toEqual([command, lsn, expect.stringMatching(words)]);
+    }
+  }
+  server.log.expectWarn(/LSN lease refused/);
+  for (const [lsn] of lsns) {
+    raw.query(`lease lsn ${TENANT_ID} ${ROOT} ${lsn}`);
+    const frames = await raw.untilReady();
+    // A lease on what is gone, or not there yet, is a NULL; a text that is no LSN an error.
+    const outcome = frames.map(({ tag }) => tag).join("");
+    expect([lsn, outcome]).toEqual([lsn, expect.stringMatching(/^(E|TDC)Z$/)]);
+    if (outcome === "TDCZ") expect([lsn, frames[1].body.readInt32BE(2)]).toEqual([lsn, /^0\/[08]$/.test(lsn) ? -1 : expect.any(Number)]);
+  }
+  raw.close();
+  const other = await pagestream();
+  await stillServes(other);
+  other.close();
+});
+
+test("over HTTP: branches, leases and times at such LSNs, and shards that are not here", async () => {
+  const base = `/v1/tenant/${TENANT_ID}/timeline/${ROOT}`;
+  for (const lsn of ["0/8", lsnToString(lastLsn + 0x10_0000), "FFFFFFFF/FFFFFFFF", "200000/0", "x"]) {
+    const branch = await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: "ee".repeat(16), ancestor_timeline_id: ROOT, ancestor_start_lsn: lsn });
+    expect([lsn, "branch", branch.status]).toEqual([lsn, "branch", lsn === lsnToString(lastLsn + 0x10_0000) ? 503 : expect.any(Number)]);
+    expect([lsn, branch.status >= 400 && branch.status !== 500]).toEqual([lsn, true]);
+    const lease = await server.http("POST", `${base}/lsn_lease`, { lsn });
+    expect([lsn, "lease", lease.status !== 500]).toEqual([lsn, "lease", true]);
+  }
+  expect((await server.http("GET", `/v1/tenant/${TENANT_ID}/timeline/${"ee".repeat(16)}`)).status).toBe(404);
+  for (const shard of ["0001", "0102", "ff", "0200"]) {
+    const reply = await server.http("GET", `/v1/tenant/${TENANT_ID}-${shard}/timeline/${ROOT}`);
+    expect([shard, reply.status === 404 || reply.status === 400]).toEqual([shard, true]);
+  }
+});
+
+test("a page of a shard that is not here: an error response, and those of the shard that is are served", async () => {
+  const tenant = "5".repeat(32);
+  const location = { mode: "AttachedSingle", generation: 1, shard_number: 0, shard_count: 2, shard_stripe_size: 1, tenant_conf: { gc_period: "0s", compaction_period: "0s" } };
+  expect((await server.http("PUT", `/v1/tenant/${tenant}-0002/location_config`, location)).status).toBe(200);
+  expect((await server.http("POST", `/v1/tenant/${tenant}-0002/timeline`, { new_timeline_id: ROOT, pg_version: 17 })).status).toBe(201);
+  const raw = await pagestream(ROOT, tenant);
+  const said = new Set<string>();
+  for (let block = 0; block < 8; block++) {
+    raw.copyData(getPage(PG_CLASS, block));
+    said.add(await answer(raw));
+  }
+  expect([...said].filter((words) => words === "page").length).toBe(1);
+  expect([...said].filter((words) => words !== "page")).toEqual([expect.stringContaining("found")]);
+  raw.close();
 });
 
 test("requests that came before an unreadable one are answered", async () => {

@@ -6,6 +6,7 @@ import { compareKeys, type Key } from "../../../src/keyspace/key.ts";
 import { keySpaceFromRanges, type TimelineKeySpace } from "../../../src/keyspace/keyspace.ts";
 import { AUX_FILE_RANGE } from "../../../src/keyspace/mapping.ts";
 import { RecordingLogger } from "../../../src/observability/recording-logger.ts";
+import type { FileSystem } from "../../../src/platform/files.ts";
 import type { Platform } from "../../../src/platform/platform.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import type { VirtualMachine } from "../../../src/platform/virtual/virtual-world.ts";
@@ -54,10 +55,11 @@ export interface StorageFixture {
   close(): Promise<void>;
 }
 
-/** In a temporary directory, or on a virtual machine's disk. */
-export async function storageFixture(options: { readonly machine?: VirtualMachine; readonly cacheBytes?: number } = {}): Promise<StorageFixture> {
+/** In a temporary directory, or on a virtual machine's disk. @param options.files puts something between the storage and its real files */
+export async function storageFixture(options: { readonly machine?: VirtualMachine; readonly cacheBytes?: number; readonly files?: (real: FileSystem) => FileSystem } = {}): Promise<StorageFixture> {
   const { machine, cacheBytes = 4 * 1024 * 1024 } = options;
-  const real = realPlatform();
+  const realOnes = realPlatform();
+  const real: Platform = options.files === undefined ? realOnes : { ...realOnes, files: options.files(realOnes.files) };
   const platformNow = () => machine?.platform ?? real;
   const root = machine === undefined ? await mkdtemp(`${tmpdir()}/strata-storage-`) : "/storage";
   await platformNow().files.makeDirectory(`${root}/bucket`);
