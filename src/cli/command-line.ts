@@ -19,6 +19,7 @@ const SYMLINKS: Readonly<Record<string, string>> = {
 
 const COMMANDS: Readonly<Record<string, { readonly help: string; readonly load: () => Promise<Run> }>> = {
   dev: { help: "run a whole cluster on this machine, and talk to it", load: async () => (await import("./dev/dev.ts")).runDev },
+  bench: { help: "put load on a pageserver, and measure", load: async () => (await import("./bench/bench.ts")).runBench },
 };
 
 const USAGE = `usage: strata --role ${Object.keys(ROLE_PROGRAMS).join("|")} [options]

@@ -3,7 +3,6 @@ import { z } from "zod";
 import type { HttpApp } from "../../http/app.ts";
 import { booleanText } from "../../http/params.ts";
 import { jsonReply } from "../../http/route.ts";
-import { layerNameToString } from "../layers/layer-name.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import { ADMIN } from "./permissions.ts";
 import { timelineParams } from "./timeline-routes.ts";
@@ -36,14 +35,6 @@ export function addTimelineMaintenanceRoutes(app: HttpApp, { tenants }: { readon
     async ({ params }) => {
       const result = await (await find(params)).maintenance.collectGarbage();
       return jsonReply(200, { layers_removed: result?.removed ?? 0, gc_cutoff: result?.cutoff ?? null });
-    },
-  );
-  app.route(
-    { method: "get", path: `${base}/layer`, permission: ADMIN, summary: "The layer map", params: timelineParams, responses: { 200: { description: "layers", schema: z.object({ in_memory_layers: z.array(z.unknown()), historic_layers: z.array(z.unknown()) }) } } },
-    async ({ params }) => {
-      const { timeline } = await find(params);
-      const historic = [...timeline.stack.map.layers()].map((layer) => ({ layer_file_name: layerNameToString(layer.name), layer_file_size: layer.metadata.sizeBytes, remote: !layer.isResident }));
-      return jsonReply(200, { in_memory_layers: [], historic_layers: historic });
     },
   );
 }
