@@ -76,7 +76,7 @@ async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVer
   if (body.ancestor_timeline_id != null && body.existing_initdb_timeline_id != null) throw new StrataError("fix-input", "bad-timeline-create", "a branch begins from its ancestor, not from an initdb archive");
   // One that is half made is no answer yet.
   tenant.manager.assertNotBusy(timelineId);
-  const existing = tenant.manager.timelineIds.includes(timelineId) ? tenant.timelineNow(timelineId) : null;
+  const existing = tenant.manager.has(timelineId) ? tenant.timelineNow(timelineId) : null;
   if (existing !== null) {
     if (isTheSame(existing, body)) return existing;
     throw new StrataError("conflict", "timeline-exists", `timeline ${timelineId} exists already, with another origin`);

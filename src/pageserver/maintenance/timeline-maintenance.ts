@@ -16,6 +16,7 @@ const IDLE_CHECK_MS = 10_000;
 export class TimelineMaintenance {
   readonly #timeline: Timeline;
   readonly #stop = new AbortController();
+  #started = false;
   #loops: Promise<unknown> | null = null;
   #wake = Promise.withResolvers<void>();
   /** Compaction and GC of one timeline never overlap: both change the layer map by plan. */
@@ -30,11 +31,13 @@ export class TimelineMaintenance {
     this.#timeline = timeline;
     this.#loadedMs = options.loadedMs;
     this.#prudentClock = new PrudentClock(timeline.deps.platform.clock);
-    timeline.onFlush(() => this.#afterFlush());
+    timeline.onLayers(() => this.#layersCame());
   }
 
+  /** The loops wait for the first layer: a branch at rest, of which there may be thousands, has no timers. */
   start(): void {
-    this.#loops ??= Promise.all([this.#compactionLoop(), this.#gcLoop()]);
+    this.#started = true;
+    if (this.#hasLayers) this.#loops ??= Promise.all([this.#compactionLoop(), this.#gcLoop()]);
   }
 
   async stop(): Promise<void> {
@@ -43,7 +46,8 @@ export class TimelineMaintenance {
     await this.#turn;
   }
 
-  #afterFlush(): void {
+  #layersCame(): void {
+    if (this.#loops === null && this.#started && !this.#stop.signal.aborted) this.start();
     if (this.#timeline.stack.map.l0.length >= this.#timeline.config.compactionThreshold) this.#wake.resolve();
   }
 

@@ -67,6 +67,7 @@ export class TenantTimeline implements ServedTimeline {
         const { segmentSize } = decodeControlFile(await reader.controlFile());
         if (signal.aborted) return;
         this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
+        this.timeline.onWaiting(() => this.#receiver?.nudge());
         return this.#receiver.start();
       } catch (error) {
         if (signal.aborted) return;

@@ -21,6 +21,8 @@ export class LsnWaiters {
   #current: Lsn;
   /** By rising LSN. */
   readonly #waiters: Waiter[] = [];
+  /** Told when somebody begins to wait. */
+  onWait: (() => void) | null = null;
 
   constructor(clock: Clock, current: Lsn) {
     this.#clock = clock;
@@ -67,6 +69,7 @@ export class LsnWaiters {
       let at = this.#waiters.length;
       while (at > 0 && this.#waiters[at - 1].lsn > lsn) at--;
       this.#waiters.splice(at, 0, waiter);
+      this.onWait?.();
     });
   }
 

@@ -26,6 +26,8 @@ const PAUSE_EVERY = 16;
 
 /** A page under way; nobody waits while it is used. */
 const scratch = new Uint8Array(PAGE_SIZE);
+/** The record under way, of all timelines: decoding and redo of one happen without waiting in between. */
+const record = new WalRecord();
 
 export interface ReconstructInput {
   readonly key: Key;
@@ -37,8 +39,6 @@ export interface ReconstructInput {
 
 export class Reconstructor {
   readonly #pgVersion: PgMajor;
-  /** Reused: decoding and redo of one record happen without waiting in between. */
-  readonly #record = new WalRecord();
 
   constructor(pgVersion: PgMajor) {
     this.#pgVersion = pgVersion;
@@ -88,7 +88,6 @@ export class Reconstructor {
     }
     const target = page ?? scratch;
     if (page === null) target.fill(0);
-    const record = this.#record;
     const recordStart = start + length - recordLength;
     // Views of the record alone: what a damaged one would read beyond it is refused.
     record.bytes = new Uint8Array(found.buffer, recordStart, recordLength);
@@ -116,7 +115,6 @@ export class Reconstructor {
   }
 
   #apply(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {
-    const record = this.#record;
     const value = decodeValue(stored.bytes);
     if (value.kind === "image") return value.bytes.slice();
     if (page === null && !willInit(value)) throw new InvariantError(`the oldest record of ${keyToHex(key)} needs a page below it`);

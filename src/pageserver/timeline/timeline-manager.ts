@@ -86,6 +86,11 @@ export class TimelineManager {
     return [...this.#timelines.keys()];
   }
 
+  /** Whether it is here and can be used. */
+  has(timelineId: TimelineId): boolean {
+    return this.#timelines.has(timelineId);
+  }
+
   get brokenTimelines(): ReadonlyMap<TimelineId, unknown> {
     return this.#broken;
   }

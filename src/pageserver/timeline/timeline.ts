@@ -80,7 +80,7 @@ export class Timeline implements TimelineStore, ReadSource {
   #freezeWanted = false;
   #lastFreezeLsn: Lsn;
   #nextFileNumber = 1;
-  #flushListener: (() => void) | null = null;
+  #layerListener: (() => void) | null = null;
   /** Wakes ingest that waits for flush or compaction. */
   #room = Promise.withResolvers<void>();
   /** Resolved at the next freeze. */
@@ -115,7 +115,6 @@ export class Timeline implements TimelineStore, ReadSource {
       nextFrozen: () => this.stack.frozen[0] ?? null,
       flushLayer: (layer, signal) => deps.flushSlots.run(() => this.#flushLayer(layer), signal),
     });
-    this.#armTimeoutCheck();
   }
 
   #makeLayerEnvironment(): LayerEnvironment {
@@ -182,6 +181,10 @@ export class Timeline implements TimelineStore, ReadSource {
   get stopping(): AbortSignal {
     return this.#stop.signal;
   }
+  /** Who is to be told when somebody begins to wait for WAL. */
+  onWaiting(listener: () => void): void {
+    this.#waiters.onWait = listener;
+  }
   /** Who waits for WAL now, for discovery on demand. */
   waitingForLsn(): { lsn: Lsn; who: string; waitedMs: number }[] {
     return this.#waiters.waiting();
@@ -228,6 +231,7 @@ export class Timeline implements TimelineStore, ReadSource {
     const path = `${this.#directory}/${EPHEMERAL_PREFIX}${this.#nextFileNumber++}`;
     const layer = new InMemoryLayer({ startLsn: lsn, file: new EphemeralFile(platform.files, path, this.#deps.layerMemory), openedMs: platform.clock.monotonicMs() });
     this.stack.setOpen(layer);
+    if (this.#timeoutCheck === null) this.#armTimeoutCheck();
     return layer;
   }
 
@@ -278,12 +282,14 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#flushLoop.wake();
   }
 
+  /** While there is an open layer: timelines at rest, of which there may be thousands, have no timer. */
   #armTimeoutCheck(): void {
     const { clock } = this.#deps.platform;
     const check = () => {
+      this.#timeoutCheck = null;
       if (this.#stop.signal.aborted) return;
       this.#maybeFreeze();
-      this.#armTimeoutCheck();
+      if (this.stack.open !== null) this.#armTimeoutCheck();
     };
     this.#timeoutCheck = clock.after(Math.min(TIMEOUT_CHECK_MS, this.config.checkpointTimeoutMs), check);
   }
@@ -322,7 +328,7 @@ export class Timeline implements TimelineStore, ReadSource {
     this.signalRoom();
     metrics.flushed(written.sizeBytes, platform.clock.monotonicMs() - startMs);
     await frozen.discard();
-    this.#flushListener?.();
+    this.#layerListener?.();
   }
 
   #scheduleIndex(): void {
@@ -330,9 +336,9 @@ export class Timeline implements TimelineStore, ReadSource {
     this.remoteClient.scheduleIndexUpload({ diskConsistentLsn: this.#diskConsistentLsn, prevRecordLsn });
   }
 
-  /** Called after each flush. */
-  onFlush(listener: () => void): void {
-    this.#flushListener = listener;
+  /** Called after each flush, and when layers came in another way. */
+  onLayers(listener: () => void): void {
+    this.#layerListener = listener;
   }
 
   async waitUploaded(signal?: AbortSignal): Promise<void> {
@@ -366,6 +372,7 @@ export class Timeline implements TimelineStore, ReadSource {
       else this.stack.map.add(layer);
     }
     this.remoteClient.scheduleRemoval(lost);
+    if (this.stack.map.size > 0) this.#layerListener?.();
   }
 
   /** Puts complete, synced layers in the place of others, at once; objects and files of the old ones go later. */
@@ -375,6 +382,7 @@ export class Timeline implements TimelineStore, ReadSource {
     if (added.length > 0 && removed.length === 0) this.#scheduleIndex();
     this.remoteClient.scheduleRemoval(removed);
     this.signalRoom();
+    if (added.length > 0) this.#layerListener?.();
   }
 
   /** Moves the cutoff up; nothing below it may be asked for from now on. */

@@ -125,9 +125,22 @@ export class WalReceiver {
     while (!this.#abort.signal.aborted) {
       const waitMs = await this.#look();
       await this.#discover();
-      await this.#pause(waitMs);
+      await this.#pause(this.#isIdle ? null : waitMs);
     }
     await this.#present?.done;
+  }
+
+  /** Nobody to connect to and nobody who asks: the broker or a reader will wake us. So thousands of branches at rest have no timers. */
+  get #isIdle(): boolean {
+    const { platform, config, somebodyWaits } = this.#options;
+    if (this.#present !== null || somebodyWaits()) return false;
+    const oldest = platform.clock.monotonicMs() - config.laggingWalTimeoutMs;
+    return this.#candidates.values().every((candidate) => candidate.heardMs < oldest);
+  }
+
+  /** Somebody begins to wait for WAL. */
+  nudge(): void {
+    this.#wake?.();
   }
 
   /** Acts on what is known now; returns when to look again. */
@@ -198,12 +211,13 @@ export class WalReceiver {
     await broker.publishOne({ type: "discovery-request", request: { tenantId: tenantShardId.tenantId, timelineId } }).catch((error: unknown) => log.info("discovery request failed", { error }));
   }
 
-  #pause(durationMs: number): Promise<void> {
+  /** @param durationMs null: until woken */
+  #pause(durationMs: number | null): Promise<void> {
     return new Promise((resolve) => {
-      const timer = this.#options.platform.clock.after(durationMs, () => finish());
+      const timer = durationMs === null ? null : this.#options.platform.clock.after(durationMs, () => finish());
       const finish = (): void => {
         this.#wake = null;
-        timer.cancel();
+        timer?.cancel();
         resolve();
       };
       this.#wake = finish;
