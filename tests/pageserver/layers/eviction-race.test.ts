@@ -78,6 +78,12 @@ test("a download asked for during an eviction begins when the old file is gone",
   expect(downloads).toBe(1);
 });
 
+test("however many ask for an absent layer, it is fetched once", async () => {
+  expect(await layer.evict()).toBe(true);
+  await Promise.all(Array.from({ length: 30 }, () => expectReadable()));
+  expect(downloads).toBe(1);
+});
+
 test("a read that comes too late for the old file reads the new one", async () => {
   const opening = Promise.withResolvers<void>();
   beforeOpen = opening.promise;

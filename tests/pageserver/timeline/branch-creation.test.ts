@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { JobsHere } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
@@ -136,4 +137,33 @@ test("a branch of a timeline that is only in memory brings it to object storage 
   expect([...next.brokenTimelines]).toEqual([]);
   expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1000, CONTEXT))).toBe("a");
   await next.shutdown({ flush: false });
+});
+
+test("a branch is made while a merge of the parent hangs, and a collection behind it", async () => {
+  const held = Promise.withResolvers<void>();
+  const here = new JobsHere(fixture.platform);
+  let heldJobs = 0;
+  fixture.jobRunner = {
+    run: async (job, signal) => {
+      if (job.kind !== "compact-l0") return await here.run(job, signal);
+      heldJobs++;
+      await held.promise;
+      return await here.run(job, signal);
+    },
+  };
+  const manager = await fixture.attach(1);
+  const root = await makeRoot(manager);
+  const maintenance = manager.maintenanceOf(ROOT);
+  const merge = maintenance.compact({ forceL0: true });
+  const collection = maintenance.collectGarbage();
+  while (heldJobs === 0) await Bun.sleep(1);
+  const child = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT, lsn: 0x1010 });
+  expect(utf8ToString(await child.get(KEY, 0x1010, CONTEXT))).toBe("b");
+  held.resolve();
+  await merge;
+  // It was asked for before the branch, comes after it, and sees it.
+  await collection;
+  expect(root.stack.map.l0.length).toBe(0);
+  expect(utf8ToString(await child.get(KEY, 0x1010, CONTEXT))).toBe("b");
+  await manager.shutdown({ flush: false });
 });
