@@ -11,7 +11,7 @@ import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
-import { withRetries } from "../../remote-storage/retry.ts";
+import { logRetries, withRetries } from "../../remote-storage/retry.ts";
 import { type Layer, type LayerMetadata, abortable } from "../layers/layer.ts";
 import { generationSuffix, type LayerName, layerNameToString } from "../layers/layer-name.ts";
 import type { DeletionQueue } from "./deletion-queue.ts";
@@ -34,8 +34,6 @@ export interface RemoteTimelineOptions {
   readonly failpoints?: Failpoints;
 }
 
-/** Log WARN only when a failure lasts; single ones are everyday. */
-const WARN_FROM_ATTEMPT = 4;
 const FAILPOINT_BEFORE = { layer: "before-upload-layer", index: "before-upload-index", delete: "before-delete-layer" } as const;
 const SHUTDOWN = "remote timeline client is shut down";
 
@@ -203,8 +201,8 @@ export class RemoteTimelineClient {
         random,
         maxAttempts: Number.POSITIVE_INFINITY,
         signal: this.#stop.signal,
-        isWorthRetrying: (error) => isStrataError(error) && !isStrataError(error, "file-not-found"),
-        onRetry: (error, attempt) => (attempt >= WARN_FROM_ATTEMPT ? log.warn : log.info).call(log, "upload failed, will try again", { operation: entry.operation.kind, attempt, error }),
+        isRetryable: (error) => isStrataError(error) && !isStrataError(error, "file-not-found"),
+        onRetry: logRetries(log, "upload failed, will try again", { operation: entry.operation.kind }),
       });
     } catch (error) {
       if (this.#stop.signal.aborted || error instanceof Cancelled) return;

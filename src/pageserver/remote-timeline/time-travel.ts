@@ -27,8 +27,7 @@ export async function timeTravelTenant(remote: RemoteStorage, id: TenantShardId,
   const { platform, log, timestampMs, doneIfAfterMs, signal } = travel;
   for (const prefix of prefixesOf(id)) {
     const operation = () => remote.timeTravelRecover({ prefix, timestampMs, doneIfAfterMs, maxVersions: VERSIONS_MAX, signal });
-    const onRetry = (error: unknown, attempt: number) => log.warn("time travel will be tried again", { prefix, attempt, error });
-    await withRetries(operation, { clock: platform.clock, random: platform.random, maxAttempts: ATTEMPTS, signal, onRetry });
+    await withRetries(operation, { clock: platform.clock, random: platform.random, maxAttempts: ATTEMPTS, signal, onRetry: ({ attempt, error }) => log.warn("time travel will be tried again", { prefix, attempt: attempt + 1, error }) });
     log.info("objects are as they were", { prefix, timestampMs });
   }
 }

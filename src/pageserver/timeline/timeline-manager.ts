@@ -11,8 +11,9 @@
 import { Cancelled, describeError, isStrataError, StrataError } from "../../kit/errors.ts";
 import { tenantShardIdToString, type TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { isTransient } from "../../kit/retry.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
-import { isTransient, withRetries } from "../../remote-storage/retry.ts";
+import { logRetries, withRetries } from "../../remote-storage/retry.ts";
 import { TimelineMaintenance } from "../maintenance/timeline-maintenance.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
 import type { OffloadedTimeline } from "../remote-timeline/tenant-manifest.ts";
@@ -28,8 +29,6 @@ import { WorkSlots } from "./work-slots.ts";
 
 const LOADS_AT_ONCE = 8;
 const UNBORN_ATTEMPTS = 10;
-/** Single failures of object storage are everyday. */
-const WARN_FROM_ATTEMPT = 4;
 
 interface Managed {
   readonly timeline: Timeline;
@@ -345,9 +344,8 @@ export class TimelineManager {
   /** A start while object storage is away, or refuses, must not leave everything broken when it is back. */
   async #untilReached<T>(operation: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const { platform, log } = this.#deps;
-    const isWorthRetrying = (error: unknown) => isTransient(error) || (isStrataError(error) && error.kind === "forbidden");
-    const onRetry = (error: unknown, attempt: number) => (attempt >= WARN_FROM_ATTEMPT ? log.warn : log.info).call(log, "object storage cannot be read, will try again", { attempt, error });
-    return await withRetries(operation, { ...platform, maxAttempts: Number.POSITIVE_INFINITY, signal, isWorthRetrying, onRetry });
+    const isRetryable = (error: unknown) => isTransient(error) || (isStrataError(error) && error.kind === "forbidden");
+    return await withRetries(operation, { ...platform, maxAttempts: Number.POSITIVE_INFINITY, signal, isRetryable, onRetry: logRetries(log, "object storage cannot be read, will try again") });
   }
 
   async #loadIndex(timelineId: TimelineId, into: Map<TimelineId, LoadedIndex>, signal?: AbortSignal): Promise<void> {
