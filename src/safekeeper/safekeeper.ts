@@ -5,6 +5,7 @@
  */
 import { isStrataError, StrataError } from "../kit/errors.ts";
 import { utf8, utf8ToString } from "../kit/bytes.ts";
+import type { Lsn } from "../kit/lsn.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
 import type { JwtAuth } from "../http/auth.ts";
@@ -21,9 +22,11 @@ import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { listenPg } from "../wire/listen.ts";
 import { backupLoop } from "./backup/backup-loop.ts";
 import { PartialBackup } from "./backup/partial-backup.ts";
+import { restoreTimeline } from "./backup/restore-timeline.ts";
 import { WalBackup } from "./backup/wal-backup.ts";
 import { BrokerExchange } from "./broker-exchange.ts";
 import type { Address, SafekeeperConfig } from "./config.ts";
+import type { SafekeeperHttpOptions } from "./http/options.ts";
 import { safekeeperHttpApp } from "./http/routes.ts";
 import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
 import { SafekeeperPgHandler } from "./pg-handler.ts";
@@ -238,9 +241,19 @@ class Role {
       peerToken: () => this.#readText(config.authTokenPath),
       backup: this.#backup,
       deleteBackup: async (id) => this.#backup?.whole.deleteAll(id),
+      restore: this.#restore(),
     });
     const certificate = config.httpsAddress == null ? null : await this.#certificate();
     return serveHttpAndHttps(app, { http: config.httpAddress, https: config.httpsAddress ?? null, certificate });
+  }
+
+  /** Makes a timeline from its WAL backup; null without one. */
+  #restore(): SafekeeperHttpOptions["restore"] {
+    const { remoteStorage: storage, platform: { files, clock } } = this.#deps;
+    const { disableWalBackup, noSync } = this.#config;
+    if (storage === undefined || disableWalBackup) return null;
+    const askOthers = (id: TenantTimelineId, madeWithLsn: Lsn): Promise<Newness> => this.#findNewness(id, { peers: null, password: null, ...{ madeWithLsn } });
+    return (id, asked) => restoreTimeline({ storage, id, ...asked }, { timelines: this.timelines, files, sync: !noSync, nodeId: this.#nodeId, nowMs: clock.wallMs(), askOthers });
   }
 
   startLoops(undo: (() => Promise<void>)[]): void {

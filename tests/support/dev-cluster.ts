@@ -27,6 +27,8 @@ export interface TestClusterOptions {
   readonly settings?: Readonly<Record<string, string>>;
   readonly pageserverConfig?: string;
   readonly powerLoss?: boolean;
+  /** Of every role: for options that have no other way in. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** The last safekeeper is down from before the first branch is made. */
   readonly oneSafekeeperDown?: boolean;
 }
@@ -207,7 +209,7 @@ export class TestCluster {
     return new RoleProcess({
       name: args.name,
       command: [...(this.#options.program ?? [process.execPath, MAIN]), ...args.args],
-      environment: this.#options.powerLoss === true ? shadow : {},
+      environment: { ...this.#options.environment, ...(this.#options.powerLoss === true ? shadow : {}) },
       logPath: join(this.directory, `${args.name}.log`),
       readyUrl: `http://${HOST}:${port}${ready.path}`,
       ...(ready.accept === undefined ? {} : { accept: ready.accept }),

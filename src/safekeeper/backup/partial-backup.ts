@@ -21,6 +21,23 @@ import type { SafekeeperMetrics } from "../metrics.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { missingSegment, openSegment, PARTIAL_SUFFIX, segmentName, segmentOf } from "../wal-store/segments.ts";
 
+/** What the name of such an object says. */
+export interface PartialName {
+  readonly name: string;
+  readonly term: number;
+  readonly flushLsn: Lsn;
+  readonly commitLsn: Lsn;
+  readonly nodeId: number;
+}
+
+/** Null for the name of anything else. */
+export function parsePartialName(name: string): PartialName | null {
+  const match = /^[0-9A-F]{24}_(\d{1,16})_([0-9A-F]{16})_([0-9A-F]{16})_sk(\d{1,16})\.partial$/.exec(name);
+  if (match === null) return null;
+  const [term, flushLsn, commitLsn, nodeId] = [Number(match[1]), Number.parseInt(match[2], 16), Number.parseInt(match[3], 16), Number(match[4])];
+  return [term, flushLsn, commitLsn, nodeId].every(Number.isSafeInteger) ? { name, term, flushLsn, commitLsn, nodeId } : null;
+}
+
 export interface PartialBackupOptions {
   readonly storage: RemoteStorage;
   readonly files: FileSystem;
@@ -68,7 +85,9 @@ export class PartialBackup {
       await this.#collect(timeline);
       const before = timeline.state.partialBackup;
       await this.#save(timeline, [...before, { ...prepared, status: "in-progress" }]);
+      const startMs = clock.monotonicMs();
       await this.#send(timeline, prepared);
+      metrics.miscOperation.with("partial_do_upload").recordMs(clock.monotonicMs() - startMs);
       await this.#save(timeline, [...before.map((segment) => ({ ...segment, status: "deleting" as const })), { ...prepared, status: "uploaded" }]);
       await this.#collect(timeline);
       metrics.partialUploads.with("ok").inc();

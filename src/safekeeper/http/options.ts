@@ -1,6 +1,7 @@
 /** What the HTTP routes are about. */
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { HttpAppOptions } from "../../http/app.ts";
+import type { BackedUpWal } from "../backup/backed-up-wal.ts";
 import type { PartialBackup } from "../backup/partial-backup.ts";
 import type { WalBackup } from "../backup/wal-backup.ts";
 import type { Timelines } from "../timeline/timelines.ts";
@@ -11,6 +12,8 @@ export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly dump: DumpContext;
   /** Null without object storage. */
   readonly backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
+  /** Makes a timeline from its WAL backup; null without one. */
+  readonly restore: ((id: TenantTimelineId, options: { readonly ignoreGap: boolean; readonly signal: AbortSignal }) => Promise<BackedUpWal>) | null;
   /** Removes a deleted timeline's objects. */
   readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
   /** Shown to other safekeepers. */

@@ -21,6 +21,7 @@ import { walDigest } from "./digest.ts";
 import { operatorRoutes } from "./operator-routes.ts";
 import type { SafekeeperHttpOptions } from "./options.ts";
 import { presentStatus } from "./present.ts";
+import { restoreRoutes } from "./restore-routes.ts";
 
 const DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024;
 const TIMELINE = "/v1/tenant/:tenant_id/timeline/:timeline_id";
@@ -37,6 +38,7 @@ export function safekeeperHttpApp(options: SafekeeperHttpOptions): HttpApp {
   stateRoutes(app, options);
   copyRoutes(app, options);
   operatorRoutes(app, options);
+  restoreRoutes(app, options);
   return app;
 }
 

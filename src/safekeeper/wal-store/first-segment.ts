@@ -12,7 +12,7 @@
 import { dataViewOf } from "../../kit/bytes.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { WAL_PAGE_SIZE } from "../../postgres/wal/constants.ts";
-import { encodePageHeader, LONG_HEADER_SIZE, pageHeaderSize, type WalGeometry, XLP_FIRST_IS_CONTRECORD } from "../../postgres/wal/page-header.ts";
+import { decodePageHeader, encodePageHeader, LONG_HEADER_SIZE, pageHeaderSize, type WalGeometry, XLP_FIRST_IS_CONTRECORD } from "../../postgres/wal/page-header.ts";
 import { POSTGRES_TIMELINE } from "./segments.ts";
 
 export interface HeaderBytes {
@@ -36,6 +36,25 @@ function headerAt(pageLsn: Lsn, startLsn: Lsn, wal: { geometry: WalGeometry; sys
   const info = remainingLength > 0 ? XLP_FIRST_IS_CONTRECORD : 0;
   encodePageHeader({ info, timelineId: POSTGRES_TIMELINE, pageLsn, remainingLength, systemId: wal.systemId }, wal.geometry, dataViewOf(page));
   return page.subarray(0, Math.min(size, startLsn - pageLsn));
+}
+
+/**
+ * The other way round: where the timeline starts whose first segment this is, or its beginning. Null when it is none: what lies below
+ * is not as above. A start that ends a page and one behind the next page's header look alike: that is the former.
+ */
+export function startInFirstSegment(segment: Uint8Array, segmentLsn: Lsn, geometry: WalGeometry): Lsn | null {
+  const isZero = (from: Lsn, to: Lsn): boolean => segment.subarray(from - segmentLsn, to - segmentLsn).every((byte) => byte === 0);
+  for (let pageLsn = segmentLsn; pageLsn < segmentLsn + segment.length; pageLsn += WAL_PAGE_SIZE) {
+    const size = pageHeaderSize(pageLsn, geometry.segmentSize);
+    if (isZero(pageLsn + size, Math.min(segmentLsn + segment.length, pageLsn + WAL_PAGE_SIZE)) && (pageLsn === segmentLsn || isZero(pageLsn, pageLsn + size))) continue;
+    const bytes = segment.subarray(pageLsn - segmentLsn);
+    if (bytes.length < size) return null;
+    const { info, remainingLength } = decodePageHeader(dataViewOf(bytes), pageLsn, geometry);
+    if ((info & XLP_FIRST_IS_CONTRECORD) === 0) return pageLsn;
+    const startLsn = pageLsn + size + remainingLength;
+    return remainingLength < WAL_PAGE_SIZE - size && isZero(pageLsn + size, startLsn) ? startLsn : null;
+  }
+  return null;
 }
 
 /** Writes what lies below the timeline's start into `into`, whose first byte is that of `lsn`. */

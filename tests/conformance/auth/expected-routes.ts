@@ -68,6 +68,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       "post /v1/tenant/:tenant_id/timeline/:source_timeline_id/copy": SAFEKEEPER_NODE,
       [`patch ${SAFEKEEPER}/control_file`]: SAFEKEEPER_NODE,
       [`post ${SAFEKEEPER}/backup_partial_reset`]: SAFEKEEPER_TIMELINE,
+      [`post ${SAFEKEEPER}/restore_from_backup`]: SAFEKEEPER_NODE,
       [`get ${SAFEKEEPER}/snapshot/:destination_id`]: SAFEKEEPER_TIMELINE,
       "post /v1/record_safekeeper_info/:tenant_id/:timeline_id": SAFEKEEPER_TIMELINE,
     },
