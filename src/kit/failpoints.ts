@@ -18,7 +18,8 @@
  * | yield | other work goes first |
  * | exit | the process ends at once |
  *
- * The peer has names of their own, in `-pausable`, for places that may pause; here every place may, and they are one with the others.
+ * The peer has names of their own, in `-pausable` or `-pause`, for places that may pause, and in `-sleep` for those that sleep as long as
+ * `return(ms)` says; here every place may do either, and they are one with the others.
  */
 import { Cancelled, InvariantError, StrataError } from "./errors.ts";
 
@@ -62,8 +63,9 @@ export class Failpoints {
 
   /** @throws StrataError fix-input `bad-failpoint` */
   configure(fullName: string, actions: string): void {
-    const name = fullName.replace(/-pausable$/, "");
-    const parsed = actions.split("->").map((text) => parseAction(name, text.trim()));
+    const name = plainName(fullName);
+    const returnSleeps = fullName.endsWith("-sleep");
+    const parsed = actions.split("->").map((text) => parseAction(name, returnSleeps ? text.trim().replace(/return(?=\()/, "sleep") : text.trim()));
     if (parsed.length > MAX_ACTIONS) throw bad(name, `${parsed.length} actions`);
     this.#places.get(name)?.changed.resolve();
     if (parsed.every(({ kind }) => kind === "off")) this.#places.delete(name);
@@ -73,7 +75,7 @@ export class Failpoints {
   /** @throws what was configured for the place; Cancelled when `signal` ends a wait */
   async hit(name: string, signal?: AbortSignal): Promise<void> {
     if (this.#places.size === 0) return;
-    const place = this.#places.get(name.replace(/-pausable$/, ""));
+    const place = this.#places.get(plainName(name));
     if (place === undefined) return;
     const action = this.#next(place);
     if (action === null || action.kind === "off") return;
@@ -124,6 +126,10 @@ async function untilChanged(changed: Promise<void>, signal: AbortSignal | undefi
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
+}
+
+function plainName(name: string): string {
+  return name.replace(/-(?:pausable|pause|sleep)$/, "");
 }
 
 function parseAction(name: string, text: string): Action {

@@ -79,3 +79,21 @@ test("a pause lasts until the place is configured anew, or who waits is told to 
 test.each(["", "explode", "return(", "sleep", "sleep(x)", "sleep(99999999)", "-1*off", "return->", "%return"])("refused: %p", (actions) => {
   expect(() => make().points.configure("a", actions)).toThrow(expect.objectContaining({ code: "bad-failpoint" }));
 });
+
+test("the peer's names for places that may pause or sleep are those of the place itself", () => {
+  const { world, points } = make();
+  world.clock.run(async () => {
+    for (const suffix of ["-pausable", "-pause", "-sleep"]) {
+      points.configure(`a${suffix}`, "1*sleep(700)");
+      const before = world.clock.monotonicMs();
+      await points.hit("a");
+      expect(world.clock.monotonicMs() - before).toBe(700);
+    }
+    points.configure("b-sleep", "return(300)");
+    const before = world.clock.monotonicMs();
+    await points.hit("b");
+    expect(world.clock.monotonicMs() - before).toBe(300);
+    points.configure("b", "return(300)");
+    await expect(points.hit("b-sleep")).rejects.toMatchObject({ code: "failpoint" });
+  });
+});

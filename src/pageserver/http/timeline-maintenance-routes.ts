@@ -32,8 +32,10 @@ export function addTimelineMaintenanceRoutes(app: HttpApp, { tenants }: { readon
   });
   app.route(
     { method: "put", path: `${base}/do_gc`, permission: ADMIN, summary: "Collect garbage", params: timelineParams, responses: { 200: { description: "what went", schema: z.object({ layers_removed: z.number(), gc_cutoff: z.number().nullable() }) } } },
-    async ({ params }) => {
-      const result = await (await find(params)).maintenance.collectGarbage();
+    async ({ params, signal }) => {
+      const { timeline, maintenance } = await find(params);
+      await timeline.deps.failpoints?.hit("immediate_gc_task_pre", signal);
+      const result = await maintenance.collectGarbage();
       return jsonReply(200, { layers_removed: result?.removed ?? 0, gc_cutoff: result?.cutoff ?? null });
     },
   );

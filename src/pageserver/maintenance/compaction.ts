@@ -16,7 +16,7 @@ const ANCESTOR_FLUSH_MS = 10_000;
 
 /** Merges L0 layers into L1 layers and puts these in their place. Returns what was written. */
 export async function compactL0(timeline: Timeline, batch: readonly Layer[], signal: AbortSignal): Promise<WrittenLayer[]> {
-  const { platform, layerJobs } = timeline.deps;
+  const { platform, layerJobs, failpoints } = timeline.deps;
   const ranges = batch.map((layer) => layerLsnRange(layer.name));
   const lsnRange = { start: Math.min(...ranges.map((range) => range.start)), end: Math.max(...ranges.map((range) => range.end)) };
   const job = {
@@ -26,7 +26,9 @@ export async function compactL0(timeline: Timeline, batch: readonly Layer[], sig
     targetBytes: timeline.config.compactionTargetSizeBytes,
     target: withoutFiles(timeline.layerTarget()),
   };
+  await failpoints?.hit("delta-layer-writer-fail-before-finish", signal);
   const written = await withHeld(batch, signal, () => layerJobs.compactL0(job, signal));
+  await failpoints?.hit("after-timeline-compacted-first-L1", signal);
   await platform.files.syncDirectory(timeline.directory);
   timeline.replaceLayers(batch, written.map((layer) => timeline.adoptWritten(layer)));
   return written;
@@ -97,6 +99,7 @@ async function createImageOf(timeline: Timeline, partition: ImagePartition, opti
     lsn,
     target: withoutFiles(timeline.layerTarget()),
   };
+  await timeline.deps.failpoints?.hit("image-layer-writer-fail-before-finish", signal);
   return await withHeld(inputs, signal, () => timeline.deps.layerJobs.createImage(job, signal));
 }
 

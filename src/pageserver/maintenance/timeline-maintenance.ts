@@ -197,7 +197,9 @@ export class TimelineMaintenance {
       const timeline = this.#timeline;
       if (this.#gcBlocked > 0 || this.#leasesMayBeUnknown) return null;
       await timeline.deps.failpoints?.hit("before-timeline-gc", this.#stop.signal);
+      await timeline.deps.failpoints?.hit("Timeline::find_gc_cutoffs", this.#stop.signal);
       const pitrLsn = await this.#pitrLsn();
+      await timeline.deps.failpoints?.hit("gc_iteration_internal_after_getting_gc_timelines", this.#stop.signal);
       // From here to the change of the layer map nothing waits: a branch point or lease is seen, or refused by the cutoff.
       const { gcHorizonBytes, pitrIntervalMs } = timeline.config;
       const { lastRecordLsn, diskConsistentLsn, gcCutoffLsn } = timeline;

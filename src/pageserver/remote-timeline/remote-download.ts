@@ -56,13 +56,14 @@ export async function listIndexGenerations(ref: RemoteTimelineRef, signal?: Abor
  * Brings a layer to its local path: temporary file, every checksum checked, synced, renamed, directory synced.
  * @throws StrataError not-found `layer-object-missing`; corrupt `layer-checksum-mismatch`; unavailable
  */
-export async function downloadLayer(ref: RemoteTimelineRef, layer: Layer, options: { readonly files: FileSystem; readonly directory: string; readonly signal?: AbortSignal }): Promise<void> {
-  const { files, directory, signal } = options;
+export async function downloadLayer(ref: RemoteTimelineRef, layer: Layer, options: { readonly files: FileSystem; readonly directory: string; readonly beforeRename?: () => Promise<void>; readonly signal?: AbortSignal }): Promise<void> {
+  const { files, directory, beforeRename, signal } = options;
   const key = layerKey(ref.tenantShardId.tenantId, ref.timelineId, { name: layer.name, ...layer.metadata });
   const temporary = `${layer.path}${DOWNLOAD_SUFFIX}`;
   try {
     await fetchToFile(ref.storage, { key, path: temporary, sizeBytes: layer.metadata.sizeBytes }, { files, signal });
     await checkLayerFile(layer, { files, path: temporary, tenantId: ref.tenantShardId.tenantId });
+    await beforeRename?.();
     await files.rename(temporary, layer.path);
     await files.syncDirectory(directory);
   } catch (error) {

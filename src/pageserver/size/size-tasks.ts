@@ -34,8 +34,11 @@ export function sizeTasks({ tenants, log, syntheticSizeIntervalMs }: SizeTaskOpt
       periodMs: () => INITIAL_SIZE_PERIOD_MS,
       run: (signal) =>
         each("logical size", signal, async (tenant) => {
-          for (const { datadir } of tenant.listTimelines()) {
-            if (!datadir.knownLogicalSize.isExact) await datadir.currentLogicalSizeBytes({ task: "logical-size", signal });
+          for (const { datadir, timeline } of tenant.listTimelines()) {
+            if (datadir.knownLogicalSize.isExact) continue;
+            await timeline.deps.failpoints?.hit("initial-size-calculation-permit-pause", signal);
+            await timeline.deps.failpoints?.hit("timeline-calculate-logical-size-pause", signal);
+            await datadir.currentLogicalSizeBytes({ task: "logical-size", signal });
           }
         }),
     },

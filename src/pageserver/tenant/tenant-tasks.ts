@@ -36,7 +36,10 @@ async function offloadArchived(tenants: Tenants, log: Logger, signal: AbortSigna
     if (tenant?.state !== "active" || !tenant.settings.timelineOffloading) continue;
     for (const { timeline } of tenant.listTimelines()) {
       if (!tenant.manager.archival.canOffload(timeline)) continue;
-      await guarded("timeline could not be offloaded", { tenant, log, signal }, () => tenant.offloadTimeline(timeline.timelineId, signal));
+      await guarded("timeline could not be offloaded", { tenant, log, signal }, async () => {
+        await timeline.deps.failpoints?.hit("before-timeline-auto-offload", signal);
+        await tenant.offloadTimeline(timeline.timelineId, signal);
+      });
     }
   }
 }

@@ -221,6 +221,7 @@ export class Tenant {
     const timeline = this.#adopt(created);
     try {
       await fill(timeline.datadir);
+      await this.#options.resources.failpoints?.hit("before-checkpoint-new-timeline", this.#stop.signal);
       await timeline.timeline.freezeAndFlush();
       await timeline.timeline.waitUploaded();
     } catch (error) {

@@ -118,6 +118,7 @@ export class Tenants implements TimelineFinder {
 
   async #update(slot: Slot, location: LocationConfig): Promise<void> {
     const settings = tenantSettings(location.tenant_conf, this.#options.defaults);
+    await this.#options.resources.failpoints?.hit("tenant-config-before-write");
     await writeLocationFile(this.#options.resources.platform.files, this.#directoryOf(slot.id), location);
     slot.location = location;
     slot.settings = settings;
@@ -127,6 +128,7 @@ export class Tenants implements TimelineFinder {
     const { resources, log, defaults } = this.#options;
     const settings = tenantSettings(location.tenant_conf, defaults);
     const shard = identityOf(id, location);
+    await resources.failpoints?.hit("before-attaching-tenant");
     await writeLocationFile(resources.platform.files, this.#directoryOf(id), location);
     const slot: Slot = { id, location, settings, tenant: null };
     if (isAttached(location.mode)) {

@@ -255,10 +255,12 @@ export class TimelineManager {
 
   /** Leftovers of a creation that never came to an index are cleared. Not synced: a start makes the directory again. */
   async #prepareDirectory(timelineId: TimelineId): Promise<void> {
-    const { files } = this.#deps.platform;
+    const { platform: { files }, failpoints } = this.#deps;
     const directory = this.#directoryOf(timelineId);
     if (await files.exists(directory)) await files.removeTree(directory);
+    await failpoints?.hit("timeline-creation-after-uninit", this.#stop.signal);
     await files.makeDirectory(directory);
+    await failpoints?.hit("after-timeline-dir-creation", this.#stop.signal);
   }
 
   #start(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null; ancestor: { timeline: Timeline; lsn: Lsn } | null }): Timeline {
@@ -284,6 +286,7 @@ export class TimelineManager {
    * Object storage that cannot be reached is waited for.
    */
   async loadTimelines(signal?: AbortSignal): Promise<void> {
+    await this.#deps.failpoints?.hit("storage-sync-list-remote-timelines", signal);
     const ids = await this.#untilReached(() => listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal), signal);
     await this.#loadManifest(signal);
     const slots = new WorkSlots(LOADS_AT_ONCE);
@@ -439,11 +442,13 @@ export class TimelineManager {
 
   /** The mark first, at our own generation, then all objects, then the marked index. */
   async #deleteRemote(timelineId: TimelineId, index: IndexPart | null, signal?: AbortSignal): Promise<void> {
-    const { remote: storage, tenantShardId, generation, platform } = this.#deps;
+    const { remote: storage, tenantShardId, generation, platform, failpoints } = this.#deps;
     if (index === null) return await deleteRemoteTimeline({ storage, tenantShardId, timelineId, generation, platform }, signal);
     const client = this.#remoteClient(timelineId, { metadata: index.metadata, clean: index });
     await client.persistDeletedMark(signal);
     await client.shutdown();
+    await failpoints?.hit("timeline-delete-before-schedule", signal);
+    await failpoints?.hit("in_progress_delete", signal);
     await client.deleteAll(signal);
   }
 

@@ -134,7 +134,8 @@ export class Timeline implements TimelineStore, ReadSource {
         const startMs = platform.clock.monotonicMs();
         await this.#deps.failpoints?.hit("before-downloading-layer-stream", this.#stop.signal);
         const { signal } = this.#stop;
-        await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
+        const beforeRename = async () => await this.#deps.failpoints?.hit("remote-storage-download-pre-rename", signal);
+        await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, beforeRename, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
         metrics.downloaded(layer.metadata.sizeBytes, platform.clock.monotonicMs() - startMs);
       },
     };
@@ -313,13 +314,15 @@ export class Timeline implements TimelineStore, ReadSource {
   }
 
   async #flushLayer(frozen: InMemoryLayer): Promise<void> {
-    const { platform, metrics } = this.#deps;
+    const { platform, metrics, failpoints } = this.#deps;
     const startMs = platform.clock.monotonicMs();
     const endLsn = frozen.endLsn;
     invariant(endLsn !== null, "only frozen layers are flushed");
-    await this.#deps.failpoints?.hit("flush-frozen", this.#stop.signal);
+    await failpoints?.hit("flush-frozen", this.#stop.signal);
     const written = await frozen.withContent((content) => this.#deps.layerJobs.writeFrozen(content, this.layerTarget()));
     await platform.files.syncDirectory(this.#directory);
+    await failpoints?.hit("flush-layer-cancel-after-writing-layer-out", this.#stop.signal);
+    await failpoints?.hit("checkpoint-before-saving-metadata", this.#stop.signal);
     const layer = this.adoptWritten(written);
     this.stack.replaceFrozen(frozen, layer);
     this.remoteClient.scheduleLayerUpload(layer);
@@ -329,6 +332,7 @@ export class Timeline implements TimelineStore, ReadSource {
     metrics.flushed(written.sizeBytes, platform.clock.monotonicMs() - startMs);
     await frozen.discard();
     this.#layerListener?.();
+    await failpoints?.hit("flush-frozen-exit", this.#stop.signal);
   }
 
   #scheduleIndex(): void {
