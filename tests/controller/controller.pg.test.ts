@@ -171,3 +171,20 @@ test("bad requests are refused with a reason", async () => {
   expect((await call("DELETE", "/control/v1/node/1")).status).toBe(409);
   expect((await call("POST", "/v1/tenant", { new_tenant_id: TENANT, shard_parameters: { count: 2, stripe_size: 1 } })).status).toBe(409);
 });
+
+test("time travel: of a tenant that is attached nowhere, each shard it has ever had, on a pageserver that answers", async () => {
+  const node = await pageserver(7);
+  await createTenant();
+  const moments = { travel_to: "2026-01-31T12:00:00Z", done_if_after: "2026-02-01T00:00:00Z" };
+  const travel = (counts: number[]) => call("PUT", `/v1/tenant/${TENANT}/time_travel_remote_storage?${new URLSearchParams(moments)}`, { shard_counts: counts });
+  expect((await travel([0])).status).toBe(409);
+  expect((await call("PUT", `/control/v1/tenant/${TENANT}/policy`, { placement: "Detached" })).status).toBe(200);
+  await eventually(() => node.locations.size === 0, "detached");
+  await eventually(async () => (await travel([2, 0, 2])).status === 200, "travelled");
+  expect(node.travels).toEqual([TENANT, `${TENANT}-0002`, `${TENANT}-0102`].map((id) => `${id} ${moments.travel_to} ${moments.done_if_after}`));
+  node.failWith = 405;
+  expect((await travel([0])).status).toBeGreaterThanOrEqual(400);
+  node.failWith = null;
+  expect((await travel([256])).status).toBe(400);
+  expect((await call("PUT", `/v1/tenant/${TENANT}/time_travel_remote_storage`, { shard_counts: [0] })).status).toBe(400);
+}, 20_000);

@@ -4,6 +4,8 @@ import { Hono } from "hono";
 export class FakePageserver {
   readonly locations = new Map<string, Record<string, unknown>>();
   readonly calls: string[] = [];
+  /** Shard, moment, and limit of each journey asked for. */
+  readonly travels: string[] = [];
   /** Status with which the next requests are refused. */
   failWith: number | null = null;
   readonly #server: Bun.Server<undefined>;
@@ -29,6 +31,10 @@ export class FakePageserver {
     app.delete("/v1/tenant/:id", (context) => {
       this.locations.delete(context.req.param("id"));
       return context.body(null, 200);
+    });
+    app.put("/v1/tenant/:id/time_travel_remote_storage", (context) => {
+      this.travels.push(`${context.req.param("id")} ${context.req.query("travel_to")} ${context.req.query("done_if_after")}`);
+      return context.json(null);
     });
     app.get("/v1/tenant/:id/timeline", (context) => context.json([{ tenant: context.req.param("id"), query: context.req.query("x") ?? null }]));
     this.#server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: app.fetch });

@@ -123,6 +123,16 @@ function addPageserverRoutes(app: HttpApp, { tenants, timelines }: ControllerSer
   app.route({ method: "delete", path: "/v1/tenant/:tenant_id/timeline/:timeline_id", permission, summary: "Delete a timeline", params: timelineParams, responses: { 202: { description: "under way" }, 404: { description: "gone" } } }, ({ params }) =>
     timelines.delete(params.tenant_id, params.timeline_id),
   );
+  app.route(
+    {
+      method: "put", path: "/v1/tenant/:tenant_id/time_travel_remote_storage", permission, params: tenantParams, body: z.object({ shard_counts: z.array(z.number().int().min(0).max(255)).max(256) }),
+      summary: "A detached tenant's objects become what they were, for each number of shards it has had", query: z.object({ travel_to: z.string(), done_if_after: z.string() }), responses: done,
+    },
+    async ({ params, query, body, signal }) => {
+      await timelines.timeTravel(params.tenant_id, { shardCounts: body.shard_counts, query: `?${new URLSearchParams(query)}`, signal });
+      return jsonReply(200, null);
+    },
+  );
   for (const path of ["/v1/tenant/:tenant_id", "/v1/tenant/:tenant_id/*"]) {
     app.route({ method: "get", path, permission, summary: "Pass-through to shard 0's pageserver", params: tenantParams, responses: { 200: { description: "its answer", contentType: "application/json" } } }, ({ params, raw, signal }) => {
       const url = new URL(raw.url);

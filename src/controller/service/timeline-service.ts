@@ -58,6 +58,31 @@ export class TimelineService {
     });
   }
 
+  /**
+   * Takes the objects of a tenant back to what they were: it is attached nowhere, so some pageserver that answers does it, shard by shard,
+   * for each number of shards the tenant has had.
+   * @throws StrataError conflict `tenant-is-attached`; unavailable `no-pageserver`; the pageserver's
+   */
+  timeTravel(tenantId: TenantId, request: { readonly shardCounts: readonly number[]; readonly query: string; readonly signal?: AbortSignal }): Promise<void> {
+    return this.#deps.locks.run({ key: tenantId, operation: "time travel" }, async () => {
+      const { state, nodes } = this.#deps;
+      for (const shard of state.hasTenant(tenantId) ? state.tenant(tenantId) : []) {
+        const wanted = shard.intentAttached !== null || shard.intentSecondary.length > 0;
+        if (wanted || shard.observed.size > 0) throw new StrataError("conflict", "tenant-is-attached", `tenant shard ${tenantShardIdToString(shard.id)} is on a pageserver: its placement policy has to be Detached, and that be carried out`);
+      }
+      const node = [...state.nodes.values()].find(({ availability }) => availability === "Active");
+      if (node === undefined) throw new StrataError("unavailable", "no-pageserver", "no pageserver answers");
+      for (const count of [...new Set(request.shardCounts)].sort((a, b) => a - b)) {
+        for (let number = 0; number < Math.max(count, 1); number++) {
+          const id = tenantShardIdToString({ tenantId, number, count });
+          const reply = await nodes.forward(node, { method: "PUT", path: `/v1/tenant/${id}/time_travel_remote_storage${request.query}`, ...(request.signal === undefined ? {} : { signal: request.signal }) });
+          if (reply.status >= 300) throw await errorFromReply(reply, `time travel of ${id}`);
+          await reply.arrayBuffer();
+        }
+      }
+    });
+  }
+
   /** Any other request about the tenant: to shard 0, whose id stands in the path for the tenant's. */
   passThrough(tenantId: TenantId, request: ForwardRequest): Promise<Response> {
     const [first] = this.#deps.state.tenant(tenantId);

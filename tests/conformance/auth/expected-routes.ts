@@ -144,6 +144,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
       "delete /v1/tenant/:tenant_id": OPERATOR,
       "post /v1/tenant/:tenant_id/timeline": OPERATOR,
       "delete /v1/tenant/:tenant_id/timeline/:timeline_id": OPERATOR,
+      "put /v1/tenant/:tenant_id/time_travel_remote_storage": OPERATOR,
     },
   },
   // These two listen on loopback only, without authentication.
