@@ -11,6 +11,7 @@
  *   bun run bench append --profile-duration 10 [--profile-format svg|pprof] [--profile-directory .]
  */
 import { mkdirSync } from "node:fs";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.ts";
@@ -147,7 +148,8 @@ async function measure(bench: Bench, safekeeper: Safekeeper, options: { wal: Wal
   };
 }
 
-async function compare(bench: Bench, safekeeper: Safekeeper, options: { size: number; sync: boolean }): Promise<void> {
+/** Prints a line of one size; returns its ratios for the last line. */
+async function compare(bench: Bench, safekeeper: Safekeeper, options: { size: number; sync: boolean }): Promise<string> {
   const wal = prepare(options.size);
   await pipelined(safekeeper.port, wal);
   const rounds: Round[] = [];
@@ -159,6 +161,7 @@ async function compare(bench: Bench, safekeeper: Safekeeper, options: { size: nu
       `${mib(rate).padStart(6)} MiB/s, ${of((round) => round.appendsPerSecond).toFixed(0)}/s, ${of((round) => round.cpuUs).toFixed(1)} µs of CPU each ` +
       `(${mib(diskRate)} MiB/s, ${(rate / diskRate).toFixed(2)}×; rounds: ${rounds.map((round) => mib(round.rate)).join(" ")})${options.sync ? wanted(options.size, { rate, diskRate }) : ""}`,
   );
+  return `${options.size} B ${(rate / diskRate).toFixed(2)}× pipelined, ${(oneUs / bareUs).toFixed(2)}× latency`;
 }
 
 function wanted(size: number, rates: { readonly rate: number; readonly diskRate: number }): string {
@@ -195,10 +198,12 @@ async function main(bench: Bench): Promise<void> {
   for (const mode of args.fsync.split(",")) {
     const sync = mode === "on";
     const safekeeper = await bench.safekeeper(sync ? 1 : 2, sync ? [] : ["--no-sync"]);
+    const ratios: string[] = [];
     for (const size of args.sizes.split(",").map(Number)) {
-      if (seconds === null) await compare(bench, safekeeper, { size, sync });
+      if (seconds === null) ratios.push(await compare(bench, safekeeper, { size, sync }));
       else console.log(await profileOne(safekeeper, { size, sync, seconds, format }));
     }
+    if (ratios.length > 0) console.log(`ratio to the bare loop, fsync ${mode}: ${ratios.join("; ")}; load average ${loadavg()[0].toFixed(1)}`);
   }
 }
 

@@ -1,15 +1,17 @@
 /**
  * Quorum commit: pgbench -N on a stock PostgreSQL 15 whose commits wait for two of three safekeepers, beside the same
  * server waiting for two of three `pg_receivewal --synchronous`. Interleaved rounds on the same machine; medians and all runs,
- * and the processor time of a transaction by the processes that spend it. As a ceiling, the same load on a server where nobody
- * waits for anything (synchronous_commit off). Without pgbench there is nothing to run; without pg_receivewal, no opponent.
+ * and the processor time of a transaction by the processes that spend it. Two ceilings beside them: the same load on our PostgreSQL
+ * whose commits wait for our proposer's WAL stream alone, which answers at once, so that safekeepers cost nothing; and on the
+ * opponent's where nobody waits for anything (synchronous_commit off). Before each count of clients everyone runs once without
+ * being counted. Without pgbench there is nothing to run; without pg_receivewal, no opponent.
  *
  *   bun run bench commit [--rounds 5] [--seconds 5] [--clients 1,8,32] [--scale 10] [--executable dist/strata]
  */
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { activityOf, cpuTimeMs } from "./support/cpu.ts";
-import { type CommitServer, connection, findTool, runTool, startOurs, startReceivers } from "./support/postgres-quorum.ts";
+import { type CommitServer, connection, findTool, runTool, startAnswered, startOurs, startReceivers } from "./support/postgres-quorum.ts";
 import { Bench, goal, median } from "./support/processes.ts";
 
 const { values: args } = parseArgs({
@@ -67,15 +69,24 @@ async function main(bench: Bench): Promise<void> {
   if (program === null) return;
   const opponent = await startReceivers(bench);
   const contestants = [...(opponent === null ? [] : [opponent]), await startOurs(bench)];
-  for (const { port } of contestants) await runTool([program, "-i", "-q", "-s", args.scale, ...connection(port), "postgres"]);
+  const answered = await startAnswered(bench);
+  for (const { port } of [...contestants, answered]) await runTool([program, "-i", "-q", "-s", args.scale, ...connection(port), "postgres"]);
   console.log(`pgbench -N, scale ${args.scale}, ${args.seconds} s a run`);
-  for (const clients of args.clients.split(",").map(Number)) await compare(program, contestants, clients);
+  for (const clients of args.clients.split(",").map(Number)) await compare(program, { contestants, answered }, clients);
 }
 
-async function compare(program: string, contestants: readonly Contestant[], clients: number): Promise<void> {
+interface Field {
+  /** The opponent first, where there is one. */
+  readonly contestants: readonly Contestant[];
+  readonly answered: Contestant;
+}
+
+async function compare(program: string, field: Field, clients: number): Promise<void> {
+  const { contestants } = field;
   // On the same server as the first, with commits that wait for nobody.
-  const all: readonly Contestant[] = [...contestants, { ...contestants[0], name: "nobody waits", environment: { PGOPTIONS: "-c synchronous_commit=off" } }];
+  const all: readonly Contestant[] = [...contestants, field.answered, { ...contestants[0], name: "nobody waits", environment: { PGOPTIONS: "-c synchronous_commit=off" } }];
   const runs = all.map((): Run[] => []);
+  for (const contestant of all) await pgbench(program, contestant, clients);
   for (let round = 0; round < Number(args.rounds); round++) {
     for (const [index, contestant] of all.entries()) runs[index].push(await pgbench(program, contestant, clients));
   }
@@ -87,9 +98,19 @@ async function compare(program: string, contestants: readonly Contestant[], clie
     console.log(`${clients} clients  ${"".padEnd(14)} a transaction: ${whereItGoes(runs[index])}`);
   }
   if (contestants.length < 2) return;
-  const [rate, delay] = [tps[1] / tps[0], latency[1] / latency[0]];
-  const goals = [clients >= 8 ? goal(rate, { atLeast: 2 }) : "", clients === 1 ? goal(delay, { atMost: 0.6 }) : ""].map((text) => (text === "" ? "" : ` ${text}`));
-  console.log(`${clients} clients  ratio: ${rate.toFixed(2)}× tps${goals[0]}, ${delay.toFixed(2)}× latency${goals[1]}, ${(cpu[1] / cpu[0]).toFixed(2)}× CPU; load average ${loadavg()[0].toFixed(1)}`);
+  const ratios = all.map((_, index) => ({ rate: tps[index] / tps[0], delay: latency[index] / latency[0], cpu: cpu[index] / cpu[0] }));
+  console.log(`${clients} clients  ${closing(clients, ratios)}; load average ${loadavg()[0].toFixed(1)}`);
+}
+
+/** @param ratios to the opponent: its own, ours, ours with safekeepers that cost nothing */
+function closing(clients: number, ratios: readonly { readonly rate: number; readonly delay: number; readonly cpu: number }[]): string {
+  const [, ours, ceiling] = ratios;
+  const rateGoal = clients >= 8 ? ` ${goal(ours.rate, { atLeast: 2 })}` : "";
+  const delayGoal = clients === 1 ? ` ${goal(ours.delay, { atMost: 0.6 })}` : "";
+  return (
+    `ratio: ${ours.rate.toFixed(2)}× tps${rateGoal}, ${ours.delay.toFixed(2)}× latency${delayGoal}, ${ours.cpu.toFixed(2)}× CPU` +
+    ` (safekeepers that cost nothing: ${ceiling.rate.toFixed(2)}× tps, ${ceiling.delay.toFixed(2)}× latency, ${ceiling.cpu.toFixed(2)}× CPU)`
+  );
 }
 
 const bench = new Bench("commit", args.executable);

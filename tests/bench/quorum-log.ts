@@ -1,7 +1,11 @@
 /**
  * Appends of 256 B that are answered when two of three safekeepers have them on disk, beside puts of 256 B into etcd with
  * three nodes: 1 and 32 clients, each with one outstanding. The safekeepers' clients share one proposer, as the backends of
- * a PostgreSQL do; etcd's use its HTTP gateway over connections that are kept. Interleaved rounds, medians and all runs.
+ * a PostgreSQL do; etcd's use its HTTP gateway over connections that are kept. Interleaved rounds, medians and all runs, after one that
+ * does not count; and the processor time of an append by the three nodes and by the clients, which run in this process.
+ *
+ * Resident memory: after the load, and of a safekeeper that has just started; beside a process of the same runtime that does nothing,
+ * below which no safekeeper can be.
  *
  *   bun run bench quorum-log [--seconds 4] [--clients 1,32] [--rounds 3] [--executable dist/strata]
  */
@@ -11,6 +15,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { freePort } from "../../src/platform/free-port.ts";
 import { logicalMessages, WalGenerator } from "../../src/postgres/wal/generator.ts";
+import { cpuTimeMs } from "./support/cpu.ts";
 import { answers, Bench, goal, median, mib, residentBytes } from "./support/processes.ts";
 import { QuorumDriver } from "./support/quorum-driver.ts";
 
@@ -20,6 +25,7 @@ const SEGMENT = 16 * 1024 * 1024;
 const START = SEGMENT + 40;
 const VALUE_BYTES = 256;
 const ETCD = "/usr/bin/etcd";
+const SETTLE_MS = 500;
 
 interface Contestant {
   readonly name: string;
@@ -66,10 +72,14 @@ async function startEtcd(bench: Bench): Promise<Contestant | null> {
 interface Run {
   readonly rate: number;
   readonly medianMs: number;
+  /** Microseconds of processor time an append. */
+  readonly nodesUs: number;
+  readonly clientsUs: number;
 }
 
 async function measure(contestant: Contestant, clients: number): Promise<Run> {
   const latencies: number[] = [];
+  const [nodesBefore, ownBefore] = [cpuTimeMs(contestant.pids), process.cpuUsage()];
   const start = performance.now();
   await Promise.all(Array.from({ length: clients }, async () => {
     while (performance.now() - start < SECONDS * 1000) {
@@ -78,31 +88,51 @@ async function measure(contestant: Contestant, clients: number): Promise<Run> {
       latencies.push(performance.now() - before);
     }
   }));
-  return { rate: (latencies.length * 1000) / (performance.now() - start), medianMs: median(latencies) };
+  const rate = (latencies.length * 1000) / (performance.now() - start);
+  const { user, system } = process.cpuUsage(ownBefore);
+  const nodesMs = cpuTimeMs(contestant.pids) - nodesBefore;
+  return { rate, medianMs: median(latencies), nodesUs: (nodesMs * 1000) / latencies.length, clientsUs: (user + system) / latencies.length };
 }
 
 async function compare(contestants: readonly Contestant[], clients: number): Promise<void> {
   const runs = contestants.map((): Run[] => []);
+  for (const contestant of contestants) await measure(contestant, clients);
   for (let round = 0; round < Number(args.rounds); round++) for (const [index, contestant] of contestants.entries()) runs[index].push(await measure(contestant, clients));
   const rates = runs.map((all) => median(all.map(({ rate }) => rate)));
+  const cpu = runs.map((all) => median(all.map(({ nodesUs }) => nodesUs)));
   const label = `${String(clients).padStart(3)} clients `;
   for (const [index, { name }] of contestants.entries()) {
     const all = runs[index].map(({ rate }) => rate.toFixed(0)).join(" ");
-    console.log(`${label} ${name.padEnd(14)} ${rates[index].toFixed(0).padStart(7)}/s (${all}), median ${median(runs[index].map(({ medianMs }) => medianMs)).toFixed(2)} ms`);
+    console.log(`${label} ${name.padEnd(14)} ${rates[index].toFixed(0).padStart(7)}/s (${all}), median ${median(runs[index].map(({ medianMs }) => medianMs)).toFixed(2)} ms; CPU an append: nodes ${cpu[index].toFixed(0)} µs, clients ${median(runs[index].map(({ clientsUs }) => clientsUs)).toFixed(0)} µs`);
   }
   if (rates.length < 2) return;
   const ratio = rates[1] / rates[0];
-  console.log(`${label} ratio ${ratio.toFixed(2)}×${clients === 1 ? ` ${goal(ratio, { atLeast: 3 })}` : ""}${clients >= 32 ? ` ${goal(ratio, { atLeast: 10 })}` : ""}; load average ${loadavg()[0].toFixed(1)}`);
+  console.log(`${label} ratio ${ratio.toFixed(2)}×${clients === 1 ? ` ${goal(ratio, { atLeast: 3 })}` : ""}${clients >= 32 ? ` ${goal(ratio, { atLeast: 10 })}` : ""}, ${(cpu[1] / cpu[0]).toFixed(2)}× the nodes' CPU; load average ${loadavg()[0].toFixed(1)}`);
 }
 
 async function main(bench: Bench): Promise<void> {
-  const contestants = [await startEtcd(bench), await startOurs(bench)].filter((one) => one !== null);
+  const bareBytes = await bareRuntimeBytes(bench);
+  const ours = await startOurs(bench);
+  await Bun.sleep(SETTLE_MS);
+  const idleBytes = median(ours.pids.map(residentBytes));
+  const contestants = [await startEtcd(bench), ours].filter((one) => one !== null);
   for (const contestant of contestants) for (let warmUp = 0; warmUp < 200; warmUp++) await contestant.append();
   for (const clients of args.clients.split(",").map(Number)) await compare(contestants, clients);
   const resident = contestants.map(({ pids }) => pids.reduce((sum, pid) => sum + residentBytes(pid), 0));
-  const ratio = resident.length === 2 ? resident[1] / resident[0] : null;
   const text = contestants.map(({ name }, index) => `${name} ${mib(resident[index])} MiB`).join(", ");
-  console.log(`resident: ${text}${ratio === null ? "" : `, ratio ${ratio.toFixed(2)}× ${goal(ratio, { atMost: 0.25 })}`}`);
+  const floor = `a safekeeper that has just started ${mib(idleBytes)} MiB, the bare runtime ${mib(bareBytes)} MiB`;
+  if (resident.length < 2) return console.log(`resident: ${text}; ${floor}`);
+  const ratio = resident[1] / resident[0];
+  console.log(`resident: ${text}; ${floor}; ratio ${ratio.toFixed(2)}× ${goal(ratio, { atMost: 0.25 })}, of three bare runtimes ${((3 * bareBytes) / resident[0]).toFixed(2)}×`);
+}
+
+/** Of a process that does nothing but wait. */
+async function bareRuntimeBytes(bench: Bench): Promise<number> {
+  const child = bench.spawn([process.execPath, "-e", "setInterval(() => undefined, 1000)"]);
+  await Bun.sleep(SETTLE_MS);
+  const bytes = residentBytes(child.pid);
+  child.kill();
+  return bytes;
 }
 
 const bench = new Bench("quorum-log", args.executable);

@@ -14,7 +14,7 @@
  *   bun run bench wal-bulk [--mib 256] [--rounds 3] [--executable dist/strata]
  */
 import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from "node:fs";
-import { loadavg } from "node:os";
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Sql } from "postgres";
@@ -210,6 +210,9 @@ function report(runs: ReadonlyMap<string, readonly Run[]>, bare: readonly number
   if (spread > STEADY_SPREAD) console.log(`the disk was not steady: its rate changed by ${spread.toFixed(1)}× between rounds, so its share below says little`);
   const disk = `${ofDisk.toFixed(2)}× of the disk's rate for three copies ${goal(ofDisk, { atLeast: 0.8 })}`;
   if (!runs.has(NAMES.theirs)) return console.log(`ratio: none without an opponent; ${disk}`);
+  const cores = availableParallelism();
+  const allowed = (name: string): string => `${((cores * 1000) / (of(name, (run) => run.cpu.writers) + of(name, (run) => run.cpu.sender))).toFixed(0)} MiB/s`;
+  console.log(`what ${cores} cores allow by that CPU: ${[...runs.keys()].map((name) => `${name} ${allowed(name)}`).join("; ")}`);
   const ratio = of(NAMES.ours, (run) => run.rate) / of(NAMES.theirs, (run) => run.rate);
   const live = of(NAMES.oursLive, (run) => run.rate) / of(NAMES.theirsLive, (run) => run.rate);
   console.log(`ratio: ${ratio.toFixed(2)}× for WAL that is there ${goal(ratio, { atLeast: 2.5 })}, ${live.toFixed(2)}× for one transaction ${goal(live, { atLeast: 2.5 })}, ${disk}`);

@@ -8,6 +8,8 @@ import { chmod, chown, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import postgres, { type Sql } from "postgres";
 import { startCompute } from "../../../src/compute/compute.ts";
+import { LocalWal } from "../../../src/compute/proposer/local-wal.ts";
+import { LocalWalStream, PROPOSER_APPLICATION_NAME } from "../../../src/compute/proposer/local-wal-stream.ts";
 import { createLogger } from "../../../src/observability/log.ts";
 import { freePort } from "../../../src/platform/free-port.ts";
 import { findPostgresBinaries, initdb, resolvePostgresUser } from "../../../src/platform/postgres-binaries.ts";
@@ -20,6 +22,7 @@ const MAJOR = 15;
 const TOOLS = `/usr/lib/postgresql/${MAJOR}/bin`;
 const SUPERUSER = "cloud_admin";
 const START_TRIES = 500;
+const SEGMENT_BYTES = 16 * 1024 * 1024;
 const SETTINGS = { shared_buffers: "256MB", max_wal_size: "4GB", max_connections: "200" };
 
 export interface CommitServer {
@@ -91,6 +94,34 @@ export async function startReceivers(bench: Bench, settings: Readonly<Record<str
     await Bun.sleep(30);
   }
   return { name: "pg_receivewal", port: server.port, processes: { postgres: [server.pid], receivers: writers }, writers };
+}
+
+/**
+ * A server set as a compute's, whose commits wait for the proposer's WAL stream alone: it takes the WAL, in this process, and says
+ * at once that a quorum has it. What is left of a commit's cost when safekeepers and their links cost nothing.
+ */
+export async function startAnswered(bench: Bench): Promise<CommitServer> {
+  const dataDirectory = await cluster(bench, "answered");
+  await writeFile(join(dataDirectory, "pg_hba.conf"), "host all all 127.0.0.1/32 trust\nlocal all all trust\nlocal replication all trust\n");
+  const server = await startPostgres({
+    binaries: await findPostgresBinaries({ major: MAJOR }), user: await resolvePostgresUser(), dataDirectory, listenAddresses: "127.0.0.1", port: freePort(),
+    socketDirectory: bench.directory, settings: { fsync: "off", full_page_writes: "off", synchronous_standby_names: PROPOSER_APPLICATION_NAME, ...SETTINGS },
+  });
+  bench.onEnd(() => server.stop("immediate"));
+  const [{ at }] = await connect(bench, server.port)`select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::float8 as at`;
+  const platform = realPlatform();
+  const wal = new LocalWal({ files: platform.files, walDirectory: join(dataDirectory, "pg_wal"), segmentSizeBytes: SEGMENT_BYTES, startLsn: Number(at) });
+  const abort = new AbortController();
+  const stream = new LocalWalStream({
+    platform, wal, signal: abort.signal, log: createLogger({ role: "bench", level: "warn" }), server: { socketPath: join(bench.directory, `.s.PGSQL.${server.port}`), user: SUPERUSER },
+    onWal: () => stream.confirm(), commitLsn: () => wal.endLsn,
+  });
+  const running = stream.run();
+  bench.onEnd(async () => {
+    abort.abort();
+    await running;
+  });
+  return { name: "answered", port: server.port, processes: { postgres: [server.pid] }, writers: [server.pid] };
 }
 
 /** The compute's proposer runs in this process. */
