@@ -184,8 +184,8 @@ export class ProposerCore {
   }
 
   #greeted(slot: number, greeting: AcceptorGreeting): void {
+    if (!this.#identify(slot, greeting.nodeId)) return;
     const at = this.#at(slot);
-    at.nodeId = greeting.nodeId;
     if (greeting.configuration.generation > this.#configuration.generation && !this.#adopt(greeting)) return;
     if (this.#phase === "collecting") {
       at.state = "waiting";
@@ -199,6 +199,19 @@ export class ProposerCore {
     }
     at.state = "waiting";
     this.#requestVote(slot);
+  }
+
+  /** One disk must not count twice. An address that leads to a safekeeper we are connected to already is a mistake in the list of addresses. */
+  #identify(slot: number, nodeId: NodeId): boolean {
+    const other = this.#slots.findIndex((at, index) => index !== slot && at.nodeId === nodeId);
+    if (other >= 0 && this.#at(other).state !== "offline") {
+      this.#drop(slot, "duplicate-safekeeper", `two addresses of safekeepers lead to one, node ${nodeId}: a commit needs a majority of different ones`);
+      return false;
+    }
+    // It has moved here, and what it acknowledged is asked for again.
+    if (other >= 0) Object.assign(this.#at(other), { nodeId: null, flushLsn: 0, commitLsn: 0 });
+    this.#at(slot).nodeId = nodeId;
+    return true;
   }
 
   /** Takes over a newer configuration; false when that ends this candidacy. */

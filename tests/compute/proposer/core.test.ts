@@ -163,6 +163,44 @@ describe("one proposer", () => {
     expect(rig.acceptors[1].log.bytes).toEqual(rig.acceptors[2].log.bytes);
   });
 
+  test("a safekeeper that two addresses lead to counts once, before the election and after", () => {
+    const [first, second] = three(0);
+    const early = new Rig([first, first, second], run(START));
+    early.connect(0);
+    early.connect(1);
+    early.settle();
+    expect([early.elected, early.up]).toEqual([null, [true, false, false]]);
+    early.connect(2);
+    early.settle();
+    expect(early.elected).toBe(START);
+    early.disconnect(2);
+    early.connect(1);
+    early.write(1000);
+    early.settle();
+    expect([early.commitLsn, early.up]).toEqual([START, [true, false, false]]);
+    early.connect(2);
+    early.settle();
+    expect(early.commitLsn).toBe(START + 1000);
+  });
+
+  test("a safekeeper that comes back under another address counts there, and no more where it was", () => {
+    const [first, second] = three(0);
+    const rig = new Rig([first, second, first], run(START));
+    rig.connect(0);
+    rig.connect(1);
+    rig.settle();
+    rig.disconnect(1);
+    rig.write(1000);
+    rig.settle();
+    rig.disconnect(0);
+    rig.connect(2);
+    rig.settle();
+    expect([rig.up, first.log.flushed, rig.commitLsn]).toEqual([[false, false, true], START + 1000, START]);
+    rig.connect(1);
+    rig.settle();
+    expect(rig.commitLsn).toBe(START + 1000);
+  });
+
   test("does not go on where the log ends elsewhere than its server began", () => {
     const acceptors = three();
     const first = new Rig(acceptors, run(START));
