@@ -5,6 +5,7 @@ import type { Logger } from "../observability/log.ts";
 import type { Metrics } from "../observability/metrics.ts";
 import type { Platform } from "../platform/platform.ts";
 import type { PostgresBinaries, PostgresUser } from "../platform/postgres-binaries.ts";
+import type { PgTls } from "../wire/client-tls.ts";
 import type { ComputeConfig } from "./config.ts";
 import type { ComputeState } from "./state.ts";
 
@@ -43,5 +44,7 @@ export interface StartContext {
   readonly binaries: PostgresBinaries;
   readonly user: PostgresUser | null;
   readonly state: ComputeState;
+  /** Of connections to safekeepers and pageserver; undefined for plain text. */
+  readonly tls: PgTls | undefined;
   readonly signal: AbortSignal;
 }

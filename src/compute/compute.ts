@@ -7,6 +7,8 @@
  */
 import { Cancelled, StrataError, isStrataError } from "../kit/errors.ts";
 import { type Lsn, lsnToString } from "../kit/lsn.ts";
+import { loadAuthorities } from "../http/certificate.ts";
+import { pgTls } from "../wire/client-tls.ts";
 import type { Logger } from "../observability/log.ts";
 import { Metrics } from "../observability/metrics.ts";
 import { freePort } from "../platform/free-port.ts";
@@ -38,7 +40,7 @@ const RETRY_MS = 500;
 const WAL_SEGMENT_SIZE_BYTES = 16 * 1024 * 1024;
 
 /**
- * @throws StrataError conflict `directory-locked`, `log-moved-on` after five attempts; not-found
+ * @throws StrataError fix-input `bad-certificate-authority`; conflict `directory-locked`, `log-moved-on` after five attempts; not-found
  *  `postgres-binaries-missing`; unavailable `settle-timeout`, `postgres-start-failed`; what the pageserver answered
  */
 export async function startCompute(config: ComputeConfig, options: ComputeOptions): Promise<Compute> {
@@ -53,7 +55,8 @@ export async function startCompute(config: ComputeConfig, options: ComputeOption
   let http: ComputeHttp | null = null;
   try {
     http = serveComputeHttp({ config, state, metrics, platform, log, version: options.version ?? "unknown" });
-    const context = { config, platform, log, binaries, user, state, signal: options.signal ?? new AbortController().signal };
+    const tls = pgTls(config.sslMode ?? "disable", await loadAuthorities(platform.files, config.sslCaFile));
+    const context = { config, platform, log, binaries, user, state, tls, signal: options.signal ?? new AbortController().signal };
     if (config.mode === "replica") return await startReplica({ ...context, http, lock });
     const running = await new ComputeStarter(context).startUntilElected();
     return new RunningCompute({ config, platform, log, state, running, http, lock });
@@ -120,18 +123,18 @@ class ComputeStarter {
   }
 
   async #settle(): Promise<Lsn> {
-    const { config, platform, log, signal } = this.#context;
+    const { config, platform, log, tls, signal } = this.#context;
     return await settleLog({
-      identity: this.#identity(0n, WAL_SEGMENT_SIZE_BYTES), safekeepers: config.safekeepers, platform, log, signal,
+      identity: this.#identity(0n, WAL_SEGMENT_SIZE_BYTES), safekeepers: config.safekeepers, platform, log, tls, signal,
       ...(config.authToken === undefined ? {} : { authToken: config.authToken }),
       ...(config.settleTimeoutMs === undefined ? {} : { timeoutMs: config.settleTimeoutMs }),
     });
   }
 
   async #fetch(directory: string, lsn: Lsn): Promise<Awaited<ReturnType<typeof fetchBaseBackup>>> {
-    const { config, platform, signal } = this.#context;
+    const { config, platform, tls, signal } = this.#context;
     const { tenantId, timelineId, pageserver, authToken } = config;
-    return await fetchBaseBackup({ platform, pageserver, tenantId, timelineId, lsn, directory, signal, ...(authToken === undefined ? {} : { authToken }) });
+    return await fetchBaseBackup({ platform, pageserver, tenantId, timelineId, lsn, directory, tls, signal, ...(authToken === undefined ? {} : { authToken }) });
   }
 
   #sizeQuota(dataDirectory: string, reload: () => void): SizeQuota | null {
@@ -143,14 +146,14 @@ class ComputeStarter {
 
   /** PostgreSQL and proposer, started together; both are gone again when this throws. */
   async #run(directory: string, identity: ProposerIdentity, start: Start): Promise<Omit<Running, "fetchedBytes" | "directory">> {
-    const { config, platform, log, binaries, user, signal } = this.#context;
+    const { config, platform, log, binaries, user, tls, signal } = this.#context;
     const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
     const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
     const port = config.pgPort === 0 ? freePort() : config.pgPort;
     let postgres: PostgresProcess | null = null;
     const quota = this.#sizeQuota(directory, () => postgres?.reload());
     const proposer = new Proposer({
-      identity, safekeepers: config.safekeepers, platform, log, startLsn: start.startLsn, walDirectory: `${directory}/pg_wal`,
+      identity, safekeepers: config.safekeepers, platform, log, tls, startLsn: start.startLsn, walDirectory: `${directory}/pg_wal`,
       lagLimits: config.lagLimits ?? NO_LAG_LIMITS, onPageserverNews: ({ sizeBytes }) => sizeBytes === null ? undefined : quota?.sized(sizeBytes),
       server: { socketPath: `${socket.path}/.s.PGSQL.${port}`, user: config.superuser ?? DEFAULT_SUPERUSER },
       ...(config.authToken === undefined ? {} : { authToken: config.authToken }),

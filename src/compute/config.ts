@@ -1,6 +1,7 @@
 /** What a compute is told: which timeline, where its storage is, how to run its PostgreSQL. */
 import type { TenantId, TimelineId } from "../kit/ids.ts";
 import type { PgMajor } from "../postgres/versions/major.ts";
+import type { SslMode } from "../wire/client-tls.ts";
 import type { LagLimits } from "./proposer/pageserver-positions.ts";
 import type { SafekeeperAddress } from "./proposer/safekeeper-client.ts";
 
@@ -29,6 +30,10 @@ export interface ComputeConfig {
   readonly settings?: Readonly<Record<string, string>>;
   /** JWT for safekeepers and pageserver. */
   readonly authToken?: string;
+  /** Of connections to safekeepers and pageserver; plain text unless given. */
+  readonly sslMode?: SslMode;
+  /** Certificate authorities to trust instead of the system's, in PEM. */
+  readonly sslCaFile?: string;
   /** Account PostgreSQL runs as when we are root; `nobody` unless given. */
   readonly osUser?: string;
   /** The cluster's bootstrap superuser; `cloud_admin` unless given. */

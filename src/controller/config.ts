@@ -16,6 +16,10 @@ export interface ControllerConfig {
   /** HTTP over TLS, beside the plain one; needs `tls`. */
   readonly httpsAddress?: { readonly host: string; readonly port: number } | null;
   readonly tls?: TlsFiles | null;
+  /** Pageservers are asked over HTTPS. */
+  readonly useHttpsPageserverApi?: boolean;
+  /** Certificate authorities to trust instead of the system's. */
+  readonly sslCaFile?: string | null;
   /** A key itself, in place of `authPublicKeyPath`. */
   readonly publicKeyPem?: string | null;
   readonly authPublicKeyPath: string | null;

@@ -4,6 +4,7 @@
  */
 import { createHttpApp } from "../http/app.ts";
 import { JwtAuth } from "../http/auth.ts";
+import { loadAuthorities } from "../http/certificate.ts";
 import { Credentials } from "../http/credentials.ts";
 import { serveHttpAndHttps } from "../http/serve.ts";
 import { InvariantError, StrataError } from "../kit/errors.ts";
@@ -128,7 +129,7 @@ function every(platform: Platform, intervalMs: number, round: () => Promise<void
   };
 }
 
-/** @throws StrataError unavailable `database-unreachable`, conflict `port-in-use`, `directory-locked` */
+/** @throws StrataError unavailable `database-unreachable`, fix-input `bad-certificate-authority`, conflict `port-in-use`, `directory-locked` */
 export async function startController(config: ControllerConfig, deps: ControllerDeps): Promise<RunningController> {
   const closers = new Closers();
   try {
@@ -149,11 +150,12 @@ async function start(config: ControllerConfig, deps: ControllerDeps, closers: Cl
   }
   const persistence = await openPersistence(config, deps, closers);
   const state = await loadState(persistence);
-  const nodeClient = new HttpNodeClient({ clock, token: config.jwtToken ?? undefined });
+  const useHttps = config.useHttpsPageserverApi ?? false;
+  const nodeClient = new HttpNodeClient({ clock, token: config.jwtToken ?? undefined, useHttps, caPem: await loadAuthorities(platform.files, config.sslCaFile) });
   const reconciler = new Reconciler({ state, persistence, nodes: nodeClient, log });
   closers.add(() => reconciler.stop());
   const locks = new KeyedLock();
-  const nodes = new NodeService({ state, persistence, nodes: nodeClient, reconciler, clock, log, offlineAfterMs: config.offlineAfterMs });
+  const nodes = new NodeService({ state, persistence, nodes: nodeClient, reconciler, clock, log, useHttps, offlineAfterMs: config.offlineAfterMs });
   let ready = false;
   const services: ControllerServices = {
     state,

@@ -57,6 +57,27 @@ export class Certificate {
   }
 }
 
+/**
+ * The authorities a client trusts, in PEM; undefined without a file: then the system's are trusted. Checked here because a TLS
+ * library takes a file without a certificate for an empty list, and the operator learns of it from every connection alone.
+ * @throws StrataError fix-input `bad-certificate-authority`; what reading the file throws
+ */
+export async function loadAuthorities(files: FileSystem, path: string | null | undefined): Promise<string | undefined> {
+  if (path === null || path === undefined) return undefined;
+  const pem = utf8ToString(await files.readFile(path));
+  if (!holdsCertificate(pem)) throw new StrataError("fix-input", "bad-certificate-authority", `${path} holds no certificate in PEM`);
+  return pem;
+}
+
+function holdsCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).raw.length > 0;
+  } catch {
+    // Why it is none says the library in words of its own, which help nobody.
+    return false;
+  }
+}
+
 interface Loaded {
   readonly tls: TlsServerOptions;
   readonly expiresMs: number;

@@ -21,7 +21,7 @@ export interface HttpClientOptions {
   /** 30 s unless given. */
   readonly timeoutMs?: number;
   /** Certificate authority to trust instead of the system's. */
-  readonly caPem?: string;
+  readonly caPem?: string | undefined;
   /** In place of the network: for tests and the simulator. */
   readonly transport?: Transport;
 }

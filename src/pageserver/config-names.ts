@@ -8,7 +8,7 @@ import type { Logger } from "../observability/log.ts";
 
 /** The peer's, and what they set does not exist here or is decided by itself: accepted, and said to have no effect. */
 const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
-  "listen_https_addr", "listen_grpc_addr", "grpc_auth_type", "ssl_key_file", "ssl_cert_file", "ssl_cert_reload_period", "ssl_ca_file", "enable_tls_page_service_api",
+  "listen_https_addr", "listen_grpc_addr", "grpc_auth_type", "ssl_key_file", "ssl_cert_file", "ssl_cert_reload_period", "enable_tls_page_service_api",
   "wal_redo_timeout", "broker_keepalive_interval", "log_format", "concurrent_tenant_warmup", "concurrent_tenant_size_logical_size_queries",
   "metric_collection_interval", "metric_collection_endpoint", "metric_collection_bucket", "cached_metric_collection_interval", "force_metric_collection_on_scrape",
   "test_remote_failures", "test_remote_failures_probability", "ondemand_download_behavior_treat_error_as_warn", "background_task_maximum_delay",

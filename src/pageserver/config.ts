@@ -18,6 +18,7 @@ import type { Logger } from "../observability/log.ts";
 import type { FileSystem } from "../platform/files.ts";
 import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
 import { type Environment, parseRemoteStorage } from "../remote-storage/parse-config.ts";
+import { SSL_MODES, type SslMode } from "../wire/client-tls.ts";
 import { evictionOrderSchema } from "./api/utilization.ts";
 import { tellUnusedNames } from "./config-names.ts";
 import type { DiskUsageEvictionConfig } from "./eviction/eviction.ts";
@@ -35,6 +36,7 @@ export interface NodeMetadata {
   readonly port: number;
   readonly httpHost: string;
   readonly httpPort: number;
+  readonly httpsPort?: number | null;
   readonly availabilityZone: string;
 }
 
@@ -49,6 +51,10 @@ export interface PageserverConfig {
   readonly tls?: TlsFiles | null;
   /** Clients of the page service that ask for TLS get it. */
   readonly tlsPageService?: boolean;
+  /** Certificate authorities that the pageserver trusts as a client, instead of the system's. */
+  readonly sslCaFile?: string | null;
+  /** Of connections to safekeepers. */
+  readonly sslMode?: SslMode;
   /** Null: no broker, no WAL. */
   readonly brokerEndpoint: string | null;
   /** Base of the upcall API; null: local generations are trusted. */
@@ -93,6 +99,9 @@ const tomlSchema = z.object({
   ssl_cert_file: z.string().default("server.crt"),
   ssl_cert_reload_period: DURATION.default(60_000),
   enable_tls_page_service_api: z.boolean().default(false),
+  ssl_ca_file: z.string().optional(),
+  // Ours: the peer's connections to safekeepers are always in plain text.
+  ssl_mode: z.enum(SSL_MODES).default("disable"),
   pg_auth_type: authType.default("Trust"),
   http_auth_type: authType.default("Trust"),
   auth_validation_public_key_path: z.string().optional(),
@@ -132,6 +141,7 @@ const metadataSchema = z.object({
   port: z.number().int(),
   http_host: z.string(),
   http_port: z.number().int(),
+  https_port: z.number().int().nullish(),
   other: z.record(z.string(), z.unknown()).default({}),
 });
 
@@ -152,6 +162,8 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     httpsAddress: toml.listen_https_addr === undefined ? null : parseAddress("listen_https_addr", toml.listen_https_addr),
     tls: { certPath: inDirectory(workDirectory, toml.ssl_cert_file), keyPath: inDirectory(workDirectory, toml.ssl_key_file), reloadPeriodMs: toml.ssl_cert_reload_period },
     tlsPageService: toml.enable_tls_page_service_api,
+    sslCaFile: toml.ssl_ca_file === undefined ? null : inDirectory(workDirectory, toml.ssl_ca_file),
+    sslMode: toml.ssl_mode,
     brokerEndpoint: toml.broker_endpoint ?? null,
     controlPlaneApi: toml.control_plane_api ?? null,
     controlPlaneToken: toml.control_plane_api_token ?? null,
@@ -226,9 +238,9 @@ async function readMetadata(files: FileSystem, path: string): Promise<NodeMetada
   } catch (cause) {
     throw bad(path, "it is not JSON", cause);
   }
-  const { host, port, http_host: httpHost, http_port: httpPort, other } = parsed(path, metadataSchema, document);
+  const { host, port, http_host: httpHost, http_port: httpPort, https_port: httpsPort, other } = parsed(path, metadataSchema, document);
   const zone = other.availability_zone_id;
-  return { host, port, httpHost, httpPort, availabilityZone: typeof zone === "string" ? zone : "" };
+  return { host, port, httpHost, httpPort, httpsPort: httpsPort ?? null, availabilityZone: typeof zone === "string" ? zone : "" };
 }
 
 function parseAddress(name: string, text: string): Address {

@@ -18,6 +18,8 @@ export interface ControlPlaneOptions {
   /** The peer's form: ends in `/upcall/v1/`. */
   readonly api: string;
   readonly token: string | null;
+  /** For https; the system's authorities are trusted without it. */
+  readonly caPem?: string | undefined;
   readonly nodeId: number;
   /** With it, the pageserver registers itself in the same call. */
   readonly metadata: NodeMetadata | null;
@@ -30,7 +32,7 @@ export class ControlPlane {
   constructor(options: ControlPlaneOptions) {
     this.#options = options;
     const baseUrl = options.api.replace(/\/?upcall\/v1\/?$/, "").replace(/\/$/, "");
-    this.#client = new ControllerClient({ baseUrl, clock: options.platform.clock, timeoutMs: REQUEST_TIMEOUT_MS, ...(options.token === null ? {} : { token: options.token }) });
+    this.#client = new ControllerClient({ baseUrl, clock: options.platform.clock, timeoutMs: REQUEST_TIMEOUT_MS, ...(options.caPem === undefined ? {} : { caPem: options.caPem }), ...(options.token === null ? {} : { token: options.token }) });
   }
 
   /** Asks until it is answered: without it nothing may be attached. @throws Cancelled when the signal aborts */
@@ -38,7 +40,7 @@ export class ControlPlane {
     const { platform, log, nodeId, metadata, api } = this.#options;
     const register = metadata === null ? null : {
       node_id: nodeId, listen_pg_addr: metadata.host, listen_pg_port: metadata.port, listen_http_addr: metadata.httpHost,
-      listen_http_port: metadata.httpPort, availability_zone_id: metadata.availabilityZone,
+      listen_http_port: metadata.httpPort, listen_https_port: metadata.httpsPort ?? null, availability_zone_id: metadata.availabilityZone,
     };
     for (let attempt = 0; ; attempt++) {
       try {

@@ -9,7 +9,7 @@ import { describeError, StrataError } from "../kit/errors.ts";
 import { Failpoints } from "../kit/failpoints.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { JwtAuth } from "../http/auth.ts";
-import type { Certificate } from "../http/certificate.ts";
+import { type Certificate, loadAuthorities } from "../http/certificate.ts";
 import { Credentials, currentOf } from "../http/credentials.ts";
 import { serveHttpAndHttps } from "../http/serve.ts";
 import type { Logger } from "../observability/log.ts";
@@ -22,6 +22,7 @@ import { diskSpace } from "../platform/real/disk-space.ts";
 import { openRemoteStorage } from "../remote-storage/open-remote-storage.ts";
 import type { Environment } from "../remote-storage/parse-config.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
+import { type PgTls, pgTls } from "../wire/client-tls.ts";
 import { listenPg } from "../wire/listen.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
 import { BackgroundTasks } from "./background-tasks.ts";
@@ -149,10 +150,11 @@ class Role {
     const { platform, log } = this.#deps;
     if (config.remoteStorage.kind === "local") await makeDurableDirectory(platform.files, config.remoteStorage.directory);
     const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: (url, init) => fetch(url, init as RequestInit) });
-    const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint });
+    const caPem = await loadAuthorities(platform.files, config.sslCaFile);
+    const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint, token: config.safekeeperToken ?? undefined, caPem });
     if (broker !== null) this.#undo.push(async () => broker.close());
     const late: { tenants: Tenants | null } = { tenants: null };
-    const controlPlane = this.#controlPlane();
+    const controlPlane = this.#controlPlane(caPem);
     const validate: ValidateGenerations = controlPlane?.validate ?? trustLocalGenerations(() => late.tenants?.generations() ?? new Map());
     // Only read: nothing is attached before the control plane has spoken.
     const local = await readLocalLocations(this.#deps, config.workDirectory);
@@ -161,17 +163,17 @@ class Role {
     const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate, ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }) }, attached);
     this.#undo.push(() => deletionQueue.shutdown());
     deletionQueue.start();
-    const tenants = this.#tenants({ remote, deletionQueue, broker });
+    const tenants = this.#tenants({ remote, deletionQueue, broker, tls: pgTls(config.sslMode ?? "disable", caPem) });
     late.tenants = tenants;
     this.#undo.push((flush) => tenants.shutdown({ flush }));
     await tenants.takeUp(locations);
     return { tenants, deletionQueue };
   }
 
-  #tenants(parts: { remote: RemoteStorage; deletionQueue: DeletionQueue; broker: BrokerClient | null }): Tenants {
+  #tenants(parts: { remote: RemoteStorage; deletionQueue: DeletionQueue; broker: BrokerClient | null; tls: PgTls | undefined }): Tenants {
     const config = this.#config;
     const { platform, log } = this.#deps;
-    const { remote, deletionQueue, broker } = parts;
+    const { remote, deletionQueue, broker, tls } = parts;
     const memory = planMemory(this.#deps.memoryLimitBytes ?? null, config);
     const layerMemory = new LayerMemory(memory.layerMemoryBytes);
     this.#watchMemory(layerMemory);
@@ -184,7 +186,7 @@ class Role {
       safekeeperToken: config.safekeeperToken,
       throttleMetrics: (id) => this.#metrics.throttle(id),
       sizeSlots: new WorkSlots(SIZE_COUNTS_AT_ONCE),
-      walSource: broker === null ? null : { broker, metrics: this.#metrics },
+      walSource: broker === null ? null : { broker, tls, metrics: this.#metrics },
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,
         ...this.#caches(memory.pageCacheBytes),
@@ -251,10 +253,10 @@ class Role {
     return { cache, pages };
   }
 
-  #controlPlane(): ControlPlane | null {
+  #controlPlane(caPem: string | undefined): ControlPlane | null {
     const { controlPlaneApi: api, controlPlaneToken: token, nodeId, metadata } = this.#config;
     const { platform, log } = this.#deps;
-    return api === null ? null : new ControlPlane({ platform, log, api, token, nodeId, metadata });
+    return api === null ? null : new ControlPlane({ platform, log, api, token, caPem, nodeId, metadata });
   }
 
   /** What the control plane says is ours, with the configuration known here; what it does not name any more is dropped. */

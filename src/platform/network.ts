@@ -37,6 +37,15 @@ export interface TlsServerOptions {
   readonly keyPem: string;
 }
 
+export interface TlsClientOptions {
+  /** Host name or address of the server: sent to it, and looked for in its certificate. */
+  readonly serverName: string;
+  /** Certificate authorities to trust instead of the system's, in PEM. */
+  readonly caPem?: string | undefined;
+  /** False: encrypted, but to whoever answers. */
+  readonly verify: boolean;
+}
+
 export interface Network {
   /** @throws StrataError conflict `port-in-use` */
   listen(address: { host: string; port: number }, accept: (connection: Connection) => void): Promise<Listener>;
@@ -44,4 +53,7 @@ export interface Network {
   connect(address: { host: string; port: number } | { unixPath: string }, options?: { timeoutMs?: number; signal?: AbortSignal }): Promise<Connection>;
   /** Turns an accepted plain connection into a TLS server's (after an SSLRequest was answered). */
   upgradeToTlsServer(connection: Connection, options: TlsServerOptions): Promise<Connection>;
+  /** Turns a plain connection of ours into a TLS client's (after the server agreed to it).
+   *  @throws StrataError unavailable `tls-handshake-failed`, with what is wrong with the certificate as its cause; fix-input `data-before-tls` */
+  upgradeToTlsClient(connection: Connection, options: TlsClientOptions): Promise<Connection>;
 }

@@ -66,7 +66,9 @@ export async function startPostgres(options: PostgresProcessOptions): Promise<Po
   await stopStalePostgres(dataDirectory);
   await removeStaleSocketLock(options);
   const child = Bun.spawn([join(binaries.binDirectory, "postgres"), ...commandLine(options)], {
-    stdin: "ignore", stdout: "pipe", stderr: "pipe", cwd: dataDirectory, env: postgresEnvironment(),
+    stdin: "ignore", stdout: "pipe", stderr: "pipe", cwd: dataDirectory,
+    // Its own libpq, as a standby's, looks at home for certificates: ours is not its user's, and one it may not read makes it fail.
+    env: { ...postgresEnvironment(), HOME: dataDirectory },
     ...(user === null ? {} : { uid: user.uid, gid: user.gid }),
   });
   const server = new ChildServer(child, options);

@@ -3,6 +3,7 @@
  * (safekeeper/src/bin/safekeeper.rs); the option table that parses them is the command line's.
  */
 import { StrataError } from "../kit/errors.ts";
+import type { SslMode } from "../wire/client-tls.ts";
 import type { TlsFiles } from "../http/credentials.ts";
 import type { RemoteStorageConfig } from "../remote-storage/open-remote-storage.ts";
 
@@ -72,6 +73,10 @@ export interface SafekeeperConfig {
   readonly tlsWalService?: boolean;
   /** `--ssl-ca-file` */
   readonly sslCaFile: string | null;
+  /** `--ssl-mode`: of libpq connections to other safekeepers */
+  readonly sslMode?: SslMode;
+  /** `--use-https-safekeeper-api`: other safekeepers are asked over HTTPS */
+  readonly useHttpsSafekeeperApi?: boolean;
 }
 
 export const SAFEKEEPER_DEFAULTS: SafekeeperConfig = {

@@ -9,7 +9,7 @@ import type { Lsn } from "../kit/lsn.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
 import type { JwtAuth } from "../http/auth.ts";
-import type { Certificate } from "../http/certificate.ts";
+import { type Certificate, loadAuthorities } from "../http/certificate.ts";
 import type { Transport } from "../http/client.ts";
 import { Credentials, currentOf } from "../http/credentials.ts";
 import { serveHttpAndHttps } from "../http/serve.ts";
@@ -32,6 +32,7 @@ import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
 import { SafekeeperPgHandler } from "./pg-handler.ts";
 import { maintain } from "./timeline/maintenance.ts";
 import { findNewness, type Newness } from "./timeline/newness.ts";
+import { peerSecurity, PLAIN_PEERS } from "./timeline/peer-security.ts";
 import { recoverFromPeer } from "./timeline/recovery.ts";
 import type { Timeline, TimelineContext } from "./timeline/timeline.ts";
 import { Timelines } from "./timeline/timelines.ts";
@@ -75,7 +76,7 @@ const ID_FILE = "safekeeper.id";
 const AUDIENCE = "safekeeper";
 const POSTGRES_EPOCH_SECONDS = Date.UTC(2000, 0, 1) / 1000;
 
-/** @throws StrataError conflict `directory-locked`, `port-in-use`; fix-input `node-id-mismatch`, `bad-jwt-key`, … */
+/** @throws StrataError conflict `directory-locked`, `port-in-use`; fix-input `node-id-mismatch`, `bad-jwt-key`, `bad-certificate-authority`, … */
 export async function startSafekeeper(config: SafekeeperConfig, deps: SafekeeperDeps): Promise<RunningSafekeeper> {
   const { platform, log } = deps;
   const undo: (() => Promise<void>)[] = [];
@@ -154,7 +155,8 @@ class Role {
   readonly #context: TimelineContext;
   readonly #backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;
   readonly #backupStop = new AbortController();
-  #endpoints: { readonly pg: string; readonly http: string };
+  #endpoints: { readonly pg: string; readonly http: string; readonly https: string | null };
+  #security = PLAIN_PEERS;
   #nextConnectionId = 1;
   /** Null before it is started, and without a broker. */
   #exchange: Promise<BrokerExchange | null> | null = null;
@@ -164,7 +166,7 @@ class Role {
     this.#config = config;
     this.#deps = deps;
     this.#nodeId = nodeId;
-    this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress) };
+    this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress), https: null };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
     this.credentials = new Credentials({ platform, log, metrics: this.#registry, name: "safekeeper", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
     const storage = config.disableWalBackup ? undefined : deps.remoteStorage;
@@ -182,6 +184,8 @@ class Role {
   async listen(undo: (() => Promise<void>)[]): Promise<{ pgPort: number; pgTenantOnlyPort: number | null; httpPort: number; httpsPort: number | null }> {
     const config = this.#config;
     undo.push(() => this.credentials.stop());
+    const caPem = await loadAuthorities(this.#deps.platform.files, config.sslCaFile);
+    this.#security = peerSecurity({ useHttps: config.useHttpsSafekeeperApi ?? false, sslMode: config.sslMode ?? "disable", caPem });
     const pg = await this.#listenPg(config.pgAddress, await this.credentials.keys(config.pgAuthPublicKeyPath), false);
     undo.push(() => pg.close());
     const tenantOnlyAddress = config.pgTenantOnlyAddress;
@@ -190,14 +194,15 @@ class Role {
     const http = await this.#listenHttp();
     undo.push(() => http.stop());
     const advertised = { host: config.pgAddress.host, port: pg.port };
-    this.#endpoints = { pg: config.advertisePg ?? addressText(advertised), http: addressText({ host: config.httpAddress.host, port: http.port }) };
+    const https = config.httpsAddress == null || http.httpsPort === null ? null : addressText({ host: config.httpsAddress.host, port: http.httpsPort });
+    this.#endpoints = { pg: config.advertisePg ?? addressText(advertised), http: addressText({ host: config.httpAddress.host, port: http.port }), https };
     return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port, httpsPort: http.httpsPort };
   }
 
   #findNewness(id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }): Promise<Newness> {
     const { brokerEndpoint } = this.#config;
     const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id) ?? { kind: "uncertain", why: "there is no connection to the broker", term: 0, heard: 0 };
-    return findNewness(id, { platform: this.#deps.platform, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
+    return findNewness(id, { platform: this.#deps.platform, tls: this.#security.tls, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
   }
 
   /** @throws StrataError fix-input `certificate-missing`, `bad-certificate` */
@@ -239,6 +244,7 @@ class Role {
       timelines: this.timelines,
       dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
       peerToken: () => this.#readText(config.authTokenPath),
+      peerCaPem: this.#security.caPem,
       backup: this.#backup,
       deleteBackup: async (id) => this.#backup?.whole.deleteAll(id),
       restore: this.#restore(),
@@ -289,7 +295,7 @@ class Role {
       for (const timeline of this.timelines.all) {
         if (signal.aborted || timeline.gate.isClosed) continue;
         await timeline.gate
-          .run(() => recoverFromPeer(timeline, { platform, nodeId: this.#nodeId, token, signal, transport: this.#deps.substitutes?.httpTransport }))
+          .run(() => recoverFromPeer(timeline, { platform, nodeId: this.#nodeId, token, security: this.#security, signal, transport: this.#deps.substitutes?.httpTransport }))
           .catch((error: unknown) => timeline.log[signal.aborted || timeline.gate.isClosed ? "debug" : "warn"]("recovery from a peer failed", { error }));
       }
       await platform.clock.sleep(RECOVERY_INTERVAL_MS, signal).catch(() => undefined);
@@ -314,9 +320,9 @@ class Role {
   }
 
   async #brokerClient(endpoint: string): Promise<BrokerClient> {
-    const { authTokenPath, sslCaFile, brokerKeepaliveIntervalMs } = this.#config;
+    const { authTokenPath, brokerKeepaliveIntervalMs } = this.#config;
     if (this.#deps.substitutes !== undefined) return this.#deps.substitutes.brokerClient(endpoint);
-    return connectBroker({ endpoint, token: await this.#readText(authTokenPath), caPem: await this.#readText(sslCaFile), keepaliveIntervalMs: brokerKeepaliveIntervalMs });
+    return connectBroker({ endpoint, token: await this.#readText(authTokenPath), caPem: this.#security.caPem, keepaliveIntervalMs: brokerKeepaliveIntervalMs });
   }
 
   /** One round over all timelines after another. */

@@ -15,6 +15,7 @@ import type { BackendKey } from "./cancel-keys.ts";
 import { ClientCopyStream } from "./client-copy-stream.ts";
 import { parseBackendKey, parseDataRow, parseFields, parseParameterStatus, parseRowDescription } from "./client-messages.ts";
 import { ClientAuthentication, writeStartup } from "./client-startup.ts";
+import { type PgTls, startTls } from "./client-tls.ts";
 import { PgFrameReader } from "./frame-reader.ts";
 import { PgFramer, type PgFrame } from "./framer.ts";
 import { PgMessageWriter } from "./message-writer.ts";
@@ -29,6 +30,8 @@ export interface PgClientOptions {
   readonly parameters: Readonly<Record<string, string>>;
   /** For cleartext (a JWT, say), md5 and SCRAM. */
   readonly password?: string;
+  /** Plain text without it. Not for sockets in the file system. */
+  readonly tls?: PgTls | undefined;
   /** For connecting and the handshake together; 10 s unless given. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
@@ -69,12 +72,11 @@ export class PgClient {
     this.#writer = new PgMessageWriter(connection);
   }
 
-  /** @throws StrataError unavailable `connect-failed` or `connect-timeout`, unauthenticated, or what the server answered */
+  /** @throws StrataError unavailable `connect-failed`, `connect-timeout`, `tls-refused` or `tls-handshake-failed`; unauthenticated, or what the server answered */
   static async connect(network: Network, options: PgClientOptions): Promise<PgClient> {
     const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     const deadline = options.clock.monotonicMs() + timeoutMs;
-    const connection = await network.connect(options.address, { timeoutMs, ...(options.signal === undefined ? {} : { signal: options.signal }) });
-    const client = new PgClient(connection, options);
+    let connection = await network.connect(options.address, { timeoutMs, ...(options.signal === undefined ? {} : { signal: options.signal }) });
     let timedOut = false;
     const timer = options.clock.after(Math.max(1, deadline - options.clock.monotonicMs()), () => {
       timedOut = true;
@@ -83,6 +85,9 @@ export class PgClient {
     const abort = (): void => connection.destroy();
     options.signal?.addEventListener("abort", abort, { once: true });
     try {
+      const { address, tls } = options;
+      if (tls !== undefined && "host" in address) connection = await startTls(network, connection, { ...tls, serverName: address.host });
+      const client = new PgClient(connection, options);
       await client.#handshake();
       return client;
     } catch (error) {

@@ -33,6 +33,7 @@ describe("the peer's flags", () => {
     const { values, ignored } = parse(SAFEKEEPER_OPTIONS, SAFEKEEPER);
     expect(safekeeperConfig(values, {})).toMatchObject({
       dataDirectory: "/data", httpsAddress: { host: "0.0.0.0", port: 7677 }, tls: { keyPath: "/data/server.key", certPath: "/etc/server.crt", reloadPeriodMs: 60_000 }, tlsWalService: true,
+      sslCaFile: "/ca", useHttpsSafekeeperApi: true,
     });
     expect(ignored).toContain("--enable-offload");
     expect(ignored).not.toContain("--force-metric-collection-on-scrape");
@@ -40,8 +41,8 @@ describe("the peer's flags", () => {
 
   test("of the storage controller", () => {
     const { values, ignored } = parse(CONTROLLER_OPTIONS, CONTROLLER);
-    expect(controllerConfig(values)).toMatchObject({ publicKeyPem: "KEY", httpsAddress: { host: "0.0.0.0", port: 1235 }, tls: { keyPath: "k", certPath: "c" } });
-    expect(ignored).toContain("--use-https-pageserver-api");
+    expect(controllerConfig(values)).toMatchObject({ publicKeyPem: "KEY", httpsAddress: { host: "0.0.0.0", port: 1235 }, tls: { keyPath: "k", certPath: "c" }, sslCaFile: "a", useHttpsPageserverApi: true });
+    expect(ignored).toContain("--use-https-safekeeper-api");
   });
 
   test("of the broker and of the pageserver", () => {

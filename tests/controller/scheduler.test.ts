@@ -72,7 +72,7 @@ test("carrying out plans step by step ends where the intent is, with one node at
 
 test("a shard whose node is away, and which nobody else can take, stays that node's: it is not told to let go when it comes back", () => {
   const state = new ControllerState();
-  const node = nodeFromRow({ nodeId: 1, schedulingPolicy: "active", listenHttpAddr: "h", listenHttpPort: 1, listenPgAddr: "p", listenPgPort: 2, availabilityZoneId: "a" });
+  const node = nodeFromRow({ nodeId: 1, schedulingPolicy: "active", listenHttpAddr: "h", listenHttpPort: 1, listenHttpsPort: null, listenPgAddr: "p", listenPgPort: 2, availabilityZoneId: "a" });
   state.nodes.set(1, node);
   const shard = shardFromRow({
     tenantId: "11".repeat(16), shardNumber: 0, shardCount: 0, shardStripeSize: 32768, generation: 1, generationPageserver: 1,

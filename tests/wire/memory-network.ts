@@ -102,4 +102,8 @@ export class MemoryNetwork implements Network {
   async upgradeToTlsServer(): Promise<Connection> {
     throw new StrataError("unavailable", "tls-failed", "no TLS in memory");
   }
+
+  async upgradeToTlsClient(): Promise<Connection> {
+    throw new StrataError("unavailable", "tls-failed", "no TLS in memory");
+  }
 }

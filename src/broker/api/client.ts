@@ -9,8 +9,10 @@
  * Nothing here reconnects: a stream that ends rejects, and its owner starts another after a pause of its choosing
  * (the broker keeps no state worth resuming).
  */
-import { Client, credentials, Metadata, type ChannelCredentials, type ServiceError, status } from "@grpc/grpc-js";
+import type { PeerCertificate } from "node:tls";
+import { type ChannelCredentials, type ChannelOptions, Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { Cancelled, StrataError } from "../../kit/errors.ts";
+import { certificateMismatch, isIpAddress } from "../../platform/server-identity.ts";
 import { type BrokerFilter, type BrokerMessage, decodeMessage, encodeMessage, encodeTimelineInfo, type SafekeeperTimelineInfo } from "./messages.ts";
 import { encodeFilterRequest } from "./requests.ts";
 import { BROKER_METHODS } from "./service.ts";
@@ -53,17 +55,38 @@ function brokerError(error: ServiceError): Error {
   return new StrataError(kind, "broker-call-failed", `broker: ${error.details}`, { cause: error });
 }
 
-function channelCredentials(url: URL, options: BrokerClientOptions): ChannelCredentials {
-  if (url.protocol === "http:") return credentials.createInsecure();
+interface Channel {
+  readonly credentials: ChannelCredentials;
+  readonly options: ChannelOptions;
+}
+
+/**
+ * TLS names a server by its host name only (RFC 6066): the library would send an address as one, which runtimes refuse. So a
+ * server that is known by its address is sent a name that says nothing, and its certificate is looked through for the address.
+ */
+const NAMELESS = "broker.invalid";
+
+function channelTo(url: URL, options: BrokerClientOptions): Channel {
+  if (url.protocol === "http:") return { credentials: credentials.createInsecure(), options: {} };
   if (url.protocol !== "https:") throw new StrataError("fix-input", "bad-broker-endpoint", `broker endpoint "${options.endpoint}" is neither http nor https`);
-  return credentials.createSsl(options.caPem === undefined ? null : Buffer.from(options.caPem));
+  const ca = options.caPem === undefined ? null : Buffer.from(options.caPem);
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  const checkServerIdentity = (_name: string, certificate: PeerCertificate): Error | undefined => certificateMismatch(host, certificate);
+  return {
+    credentials: credentials.createSsl(ca, null, null, { checkServerIdentity }),
+    options: isIpAddress(host) ? { "grpc.ssl_target_name_override": NAMELESS } : {},
+  };
 }
 
 /** Connects lazily. @throws StrataError fix-input `bad-broker-endpoint` */
 export function connectBroker(options: BrokerClientOptions): BrokerClient {
   if (!URL.canParse(options.endpoint)) throw new StrataError("fix-input", "bad-broker-endpoint", `broker endpoint "${options.endpoint}" is not a URL`);
   const url = new URL(options.endpoint);
-  const client = new Client(url.host, channelCredentials(url, options), {
+  const channel = channelTo(url, options);
+  // The library's own default is 443 for either.
+  const port = url.port !== "" ? url.port : url.protocol === "https:" ? "443" : "80";
+  const client = new Client(`${url.hostname}:${port}`, channel.credentials, {
+    ...channel.options,
     "grpc.keepalive_time_ms": options.keepaliveIntervalMs ?? 5000,
     "grpc.keepalive_timeout_ms": 20_000,
     "grpc.initial_reconnect_backoff_ms": 100,
@@ -108,23 +131,23 @@ class GrpcBrokerClient implements BrokerClient {
 
   publisher(): TimelineInfoPublisher {
     const { path, requestSerialize, responseDeserialize } = BROKER_METHODS.publishSafekeeperInfo;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const call = this.#client.makeClientStreamRequest(path, requestSerialize, responseDeserialize, this.#metadata, (error) => {
-      if (error) reject(brokerError(error));
-      else resolve();
+    let settle: (error: ServiceError | null) => void = () => undefined;
+    const ended = new Promise<void>((resolve, reject) => {
+      settle = (error) => (error === null ? resolve() : reject(brokerError(error)));
     });
+    const call = this.#client.makeClientStreamRequest(path, requestSerialize, responseDeserialize, this.#metadata, (error) => settle(error));
     let writable = true;
     call.on("drain", () => (writable = true));
     // Errors arrive through the callback above; without a listener the stream would throw them.
     call.on("error", () => undefined);
-    promise.catch(() => (writable = false));
+    ended.catch(() => (writable = false));
     return {
       publish(info) {
         if (!writable) return false;
         writable = call.write(encodeTimelineInfo(info));
         return true;
       },
-      ended: promise,
+      ended,
       end: () => call.end(),
     };
   }

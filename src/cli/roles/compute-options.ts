@@ -4,6 +4,7 @@ import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
 import { parseDuration } from "../../kit/humantime.ts";
 import { option, type OptionValues, repeatable, required } from "../options/option-table.ts";
 import { hostPort, oneOf, optionalPath, pgMajor, setting, sizeLimit, text } from "../options/parsers.ts";
+import { SSL_MODES } from "../../wire/client-tls.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
 
 const MB = 1024 ** 2;
@@ -24,6 +25,8 @@ export const COMPUTE_OPTIONS = {
   mode: option({ flag: "--mode <mode>", help: "primary, or replica: a standby that follows the timeline", parse: oneOf("primary", "replica"), default: "primary" as const }),
   setting: repeatable({ flag: "-c, --setting <name=value>", help: "line of postgresql.conf; may be given several times", parse: setting }),
   authToken: option({ flag: "--auth-token <token>", help: "JWT shown to safekeepers and pageserver", parse: text, default: null }),
+  sslMode: option({ flag: "--ssl-mode <mode>", help: "of connections to safekeepers and pageserver: disable, require (encrypted, to whoever answers) or verify-full", parse: oneOf(...SSL_MODES), default: "disable" as const }),
+  sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authorities to trust instead of the system's", parse: optionalPath, default: null }),
   shutdownTimeout: option({ flag: "--shutdown-timeout <duration>", help: "how long stopping waits for the quorum", parse: parseDuration, default: null }),
   maxReplicationWriteLag: option({ flag: "--max-replication-write-lag <size>", help: "WAL the pageserver may not have received yet before commits wait for it; 0 for no limit", parse: sizeLimit, default: 500 * MB }),
   maxReplicationFlushLag: option({ flag: "--max-replication-flush-lag <size>", help: "the same for what it has not on disk", parse: sizeLimit, default: 10_240 * MB }),
@@ -52,6 +55,8 @@ export function computeConfig(values: OptionValues<typeof COMPUTE_OPTIONS>): Com
     ...(values.pgBinDir === null ? {} : { pgBinDirectory: values.pgBinDir }),
     ...(values.pgUser === null ? {} : { osUser: values.pgUser }),
     ...(values.authToken === null ? {} : { authToken: values.authToken }),
+    sslMode: values.sslMode,
+    ...(values.sslCaFile === null ? {} : { sslCaFile: values.sslCaFile }),
     ...(values.shutdownTimeout === null ? {} : { shutdownTimeoutMs: values.shutdownTimeout }),
     ...(values.settleTimeout === null ? {} : { settleTimeoutMs: values.settleTimeout }),
   };

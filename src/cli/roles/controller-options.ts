@@ -1,7 +1,7 @@
 /** The controller's command line: the peer's storage_controller flags where both have them. */
 import { CONTROLLER_DEFAULTS, type ControllerConfig } from "../../controller/config.ts";
 import { parseDuration } from "../../kit/humantime.ts";
-import { ignoredOptions, option, type OptionValues } from "../options/option-table.ts";
+import { ignoredOptions, option, type OptionValues, toggle } from "../options/option-table.ts";
 import { hostPort, optionalPath, pgMajor, text } from "../options/parsers.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
 import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
@@ -22,10 +22,12 @@ export const CONTROLLER_OPTIONS = {
     "--split-threshold <bytes>", "--max-split-shards <count>", "--initial-split-threshold <bytes>", "--initial-split-shards <count>", "--reconciler-concurrency <count>",
     "--priority-reconciler-concurrency <count>", "--safekeeper-reconciler-concurrency <count>", "--tenant-rate-limit <count>", "--db-connect-timeout <duration>", "--start-as-candidate",
     "--address-for-peers <url>", "--neon-local-repo-dir <path>", "--chaos-interval <duration>", "--chaos-exit-crontab <crontab>", "--max-secondary-lag-bytes <bytes>",
-    "--long-reconcile-threshold <duration>", "--use-https-pageserver-api", "--timelines-onto-safekeepers", "--use-https-safekeeper-api", "--ssl-ca-file <path>",
+    "--long-reconcile-threshold <duration>", "--timelines-onto-safekeepers", "--use-https-safekeeper-api",
     "--use-local-compute-notifications", "--timeline-safekeeper-count <count>", "--kick-secondary-downloads", "--shard-split-request-timeout <duration>", "--handle-ps-local-disk-loss",
   ]),
   publicKeyPath: option({ flag: "--auth-public-key-path <path>", help: "PEM file or directory of Ed25519 public keys; tokens are required with it", parse: optionalPath, default: null }),
+  useHttpsPageserverApi: toggle("--use-https-pageserver-api", "ask pageservers over HTTPS"),
+  sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authorities to trust instead of the system's", parse: optionalPath, default: null }),
   jwtToken: option({ flag: "--jwt-token <token>", help: "shown to pageservers", parse: text, default: null }),
   heartbeatInterval: option({ flag: "--heartbeat-interval <duration>", help: "between looks at the pageservers", parse: parseDuration, default: CONTROLLER_DEFAULTS.heartbeatIntervalMs }),
   maxOfflineInterval: option({ flag: "--max-offline-interval <duration>", help: "silence after which a pageserver is offline", parse: parseDuration, default: CONTROLLER_DEFAULTS.offlineAfterMs }),
@@ -44,6 +46,8 @@ export function controllerConfig(values: OptionValues<typeof CONTROLLER_OPTIONS>
     pgUser: values.pgUser,
     publicKeyPem: values.publicKey,
     authPublicKeyPath: values.publicKeyPath,
+    useHttpsPageserverApi: values.useHttpsPageserverApi,
+    sslCaFile: values.sslCaFile,
     jwtToken: values.jwtToken,
     heartbeatIntervalMs: values.heartbeatInterval,
     offlineAfterMs: values.maxOfflineInterval,

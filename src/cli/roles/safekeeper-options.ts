@@ -3,7 +3,8 @@ import { parseDuration } from "../../kit/humantime.ts";
 import { type Environment, parseRemoteStorageText } from "../../remote-storage/parse-config.ts";
 import { SAFEKEEPER_DEFAULTS as DEFAULTS, type SafekeeperConfig } from "../../safekeeper/config.ts";
 import { ignoredOptions, option, type OptionValues, parseBoolean, toggle } from "../options/option-table.ts";
-import { hostPort, integer, optionalPath, text } from "../options/parsers.ts";
+import { hostPort, integer, oneOf, optionalPath, text } from "../options/parsers.ts";
+import { SSL_MODES } from "../../wire/client-tls.ts";
 import { COMMON_OPTIONS } from "./common-options.ts";
 import { TLS_OPTIONS, tlsFiles } from "./tls-options.ts";
 
@@ -44,9 +45,11 @@ export const SAFEKEEPER_OPTIONS = {
   authTokenPath: option({ flag: "--auth-token-path <path>", help: "file of the token shown to other nodes", parse: optionalPath, default: null }),
   ...ignoredOptions([
     "--max-reelect-offloader-lag-bytes <bytes>", "--current-thread-runtime", "--enable-offload", "--delete-offloaded-wal", "--eviction-min-resident <duration>", "--wal-reader-fanout",
-    "--max-delta-for-fanout <bytes>", "--use-https-safekeeper-api", "--force-metric-collection-on-scrape [boolean]", "--dev", "--enable-pull-timeline-on-startup", "--hcc-base-url <url>",
+    "--max-delta-for-fanout <bytes>", "--force-metric-collection-on-scrape [boolean]", "--dev", "--enable-pull-timeline-on-startup", "--hcc-base-url <url>",
     "--global-disk-check-interval <duration>", "--max-global-disk-usage-ratio <ratio>",
   ]),
+  useHttpsSafekeeperApi: toggle("--use-https-safekeeper-api", "ask other safekeepers over HTTPS"),
+  sslMode: option({ flag: "--ssl-mode <mode>", help: "of libpq connections to other safekeepers: disable, require (encrypted, to whoever answers) or verify-full", parse: oneOf(...SSL_MODES), default: "disable" as const }),
   sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authority to trust", parse: optionalPath, default: null }),
 };
 
@@ -83,5 +86,7 @@ export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>
     httpAuthPublicKeyPath: values.httpAuthPublicKeyPath,
     authTokenPath: values.authTokenPath,
     sslCaFile: values.sslCaFile,
+    sslMode: values.sslMode,
+    useHttpsSafekeeperApi: values.useHttpsSafekeeperApi,
   };
 }

@@ -6,6 +6,7 @@ import type { TenantId, TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { PgClient } from "../../wire/client.ts";
 import { BackupUnpacker, type UnpackedBackup } from "./unpack.ts";
 
@@ -13,6 +14,8 @@ export interface FetchOptions {
   readonly platform: Pick<Platform, "clock" | "random" | "network" | "files">;
   readonly pageserver: { readonly host: string; readonly port: number };
   readonly authToken?: string;
+  /** Undefined for plain text. */
+  readonly tls?: PgTls | undefined;
   readonly tenantId: TenantId;
   readonly timelineId: TimelineId;
   /** 0: wherever the timeline ends. */
@@ -36,6 +39,7 @@ export async function fetchBaseBackup(options: FetchOptions): Promise<FetchedBac
     parameters: { user: "strata_compute", database: "strata", application_name: "strata_compute" },
     clock: platform.clock,
     random: platform.random,
+    tls: options.tls,
     ...(options.authToken === undefined ? {} : { password: options.authToken }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });

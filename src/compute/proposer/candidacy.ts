@@ -7,6 +7,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
 import type { AcceptorMessage } from "../../safekeeper/api/proposer-messages.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { ProposerCore } from "./core.ts";
 import type { CoreEffect, CoreOptions, Election } from "./core-types.ts";
 import { DonorWal } from "./donor-wal.ts";
@@ -30,6 +31,7 @@ export interface CandidacyOptions extends Omit<CoreOptions, "slots"> {
   readonly safekeepers: readonly SafekeeperAddress[];
   readonly platform: NetworkPlatform;
   readonly authToken?: string;
+  readonly tls?: PgTls | undefined;
   readonly log: Logger;
   /** WAL of the local server; null when there is none (settling). */
   readonly localWal: LocalWal | null;
@@ -57,7 +59,7 @@ export class Candidacy {
     const { identity, configuration, mode, platform, log, safekeepers } = options;
     this.core = new ProposerCore({ identity, configuration, mode, slots: safekeepers.length });
     const { tenantId, timelineId } = identity;
-    this.#timeline = { tenantId, timelineId, ...(options.authToken === undefined ? {} : { authToken: options.authToken }) };
+    this.#timeline = { tenantId, timelineId, tls: options.tls, ...(options.authToken === undefined ? {} : { authToken: options.authToken }) };
     this.#links = safekeepers.map((address, slot) => new SafekeeperLink({
       slot, address, core: this.core, platform, log, signal: this.#abort.signal,
       timeline: { ...this.#timeline, peers: safekeepers.filter((_, other) => other !== slot) },

@@ -11,6 +11,7 @@ import { type Configuration, EMPTY_CONFIGURATION } from "../../safekeeper/api/me
 import type { HotStandbyFeedback } from "../../safekeeper/api/proposer-messages.ts";
 import type { PageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
 import type { Term } from "../../safekeeper/api/term-history.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { Candidacy } from "./candidacy.ts";
 import type { CoreEffect, ProposerIdentity } from "./core-types.ts";
 import { aggregateFeedback } from "./hot-standby.ts";
@@ -23,6 +24,7 @@ export interface ProposerOptions {
   readonly identity: ProposerIdentity;
   readonly safekeepers: readonly SafekeeperAddress[];
   readonly authToken?: string;
+  readonly tls?: PgTls | undefined;
   readonly platform: NetworkPlatform & { readonly files: FileSystem };
   readonly log: Logger;
   readonly server: LocalServer;
@@ -180,9 +182,9 @@ export class Proposer {
   }
 
   #newCandidacy(configuration: Configuration): Candidacy {
-    const { identity, safekeepers, platform, log, authToken, startLsn } = this.#options;
+    const { identity, safekeepers, platform, log, authToken, tls, startLsn } = this.#options;
     const candidacy: Candidacy = new Candidacy({
-      identity, safekeepers, platform, log, configuration, localWal: this.#wal,
+      identity, safekeepers, platform, log, configuration, tls, localWal: this.#wal,
       mode: { kind: "run", startLsn, availableLsn: this.#wal.endLsn, previousTerm: this.#electedTerm },
       onEffect: (effect) => this.#onEffect(effect),
       onWalLost: (error) => this.#fail(error),

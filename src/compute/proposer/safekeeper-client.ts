@@ -4,6 +4,7 @@ import type { TenantId, TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { PgClient } from "../../wire/client.ts";
 import type { Term } from "../../safekeeper/api/term-history.ts";
 
@@ -17,13 +18,15 @@ export interface TimelineConnection {
   readonly timelineId: TimelineId;
   /** JWT; undefined without authentication. */
   readonly authToken?: string;
+  /** Undefined for plain text. */
+  readonly tls?: PgTls | undefined;
   /** The timeline's other safekeepers: one that has lost the timeline asks them about it. */
   readonly peers?: readonly SafekeeperAddress[];
 }
 
 export type NetworkPlatform = Pick<Platform, "clock" | "random" | "network">;
 
-/** @throws StrataError unavailable `connect-failed`, `connect-timeout`; unauthenticated */
+/** @throws StrataError unavailable `connect-failed`, `connect-timeout`, `tls-refused`, `tls-handshake-failed`; unauthenticated */
 export async function connectSafekeeper(platform: NetworkPlatform, address: SafekeeperAddress, timeline: TimelineConnection & { timeoutMs?: number; signal?: AbortSignal }): Promise<PgClient> {
   return await PgClient.connect(platform.network, {
     address,
@@ -36,6 +39,7 @@ export async function connectSafekeeper(platform: NetworkPlatform, address: Safe
     clock: platform.clock,
     random: platform.random,
     timeoutMs: timeline.timeoutMs ?? 5_000,
+    tls: timeline.tls,
     ...(timeline.authToken === undefined ? {} : { password: timeline.authToken }),
     ...(timeline.signal === undefined ? {} : { signal: timeline.signal }),
   });

@@ -9,6 +9,7 @@ import { Cancelled, StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import { type Configuration, EMPTY_CONFIGURATION } from "../../safekeeper/api/membership.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { Candidacy } from "./candidacy.ts";
 import type { CoreEffect, ProposerIdentity } from "./core-types.ts";
 import { type NetworkPlatform, type SafekeeperAddress, type TimelineStatus, connectSafekeeper, timelineStatus } from "./safekeeper-client.ts";
@@ -18,6 +19,7 @@ export interface SettleOptions {
   readonly safekeepers: readonly SafekeeperAddress[];
   readonly platform: NetworkPlatform;
   readonly authToken?: string;
+  readonly tls?: PgTls | undefined;
   readonly log: Logger;
   readonly signal?: AbortSignal;
   /** In all, retries included; 60 s unless given. */
@@ -68,9 +70,9 @@ async function fastPath(options: SettleOptions): Promise<Lsn | null> {
 
 async function askStatus(options: SettleOptions, address: SafekeeperAddress): Promise<TimelineStatus | null> {
   const { tenantId, timelineId } = options.identity;
-  const { platform, authToken, log } = options;
+  const { platform, authToken, tls, log } = options;
   try {
-    const client = await connectSafekeeper(platform, address, { tenantId, timelineId, timeoutMs: STATUS_TIMEOUT_MS, ...(authToken === undefined ? {} : { authToken }) });
+    const client = await connectSafekeeper(platform, address, { tenantId, timelineId, tls, timeoutMs: STATUS_TIMEOUT_MS, ...(authToken === undefined ? {} : { authToken }) });
     const timer = platform.clock.after(STATUS_TIMEOUT_MS, () => client.destroy());
     try {
       return await timelineStatus(client);
@@ -99,9 +101,9 @@ async function runElection(options: SettleOptions, configuration: Configuration,
       result.resolve(effect.configuration);
     }
   };
-  const { identity, safekeepers, platform, authToken, log } = options;
+  const { identity, safekeepers, platform, authToken, tls, log } = options;
   const candidacy = new Candidacy({
-    identity, safekeepers, platform, log, configuration, mode: { kind: "sync" }, localWal: null, onEffect, ...(authToken === undefined ? {} : { authToken }),
+    identity, safekeepers, platform, log, tls, configuration, mode: { kind: "sync" }, localWal: null, onEffect, ...(authToken === undefined ? {} : { authToken }),
   });
   const timer = clock.after(timeoutMs, () => result.resolve(timeoutError(options, candidacy.troubles())));
   const abort = (): void => result.reject(new Cancelled("settling the log was broken off"));

@@ -80,9 +80,9 @@ export function addressText({ host, port }: SafekeeperAddress): string {
 
 /**
  * primary_conninfo: all donors, in this order. libpq goes to the next when one does not answer, so the loss of a donor costs
- * a reconnect.
+ * a reconnect. @param authoritiesPath the authorities to trust, where the safekeepers' certificates are to be checked
  */
-export function primaryConninfo(timeline: TimelineConnection, donors: readonly SafekeeperAddress[]): string {
+export function primaryConninfo(timeline: TimelineConnection, donors: readonly SafekeeperAddress[], authoritiesPath: string | null): string {
   const values: Record<string, string> = {
     host: donors.map(({ host }) => host).join(","),
     port: donors.map(({ port }) => port).join(","),
@@ -94,6 +94,8 @@ export function primaryConninfo(timeline: TimelineConnection, donors: readonly S
     keepalives_count: "3",
     options: `-c timeline_id=${timeline.timelineId} tenant_id=${timeline.tenantId}`,
     ...(timeline.authToken === undefined ? {} : { password: timeline.authToken }),
+    ...(timeline.tls === undefined ? {} : { sslmode: timeline.tls.verify ? "verify-full" : "require" }),
+    ...(authoritiesPath === null ? {} : { sslrootcert: authoritiesPath }),
   };
   return Object.entries(values).map(([name, value]) => `${name}='${value.replace(/[\\']/g, "\\$&")}'`).join(" ");
 }

@@ -5,6 +5,7 @@
  * a standby → PostgreSQL, which streams from the checkpoint's redo position on and opens when it has replayed L. It takes part
  * in no election and settles nothing: a primary may be writing.
  */
+import { utf8 } from "../../kit/bytes.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { freePort } from "../../platform/free-port.ts";
@@ -30,6 +31,7 @@ export interface ReplicaContext extends StartContext {
   readonly lock: { release(): Promise<void> };
 }
 
+const AUTHORITIES_FILE = "strata_ca.crt";
 const RETRY_MS = 300;
 const DONOR_TIMEOUT_MS = 60_000;
 /** It has the WAL since the last checkpoint to replay before it opens. */
@@ -37,7 +39,7 @@ const START_TIMEOUT_MS = 600_000;
 /** PostgreSQL's words when a standby becomes a primary, which nobody here can follow. */
 const PROMOTED = "selected new timeline ID";
 
-/** @throws StrataError unavailable `no-donor`, `no-checkpoint`, `postgres-start-failed`; fix-input `postgres-version-mismatch` */
+/** @throws StrataError unavailable `no-donor`, `no-checkpoint`, `postgres-start-failed`; fix-input `postgres-version-mismatch`, `ca-file-missing` */
 export async function startReplica(context: ReplicaContext): Promise<Compute> {
   const { config, state, platform } = context;
   const donors = await state.step("find_donor", () => reachableDonors(context));
@@ -50,9 +52,9 @@ export async function startReplica(context: ReplicaContext): Promise<Compute> {
   return new RunningReplica(context, { ...running, ...prepared, pgdata });
 }
 
-function timelineOf({ config }: StartContext): TimelineConnection {
+function timelineOf({ config, tls }: StartContext): TimelineConnection {
   const { tenantId, timelineId, authToken } = config;
-  return { tenantId, timelineId, ...(authToken === undefined ? {} : { authToken }) };
+  return { tenantId, timelineId, tls, ...(authToken === undefined ? {} : { authToken }) };
 }
 
 function donorOptions(context: StartContext): DonorOptions {
@@ -107,8 +109,9 @@ async function run(context: ReplicaContext, from: Prepared & { readonly pgdata: 
   const { config, platform, binaries, user, log } = context;
   const directory = from.pgdata.path;
   const control: ControlFile = standbyControlFile(from.start);
+  const authoritiesPath = await writeAuthorities(context, directory);
   const configure = (addresses: readonly Donor["address"][]): Promise<void> =>
-    writeConfiguration(platform.files, directory, { ...replicaSettings(config.settings ?? {}, control), primary_conninfo: primaryConninfo(timelineOf(context), addresses) });
+    writeConfiguration(platform.files, directory, { ...replicaSettings(config.settings ?? {}, control), primary_conninfo: primaryConninfo(timelineOf(context), addresses, authoritiesPath) });
   await configure(from.donors.map(({ address }) => address));
   const postgresLog = await PostgresLog.create(platform.files, `${config.dataDirectory}/postgres.log`);
   const socket = await makeSocketDirectory(platform, config.dataDirectory, user);
@@ -132,6 +135,17 @@ async function run(context: ReplicaContext, from: Prepared & { readonly pgdata: 
     await socket.remove();
     throw error;
   }
+}
+
+/** PostgreSQL's own libpq connects to the safekeepers, as a user who need not be able to read the operator's file. Null: nothing is checked. */
+async function writeAuthorities({ platform, tls }: ReplicaContext, directory: string): Promise<string | null> {
+  if (tls?.verify !== true) return null;
+  if (tls.caPem === undefined) throw new StrataError("fix-input", "ca-file-missing", "a replica with --ssl-mode verify-full needs --ssl-ca-file: PostgreSQL does not know the system's certificate authorities");
+  const path = `${directory}/${AUTHORITIES_FILE}`;
+  const file = await platform.files.open(path, "truncate");
+  await file.write(utf8(tls.caPem), 0);
+  await file.close();
+  return path;
 }
 
 class RunningReplica implements Compute {

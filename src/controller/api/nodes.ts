@@ -21,6 +21,7 @@ export const nodeDescribeResponseSchema = z.object({
   availability_zone_id: z.string(),
   listen_http_addr: z.string(),
   listen_http_port: z.number().int(),
+  listen_https_port: z.number().int().nullish(),
   listen_pg_addr: z.string(),
   listen_pg_port: z.number().int(),
 });

@@ -45,6 +45,7 @@ export const tenantLocateResponseSchema = z.object({
       listen_pg_port: z.number().int(),
       listen_http_addr: z.string(),
       listen_http_port: z.number().int(),
+      listen_https_port: z.number().int().nullish(),
     }),
   ),
   shard_params: shardParametersSchema,

@@ -19,6 +19,7 @@ export const nodeRegisterRequestSchema = z.object({
   listen_pg_port: z.number().int().min(1).max(65_535),
   listen_http_addr: z.string().min(1),
   listen_http_port: z.number().int().min(1).max(65_535),
+  listen_https_port: z.number().int().min(1).max(65_535).nullish(),
   availability_zone_id: z.string(),
 });
 export type NodeRegisterRequest = z.infer<typeof nodeRegisterRequestSchema>;

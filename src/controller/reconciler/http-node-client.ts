@@ -1,5 +1,6 @@
 /** `NodeClient` over HTTP. */
 import { z } from "zod";
+import { describeError, StrataError } from "../../kit/errors.ts";
 import { parseTenantShardId, type TenantShardId, tenantShardIdToString } from "../../kit/ids.ts";
 import { HttpClient, urlPath } from "../../http/client.ts";
 import type { Clock } from "../../platform/clock.ts";
@@ -28,6 +29,10 @@ const locationListSchema = z.object({ tenant_shards: z.array(z.tuple([z.string()
 export interface HttpNodeClientOptions {
   readonly clock: Clock;
   readonly token: string | undefined;
+  /** `--use-https-pageserver-api` */
+  readonly useHttps: boolean;
+  /** Certificate authorities to trust instead of the system's. */
+  readonly caPem: string | undefined;
 }
 
 export class HttpNodeClient implements NodeClient {
@@ -38,9 +43,15 @@ export class HttpNodeClient implements NodeClient {
   }
 
   #client(node: NodeAddress, timeoutMs: number): HttpClient {
-    const { clock, token } = this.#options;
-    const baseUrl = `http://${node.listenHttpAddr}:${node.listenHttpPort}`;
-    return new HttpClient({ baseUrl, clock, timeoutMs, ...(token === undefined ? {} : { token }) });
+    const { clock, token, caPem } = this.#options;
+    return new HttpClient({ baseUrl: this.#baseUrl(node), clock, timeoutMs, ...(token === undefined ? {} : { token }), ...(caPem === undefined ? {} : { caPem }) });
+  }
+
+  /** A node from before --use-https-pageserver-api may have told no port for it: it is not spoken to in plain text. */
+  #baseUrl(node: NodeAddress): string {
+    if (!this.#options.useHttps) return `http://${node.listenHttpAddr}:${node.listenHttpPort}`;
+    if (node.listenHttpsPort === null) throw new StrataError("unavailable", "https-port-missing", `the node at ${node.listenHttpAddr} has told no HTTPS port`);
+    return `https://${node.listenHttpAddr}:${node.listenHttpsPort}`;
   }
 
   async putLocationConfig(node: NodeAddress, id: TenantShardId, body: LocationConfigBody): Promise<void> {
@@ -61,13 +72,12 @@ export class HttpNodeClient implements NodeClient {
     });
   }
 
-  async ping(node: NodeAddress): Promise<boolean> {
+  async ping(node: NodeAddress): Promise<string | null> {
     try {
       await this.#client(node, PING_TIMEOUT_MS).empty({ method: "GET", path: "/v1/status" });
-      return true;
-    } catch {
-      // Whatever went wrong, the answer to "is it up" is no; the caller logs the change of state.
-      return false;
+      return null;
+    } catch (error) {
+      return describeError(error);
     }
   }
 }

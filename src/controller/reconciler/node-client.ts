@@ -5,6 +5,7 @@ import type { LocationMode } from "../api/upcall.ts";
 export interface NodeAddress {
   readonly listenHttpAddr: string;
   readonly listenHttpPort: number;
+  readonly listenHttpsPort: number | null;
 }
 
 /** The body of PUT /v1/tenant/:id/location_config. */
@@ -30,6 +31,6 @@ export interface NodeClient {
   listLocations(node: NodeAddress, signal?: AbortSignal): Promise<ObservedTenant[]>;
   /** Any request below /v1; the node's reply as it is. */
   forward(node: NodeAddress, request: { method: string; path: string; body?: string | undefined; signal?: AbortSignal }): Promise<Response>;
-  /** GET /v1/status answers within the deadline. */
-  ping(node: NodeAddress): Promise<boolean>;
+  /** Null when GET /v1/status answers within the deadline, else why not. Never rejects. */
+  ping(node: NodeAddress): Promise<string | null>;
 }

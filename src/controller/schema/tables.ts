@@ -30,6 +30,7 @@ export const nodes = pgTable("nodes", {
   schedulingPolicy: varchar("scheduling_policy").notNull(),
   listenHttpAddr: varchar("listen_http_addr").notNull(),
   listenHttpPort: integer("listen_http_port").notNull(),
+  listenHttpsPort: integer("listen_https_port"),
   listenPgAddr: varchar("listen_pg_addr").notNull(),
   listenPgPort: integer("listen_pg_port").notNull(),
   availabilityZoneId: varchar("availability_zone_id").notNull(),

@@ -21,6 +21,8 @@ export interface NodeServiceDeps {
   readonly reconciler: Reconciler;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Nodes without an HTTPS port are refused. */
+  readonly useHttps: boolean;
   /** Silence after which a node counts as offline. */
   readonly offlineAfterMs: number;
 }
@@ -40,6 +42,7 @@ export class NodeService {
       availability_zone_id: node.availabilityZone,
       listen_http_addr: node.listenHttpAddr,
       listen_http_port: node.listenHttpPort,
+      listen_https_port: node.listenHttpsPort,
       listen_pg_addr: node.listenPgAddr,
       listen_pg_port: node.listenPgPort,
     };
@@ -49,9 +52,10 @@ export class NodeService {
     return [...this.#deps.state.nodes.values()].map((node) => this.describe(node));
   }
 
-  /** Idempotent; addresses may change. @throws StrataError conflict `node-az-changed` */
+  /** Idempotent; addresses may change. @throws StrataError conflict `node-az-changed`, fix-input `https-port-missing` */
   async register(request: NodeRegisterRequest): Promise<void> {
-    const { state, persistence, log } = this.#deps;
+    const { state, persistence, log, useHttps } = this.#deps;
+    if (useHttps && request.listen_https_port == null) throw new StrataError("fix-input", "https-port-missing", `node ${request.node_id} has no listen_https_port, and this controller is told to use HTTPS (--use-https-pageserver-api)`);
     const known = state.nodes.get(request.node_id);
     if (known !== undefined && known.availabilityZone !== request.availability_zone_id) {
       throw new StrataError("conflict", "node-az-changed", `node ${request.node_id} is registered in zone ${known.availabilityZone}, not ${request.availability_zone_id}`);
@@ -61,6 +65,7 @@ export class NodeService {
       schedulingPolicy: known?.scheduling ?? "active",
       listenHttpAddr: request.listen_http_addr,
       listenHttpPort: request.listen_http_port,
+      listenHttpsPort: request.listen_https_port ?? null,
       listenPgAddr: request.listen_pg_addr,
       listenPgPort: request.listen_pg_port,
       availabilityZoneId: request.availability_zone_id,
@@ -70,7 +75,7 @@ export class NodeService {
       state.nodes.set(request.node_id, nodeFromRow(row));
       log.info("node registered", { node: request.node_id, az: request.availability_zone_id });
     } else {
-      Object.assign(known, { listenHttpAddr: row.listenHttpAddr, listenHttpPort: row.listenHttpPort, listenPgAddr: row.listenPgAddr, listenPgPort: row.listenPgPort });
+      Object.assign(known, { listenHttpAddr: row.listenHttpAddr, listenHttpPort: row.listenHttpPort, listenHttpsPort: row.listenHttpsPort, listenPgAddr: row.listenPgAddr, listenPgPort: row.listenPgPort });
     }
   }
 
@@ -137,8 +142,12 @@ export class NodeService {
   }
 
   async #heartbeatOne(node: Node): Promise<void> {
-    const { nodes, clock, offlineAfterMs } = this.#deps;
-    if (await nodes.ping(node)) {
+    const { nodes, clock, offlineAfterMs, log } = this.#deps;
+    const silence = await nodes.ping(node);
+    // Said once for each reason, not once a round.
+    if (silence !== null && silence !== node.silence) log.info("node does not answer", { node: node.id, reason: silence });
+    node.silence = silence;
+    if (silence === null) {
       node.lastSeenMs = clock.monotonicMs();
       if (node.availability !== "Active") await this.#setAvailability(node, "Active");
     } else if (node.availability !== "Offline" && clock.monotonicMs() - node.lastSeenMs > offlineAfterMs) {

@@ -13,8 +13,11 @@ export interface Node {
   availability: NodeAvailability;
   /** Monotonic time of the last good heartbeat. */
   lastSeenMs: number;
+  /** Why it did not answer the latest heartbeat; null when it did. */
+  silence: string | null;
   listenHttpAddr: string;
   listenHttpPort: number;
+  listenHttpsPort: number | null;
   listenPgAddr: string;
   listenPgPort: number;
   availabilityZone: string;
@@ -50,8 +53,10 @@ export function nodeFromRow(row: NodeRow): Node {
     scheduling: row.schedulingPolicy as NodeScheduling,
     availability: "Offline",
     lastSeenMs: Number.NEGATIVE_INFINITY,
+    silence: null,
     listenHttpAddr: row.listenHttpAddr,
     listenHttpPort: row.listenHttpPort,
+    listenHttpsPort: row.listenHttpsPort,
     listenPgAddr: row.listenPgAddr,
     listenPgPort: row.listenPgPort,
     availabilityZone: row.availabilityZoneId,

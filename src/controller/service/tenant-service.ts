@@ -99,6 +99,7 @@ export class TenantService {
         listen_pg_port: node.listenPgPort,
         listen_http_addr: node.listenHttpAddr,
         listen_http_port: node.listenHttpPort,
+        listen_https_port: node.listenHttpsPort,
       };
     });
     const first = shards[0] as TenantShard;

@@ -4,6 +4,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { BrokerClient } from "../../broker/api/client.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import { decodeControlFile } from "../../postgres/control-file/control-file.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import type { ServedTimeline } from "../page-service/served-timeline.ts";
 import type { Timeline } from "../timeline/timeline.ts";
@@ -15,6 +16,8 @@ export interface WalSource {
   readonly broker: BrokerClient;
   readonly config: WalReceiverConfig;
   readonly metrics: WalConnectionOptions["metrics"];
+  /** Of connections to safekeepers; undefined for plain text. */
+  readonly tls: PgTls | undefined;
 }
 
 /** After a start that failed for a reason that may pass. */

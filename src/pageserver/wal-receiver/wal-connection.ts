@@ -17,6 +17,7 @@ import { WalRecord } from "../../postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
 import { encodePageserverFeedback } from "../../safekeeper/api/pageserver-feedback.ts";
 import { decodeInterpretedMessage, isInterpretedMessage, type WalProtocol, walProtocolToJson } from "../../safekeeper/api/wal-protocol.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { PgClient } from "../../wire/client.ts";
 import type { CopyStream } from "../../wire/pg-session.ts";
 import { decodeSenderMessage, postgresTimestamp } from "../../wire/replication-messages.ts";
@@ -41,6 +42,8 @@ export interface WalConnectionOptions {
   readonly log: Logger;
   readonly connectTimeoutMs: number;
   readonly authToken: string | null;
+  /** Undefined for plain text. */
+  readonly tls?: PgTls | undefined;
   readonly protocol: WalProtocol;
   readonly signal: AbortSignal;
   readonly metrics: { readonly receivedBytes: { inc(by?: number): void }; readonly receivedRecords: { inc(by?: number): void } };
@@ -74,6 +77,7 @@ export class WalConnection {
       signal,
       clock: platform.clock,
       random: platform.random,
+      tls: this.#options.tls,
       ...(this.#options.authToken === null ? {} : { password: this.#options.authToken }),
     });
     const abort = (): void => client.destroy();

@@ -11,6 +11,7 @@ import { backoffMs } from "../../kit/retry.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { type Candidate, chooseSafekeeper, type Failures } from "./choose-safekeeper.ts";
 import { WalConnection, type WalConnectionOptions } from "./wal-connection.ts";
@@ -42,6 +43,8 @@ export interface WalReceiverOptions {
   readonly platform: Platform;
   readonly log: Logger;
   readonly metrics: WalConnectionOptions["metrics"];
+  /** Of connections to safekeepers; undefined for plain text. */
+  readonly tls?: PgTls | undefined;
   /** Whether a read waits for WAL not received yet. */
   readonly somebodyWaits: () => boolean;
 }
@@ -173,7 +176,7 @@ export class WalReceiver {
       return;
     }
     const abort = new AbortController();
-    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, protocol: config.protocol, signal: abort.signal, metrics });
+    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, tls: this.#options.tls, protocol: config.protocol, signal: abort.signal, metrics });
     log.info("connecting for WAL", { reason, commitLsn: lsnToString(candidate.commitLsn) });
     const done = connection.run().then(
       () => this.#ended(candidate.safekeeperId, null, log),

@@ -1,6 +1,6 @@
 /** The system's sockets, over Bun's (a third faster than node:net by measurement). */
 import { Cancelled, InvariantError, StrataError } from "../../kit/errors.ts";
-import type { Connection, Listener, Network, TlsServerOptions } from "../network.ts";
+import type { Connection, Listener, Network, TlsClientOptions, TlsServerOptions } from "../network.ts";
 import { BunConnection } from "./bun-connection.ts";
 import { listenError } from "./listen-error.ts";
 
@@ -46,16 +46,14 @@ export class RealNetwork implements Network {
     return withinTime(dialing, { remote, timeoutMs: options.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS, signal: options.signal });
   }
 
-  async upgradeToTlsServer(connection: Connection, options: TlsServerOptions): Promise<Connection> {
-    if (!(connection instanceof BunConnection)) throw new InvariantError("not a connection of this network");
-    // The answer to the request goes out in the clear; what comes after it does not.
-    await connection.flushed();
-    // Bytes sent in the clear ahead of the handshake would be taken for what came through TLS.
-    if (connection.unreadBytes > 0) {
-      connection.destroy();
-      throw new StrataError("fix-input", "data-before-tls", `${connection.remote} sent data after its TLS request and before the handshake`);
-    }
-    return upgrade(connection, options);
+  upgradeToTlsServer(connection: Connection, options: TlsServerOptions): Promise<Connection> {
+    // `isServer` is not in the type, and needed on an accepted socket: without it the runtime would greet the client as a client.
+    return upgrade(connection, { isServer: true, tls: { cert: options.certPem, key: options.keyPem } });
+  }
+
+  upgradeToTlsClient(connection: Connection, options: TlsClientOptions): Promise<Connection> {
+    const { serverName, caPem, verify } = options;
+    return upgrade(connection, { tls: { serverName, rejectUnauthorized: verify, ...(caPem === undefined ? {} : { ca: caPem }) } });
   }
 }
 
@@ -129,21 +127,39 @@ function withinTime(dialing: Promise<BunConnection>, limits: DialLimits): Promis
   });
 }
 
-function upgrade(connection: BunConnection, options: TlsServerOptions): Promise<Connection> {
+interface UpgradeOptions {
+  readonly isServer?: true;
+  readonly tls: Bun.TLSOptions;
+}
+
+async function upgrade(connection: Connection, options: UpgradeOptions): Promise<Connection> {
+  if (!(connection instanceof BunConnection)) throw new InvariantError("not a connection of this network");
+  // What was agreed on is said in the clear; what comes after it is not.
+  await connection.flushed();
+  // Bytes sent in the clear ahead of the handshake would be taken for what came through TLS.
+  if (connection.unreadBytes > 0) {
+    connection.destroy();
+    throw new StrataError("fix-input", "data-before-tls", `${connection.remote} sent data before the TLS handshake`);
+  }
+  return shakeHands(connection, options);
+}
+
+function shakeHands(connection: BunConnection, options: UpgradeOptions): Promise<Connection> {
   const { remote } = connection;
   return new Promise((resolve, reject) => {
     const made: { secure?: BunConnection } = {};
     const fail = (cause: unknown): void => {
       clearTimeout(timer);
+      // First the word, then the deed, which is reported as a failure of its own.
+      reject(new StrataError("unavailable", "tls-handshake-failed", `TLS handshake with ${remote} failed`, { cause }));
       made.secure?.destroy();
       connection.destroy();
-      reject(new StrataError("unavailable", "tls-handshake-failed", `TLS handshake with ${remote} failed`, { cause }));
     };
+    // Whoever waits may give up.
+    void connection.closed.then(() => fail(new Error("the connection was closed")));
     const timer = setTimeout(() => fail(new Error(`no handshake within ${TLS_HANDSHAKE_TIMEOUT_MS} ms`)), TLS_HANDSHAKE_TIMEOUT_MS);
     const [, tlsSocket] = (connection.rawSocket as BunSocket).upgradeTLS<undefined>({
-      // Not in the type, needed on an accepted socket: without it the runtime would greet the client as a client.
-      ...({ isServer: true } as object),
-      tls: { cert: options.certPem, key: options.keyPem },
+      ...options,
       socket: {
         data: (_socket, bytes) => made.secure?.onData(bytes),
         drain: () => made.secure?.onDrain(),
@@ -155,7 +171,7 @@ function upgrade(connection: BunConnection, options: TlsServerOptions): Promise<
         },
         error: (_socket, error) => fail(error),
         handshake: (_socket, success, error) => {
-          if (!success) return fail(error);
+          if (!success || (options.tls.rejectUnauthorized === true && error != null)) return fail(error);
           clearTimeout(timer);
           if (made.secure !== undefined) resolve(made.secure);
         },

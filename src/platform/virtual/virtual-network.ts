@@ -254,6 +254,10 @@ class HostNetwork implements Network {
     throw new InvariantError("the virtual network has no TLS");
   }
 
+  async upgradeToTlsClient(): Promise<Connection> {
+    throw new InvariantError("the virtual network has no TLS");
+  }
+
   #race(address: { host: string; port: number }, options: { timeoutMs?: number; signal?: AbortSignal }): Promise<VirtualConnection | null | "late" | "cancelled"> {
     const { signal } = options;
     if (signal?.aborted === true) return Promise.resolve("cancelled");

@@ -18,4 +18,6 @@ export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly deleteBackup: (id: TenantTimelineId) => Promise<void>;
   /** Shown to other safekeepers. */
   readonly peerToken: () => Promise<string | undefined>;
+  /** Certificate authorities trusted for other safekeepers' HTTPS, in PEM. */
+  readonly peerCaPem: string | undefined;
 }

@@ -195,7 +195,7 @@ function stateRoutes(app: HttpApp, { timelines }: SafekeeperHttpOptions): void {
 }
 
 /** From safekeeper to safekeeper. */
-function copyRoutes(app: HttpApp, { timelines, dump, peerToken }: SafekeeperHttpOptions): void {
+function copyRoutes(app: HttpApp, { timelines, dump, peerToken, peerCaPem }: SafekeeperHttpOptions): void {
   app.route(
     {
       method: "get", path: `${TIMELINE}/snapshot/:destination_id`, summary: "The timeline as a tar archive", permission: ONE_TIMELINE,
@@ -211,7 +211,7 @@ function copyRoutes(app: HttpApp, { timelines, dump, peerToken }: SafekeeperHttp
     async ({ body, signal }) => {
       const id = { tenantId: body.tenant_id, timelineId: body.timeline_id };
       const { mconf } = body;
-      const host = await pullTimeline(id, { timelines, platform: dump.platform, nodeId: dump.nodeId, sync: !dump.config.noSync, token: await peerToken(), hosts: body.http_hosts, newMember: (mconf?.generation ?? 0) > 0, signal });
+      const host = await pullTimeline(id, { timelines, platform: dump.platform, nodeId: dump.nodeId, sync: !dump.config.noSync, token: await peerToken(), caPem: peerCaPem, hosts: body.http_hosts, newMember: (mconf?.generation ?? 0) > 0, signal });
       if (mconf != null) await timelines.get(id).run("membership", (acceptor) => acceptor.switchConfiguration(configurationFromJson(mconf)));
       return jsonReply(200, { safekeeper_host: host });
     },

@@ -11,6 +11,7 @@ import { parseLsn } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Term } from "../api/term-history.ts";
 import type { Platform } from "../../platform/platform.ts";
+import type { PgTls } from "../../wire/client-tls.ts";
 import { PgClient } from "../../wire/client.ts";
 import { type Address, parseAddress } from "../config.ts";
 
@@ -32,6 +33,8 @@ export interface NewnessOptions {
   readonly peers: readonly Address[] | null;
   /** The token the proposer showed: what it may ask, this node may ask for it. */
   readonly password: string | null;
+  /** Undefined for plain text. */
+  readonly tls?: PgTls | undefined;
   /** Without a list: asks the broker; null without a broker. */
   readonly askBroker: ((id: TenantTimelineId) => Promise<Newness>) | null;
 }
@@ -66,7 +69,7 @@ async function ask(id: TenantTimelineId, peer: Address, options: NewnessOptions)
       address: peer,
       parameters: { user: "strata", database: "replication", application_name: "strata_safekeeper", options: `-c timeline_id=${id.timelineId} tenant_id=${id.tenantId} strata=1` },
       ...(options.password === null ? {} : { password: options.password }),
-      clock, random, timeoutMs: TIMEOUT_MS,
+      tls: options.tls, clock, random, timeoutMs: TIMEOUT_MS,
     });
     const { columns, rows } = await client.query("TIMELINE_STATUS");
     const value = (column: string, otherwise: string): string => rows.at(0)?.[columns.findIndex((one) => one.name === column)] ?? otherwise;

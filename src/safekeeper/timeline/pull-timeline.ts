@@ -26,6 +26,8 @@ export interface PullOptions {
   readonly nodeId: number;
   readonly sync: boolean;
   readonly token: string | undefined;
+  /** For hosts of https; the system's authorities are trusted without it. */
+  readonly caPem?: string | undefined;
   /** Base URLs. */
   readonly hosts: readonly string[];
   readonly signal: AbortSignal;
@@ -57,7 +59,7 @@ async function askStatus(id: TenantTimelineId, host: string, options: PullOption
 }
 
 function client(host: string, options: PullOptions): HttpClient {
-  return new HttpClient({ baseUrl: host.replace(/\/+$/, ""), clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }) });
+  return new HttpClient({ baseUrl: host.replace(/\/+$/, ""), caPem: options.caPem, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }) });
 }
 
 async function fetchSnapshot(id: TenantTimelineId, host: string, options: PullOptions & { readonly directory: string }): Promise<void> {

@@ -21,6 +21,7 @@ import { checkTermHistory, highestCommonPoint, type Term, type TermHistory, term
 import { parseAddress } from "../config.ts";
 import { handleAppend, handleFlush } from "../consensus/append.ts";
 import { handleElected, handleVoteRequest } from "../consensus/election.ts";
+import type { PeerSecurity } from "./peer-security.ts";
 import type { Timeline } from "./timeline.ts";
 
 export interface RecoveryOptions {
@@ -28,6 +29,7 @@ export interface RecoveryOptions {
   readonly nodeId: number;
   /** Shown to the donor. */
   readonly token: string | undefined;
+  readonly security: PeerSecurity;
   readonly signal: AbortSignal;
   /** In place of the network for HTTP. */
   readonly transport?: Transport | undefined;
@@ -74,10 +76,16 @@ export async function recoverFromPeer(timeline: Timeline, options: RecoveryOptio
 }
 
 async function donorHistory(timeline: Timeline, donor: SafekeeperTimelineInfo, options: RecoveryOptions): Promise<TermHistory> {
-  const http = new HttpClient({ baseUrl: `http://${donor.httpConnstr}`, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }), ...(options.transport === undefined ? {} : { transport: options.transport }) });
+  const http = new HttpClient({ baseUrl: baseUrl(donor, options.security), caPem: options.security.caPem, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }), ...(options.transport === undefined ? {} : { transport: options.transport }) });
   const status = await new SafekeeperClient(http).timelineStatus(timeline.id, { signal: options.signal });
   if (status.acceptor_state.term !== donor.term) throw new StrataError("retry", "term-changed", `the donor's term is ${status.acceptor_state.term} now, not ${donor.term}`);
   return checkTermHistory(status.acceptor_state.term_history.map((entry) => ({ term: entry.term, lsn: parseLsn(entry.lsn) })));
+}
+
+function baseUrl(donor: SafekeeperTimelineInfo, { useHttps }: PeerSecurity): string {
+  if (!useHttps) return `http://${donor.httpConnstr}`;
+  if (donor.httpsConnstr === undefined) throw new StrataError("unavailable", "no-https-address", `safekeeper ${donor.safekeeperId} has told no HTTPS address, and --use-https-safekeeper-api asks for one`);
+  return `https://${donor.httpsConnstr}`;
 }
 
 /** Makes our log a prefix of the donor's; returns where it ends then. */
@@ -105,7 +113,7 @@ async function fetchWal(timeline: Timeline, fetch: Fetch): Promise<void> {
     address: parseAddress(donor.safekeeperConnstr),
     parameters: { user: "strata", replication: "true", application_name: `safekeeper_${options.nodeId}`, options: `-c timeline_id=${timelineId} tenant_id=${tenantId}` },
     ...(options.token === undefined ? {} : { password: options.token }),
-    timeoutMs: CONNECT_TIMEOUT_MS, clock, random, signal: options.signal,
+    timeoutMs: CONNECT_TIMEOUT_MS, tls: options.security.tls, clock, random, signal: options.signal,
   });
   const drop = (): void => client.destroy();
   options.signal.addEventListener("abort", drop, { once: true });

@@ -46,7 +46,7 @@ export interface TimelineContext {
   /** A segment from the backup; absent without one. */
   readonly fetchSegment?: (id: TenantTimelineId, segment: number, segmentSizeBytes: number) => Promise<FileHandle | null>;
   /** host:port that others reach us at. */
-  readonly endpoints: () => { readonly pg: string; readonly http: string; readonly availabilityZone: string | null };
+  readonly endpoints: () => { readonly pg: string; readonly http: string; readonly https?: string | null; readonly availabilityZone: string | null };
 }
 
 /** The end of the log and the term in which it was reached: they change together. */
@@ -293,7 +293,7 @@ export class Timeline {
   /** For the broker. */
   info(): SafekeeperTimelineInfo {
     const { volatile, flushLsn, lastLogTerm } = this.#acceptor;
-    const { pg, http, availabilityZone } = this.#context.endpoints();
+    const { pg, http, https = null, availabilityZone } = this.#context.endpoints();
     return {
       ...this.id, ...volatile, flushLsn,
       // A log whose node does not know what it promised must not be counted on.
@@ -304,6 +304,7 @@ export class Timeline {
       standbyHorizon: this.senders.standbyHorizonLsn,
       safekeeperConnstr: pg,
       httpConnstr: http,
+      ...(https === null ? {} : { httpsConnstr: https }),
       ...(availabilityZone === null ? {} : { availabilityZone }),
     };
   }

@@ -170,5 +170,6 @@ export function withLocalServer(network: Network, host: string): Network {
     listen: (address, accept) => network.listen(address, accept),
     connect: (address, options) => network.connect("unixPath" in address ? { host, port: PORT } : address, options),
     upgradeToTlsServer: (connection, options) => network.upgradeToTlsServer(connection, options),
+    upgradeToTlsClient: (connection, options) => network.upgradeToTlsClient(connection, options),
   };
 }
