@@ -1,6 +1,7 @@
 /** What a data directory holds besides databases: directories, and small files that a server wants to find. */
-import { ByteWriter, utf8 } from "../../kit/bytes.ts";
+import { ByteReader, ByteWriter, utf8 } from "../../kit/bytes.ts";
 import { crc32c } from "../../kit/crc32c.ts";
+import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { type ControlFile, encodeControlFile } from "../../postgres/control-file/control-file.ts";
 import type { CheckPoint } from "../../postgres/control-file/checkpoint.ts";
@@ -11,6 +12,7 @@ import { encodePageHeader, LONG_HEADER_SIZE, pageHeaderSize, skipPageHeader, XLP
 const WAL_TIMELINE = 1;
 /** REPLICATION_STATE_MAGIC, replication/logical/origin.c. */
 const REPLICATION_STATE_MAGIC = 0x1257dade;
+const REPLICATION_STATE_BYTES = 16;
 /** Offset of restart_lsn in ReplicationSlotOnDisk (replication/slot.c). */
 const SLOT_RESTART_LSN = 96;
 
@@ -107,6 +109,30 @@ export function replicationOriginFile(origins: ReadonlyMap<number, Lsn>): Uint8A
 /** A prepared transaction's state file: what the log has of it, and its CRC-32C. */
 export function twoPhaseFile(state: Uint8Array): Uint8Array {
   return new ByteWriter(state.length + 4).bytes(state).u32le(crc32c(state)).finish();
+}
+
+/** The other way round; a view into `file`. @throws StrataError corrupt `bad-checksum` */
+export function twoPhaseStateOf(file: Uint8Array): Uint8Array {
+  return withoutChecksum(file, "a prepared transaction's state file");
+}
+
+/** What `replicationOriginFile` makes. @throws StrataError corrupt `bad-checksum`, `bad-origin-file` */
+export function replicationOriginsOf(file: Uint8Array): Map<number, Lsn> {
+  const reader = new ByteReader(withoutChecksum(file, "replorigin_checkpoint"), "replorigin_checkpoint");
+  if (reader.remaining % REPLICATION_STATE_BYTES !== 4 || reader.u32le() !== REPLICATION_STATE_MAGIC) throw new StrataError("corrupt", "bad-origin-file", `replorigin_checkpoint of ${file.length} bytes`);
+  const origins = new Map<number, Lsn>();
+  while (reader.remaining > 0) {
+    const id = reader.u16le();
+    reader.skip(6);
+    origins.set(id, reader.lsnLe());
+  }
+  return origins;
+}
+
+function withoutChecksum(file: Uint8Array, what: string): Uint8Array {
+  const content = file.subarray(0, Math.max(0, file.length - 4));
+  if (file.length < 4 || crc32c(content) !== new ByteReader(file.subarray(content.length), what).u32le()) throw new StrataError("corrupt", "bad-checksum", `${what} of ${file.length} bytes does not have its checksum`);
+  return content;
 }
 
 /** Eight hex digits, sixteen from 17 on. */

@@ -16,7 +16,7 @@ export function addImportRoutes(app: HttpApp, { imports }: { readonly imports: I
   app.route(
     { method: "put", path: `${path}/import_basebackup`, permission, summary: "A timeline from a base backup: a tar archive", params, query: z.object({ base_lsn: lsnText, end_lsn: lsnText, pg_version: integerText }), responses: done },
     async ({ params: { tenant_id: tenantId, timeline_id: timelineId }, query, raw }) => {
-      await imports.baseBackup({ tenantId, timelineId }, { baseLsn: query.base_lsn, pgVersion: majorFromVersionNum(query.pg_version * 10_000) }, bodyOf(raw));
+      await imports.baseBackup({ tenantId, timelineId }, { baseLsn: query.base_lsn, endLsn: query.end_lsn, pgVersion: majorFromVersionNum(query.pg_version * 10_000) }, bodyOf(raw));
       return jsonReply(200, null);
     },
   );

@@ -2,11 +2,12 @@
  * A PostgreSQL data directory, cleanly shut down, becomes the first contents of an empty timeline.
  *
  * Everything is stored at one LSN, the end of the shutdown checkpoint's record: the timeline's WAL goes on from there,
- * and that record is the one its first record points back to. Left out: temporary relations, the contents of unlogged
- * ones, relation cache files, and everything that belongs to the machine and not to the database (configuration, WAL,
- * statistics, lock files).
+ * and that record is the one its first record points back to. Tablespaces are directories below pg_tblspc (their files in the place
+ * of the links that a server may have there). Left out: temporary relations, the contents of unlogged ones, relation cache files,
+ * everything that belongs to the machine and not to the database (configuration, WAL, statistics, lock files), and replication slots,
+ * whose WAL is another server's.
  *
- * Source: the peer's pageserver import_datadir module.
+ * Source: the peer's pageserver import_datadir module (which refuses tablespaces, and takes no progress of replication origins).
  */
 import { StrataError } from "../../kit/errors.ts";
 import { utf8ToString } from "../../kit/bytes.ts";
@@ -20,13 +21,24 @@ import { relBlockKey } from "../../keyspace/mapping.ts";
 import { isKeyLocal } from "../../keyspace/shard.ts";
 import type { FileSystem } from "../../platform/files.ts";
 import { encodeCheckPoint } from "../../postgres/control-file/checkpoint.ts";
-import { type ControlFile, decodeControlFile } from "../../postgres/control-file/control-file.ts";
+import { CONTROL_FILE_SIZE, type ControlFile, decodeControlFile } from "../../postgres/control-file/control-file.ts";
+import { WAL_PAGE_SIZE } from "../../postgres/wal/constants.ts";
 import { WalRecord } from "../../postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../postgres/wal/stream-decoder.ts";
+import { replicationOriginsOf, tablespaceVersionDirectory, twoPhaseStateOf } from "../basebackup/layout.ts";
 import type { DatadirModification } from "../datadir/datadir-modification.ts";
+import { DatadirFiles } from "./datadir-files.ts";
 
 const PAGES_PER_READ = 128;
 const WAL_TIMELINE = 1;
+/** A checkpoint's record has 114 bytes, and page headers between them. */
+const CHECKPOINT_RECORD_BYTES = 2 * WAL_PAGE_SIZE;
+const RELMAP_MAX_BYTES = 4096;
+const SIGNAL_MAX_BYTES = 1024;
+/** Of a prepared transaction: its locks, files and invalidations. */
+const TWO_PHASE_MAX_BYTES = 16 * 1024 * 1024;
+/** 65,535 origins are possible. */
+const ORIGINS_MAX_BYTES = 2 * 1024 * 1024;
 
 export interface ShutDownDatadir {
   readonly control: ControlFile;
@@ -36,15 +48,16 @@ export interface ShutDownDatadir {
   readonly endLsn: Lsn;
 }
 
-/** What a data directory says of itself. @throws StrataError fix-input `not-shut-down`, corrupt from pg_control or the WAL */
+/** What a data directory says of itself. @throws StrataError fix-input `not-shut-down`, `bad-archive`; corrupt from pg_control or the WAL */
 export async function inspectDatadir(files: FileSystem, directory: string): Promise<ShutDownDatadir> {
-  const controlFile = await files.readFile(`${directory}/global/pg_control`);
+  const from = new DatadirFiles(files, directory);
+  const controlFile = await from.read("global/pg_control", CONTROL_FILE_SIZE);
   const control = decodeControlFile(controlFile);
   if (control.state !== "shut-down") throw new StrataError("fix-input", "not-shut-down", `${directory} was not shut down cleanly (${control.state})`);
-  const segment = await files.readFile(`${directory}/pg_wal/${walFileName(control.checkpointLsn, control.segmentSize)}`);
+  const wal = await from.part(`pg_wal/${walFileName(control.checkpointLsn, control.segmentSize)}`, { offset: control.checkpointLsn % control.segmentSize, maxBytes: CHECKPOINT_RECORD_BYTES });
   const decoder = new WalStreamDecoder(control.checkpointLsn, control.version, control.segmentSize);
   const record = new WalRecord();
-  decoder.feed(segment.subarray(control.checkpointLsn % control.segmentSize));
+  decoder.feed(wal);
   if (!decoder.next(record)) throw new StrataError("corrupt", "truncated", `the checkpoint at ${lsnToString(control.checkpointLsn)} is not whole`);
   return { control, controlFile, checkpointLsn: control.checkpointLsn, endLsn: record.endLsn };
 }
@@ -63,7 +76,7 @@ export function walFileName(lsn: Lsn, segmentSize: number): string {
  */
 export async function importDatadir(modification: DatadirModification, files: FileSystem, directory: string): Promise<ShutDownDatadir> {
   const inspected = await inspectDatadir(files, directory);
-  await importFiles(modification, { files, directory }, { startLsn: inspected.checkpointLsn, endLsn: inspected.endLsn });
+  await importFiles(modification, new DatadirFiles(files, directory), { startLsn: inspected.checkpointLsn, endLsn: inspected.endLsn });
   return inspected;
 }
 
@@ -72,53 +85,63 @@ export async function importDatadir(modification: DatadirModification, files: Fi
  * and WAL from `lsn` on, imported next, makes them one state.
  * @throws StrataError fix-input `wrong-version`
  */
-export async function importBaseBackup(modification: DatadirModification, from: { readonly files: FileSystem; readonly directory: string }, at: { readonly lsn: Lsn; readonly version: PgMajor }): Promise<void> {
-  const { version } = decodeControlFile(await from.files.readFile(`${from.directory}/global/pg_control`));
+export async function importBaseBackup(modification: DatadirModification, source: { readonly files: FileSystem; readonly directory: string }, at: { readonly lsn: Lsn; readonly version: PgMajor }): Promise<void> {
+  const from = new DatadirFiles(source.files, source.directory);
+  const { version } = decodeControlFile(await from.read("global/pg_control", CONTROL_FILE_SIZE));
   if (version !== at.version) throw new StrataError("fix-input", "wrong-version", `the backup is of PostgreSQL ${version}, not ${at.version}`);
   await importFiles(modification, from, { startLsn: await previousRecord(from), endLsn: at.lsn });
 }
 
-/** Where the record before the backup starts, as archives made here say; else not known. */
-async function previousRecord({ files, directory }: { readonly files: FileSystem; readonly directory: string }): Promise<Lsn> {
-  const path = `${directory}/neon.signal`;
-  const match = (await files.exists(path)) ? /^PREV LSN: ([0-9A-F]+\/[0-9A-F]+)/.exec(utf8ToString(await files.readFile(path))) : null;
-  return match === null ? 0 : parseLsn(match[1]);
+/** Where the record before the backup starts, as archives made here and at the peer's say; else not known. */
+async function previousRecord(from: DatadirFiles): Promise<Lsn> {
+  for (const name of ["neon.signal", "zenith.signal"]) {
+    const bytes = await from.readIfThere(name, SIGNAL_MAX_BYTES);
+    const match = bytes === null ? null : /^PREV LSN: ([0-9A-F]+\/[0-9A-F]+)/.exec(utf8ToString(bytes));
+    if (match !== null) return parseLsn(match[1]);
+  }
+  return 0;
 }
 
 /** @param record that the content is as of */
-async function importFiles(modification: DatadirModification, from: { readonly files: FileSystem; readonly directory: string }, record: { readonly startLsn: Lsn; readonly endLsn: Lsn }): Promise<void> {
-  const { files, directory } = from;
-  const controlFile = await files.readFile(`${directory}/global/pg_control`);
-  const { checkpoint, version } = decodeControlFile(controlFile);
-  const importer = new Importer(modification, files, directory);
+async function importFiles(modification: DatadirModification, from: DatadirFiles, record: { readonly startLsn: Lsn; readonly endLsn: Lsn }): Promise<void> {
+  const controlFile = await from.read("global/pg_control", CONTROL_FILE_SIZE);
+  const control = decodeControlFile(controlFile);
+  const importer = new Importer(modification, from);
   modification.beginRecord(record.startLsn, record.endLsn);
   modification.initializeEmpty();
   await importer.database(GLOBAL_TABLESPACE_OID, 0, "global");
-  for (const name of await files.list(`${directory}/base`)) {
-    if (/^\d{1,10}$/.test(name)) await importer.database(DEFAULT_TABLESPACE_OID, Number(name), `base/${name}`);
+  await importer.databases(DEFAULT_TABLESPACE_OID, "base");
+  for (const name of await from.list("pg_tblspc")) {
+    if (/^\d{1,10}$/.test(name)) await importer.databases(Number(name), `pg_tblspc/${name}/${tablespaceVersionDirectory(control)}`);
   }
   for (const kind of SLRU_KINDS) await importer.slru(kind);
   await importer.twoPhaseFiles();
+  await importer.replicationOrigins();
   modification.putControlFile(controlFile);
-  modification.putCheckpoint(encodeCheckPoint(checkpoint, version));
+  modification.putCheckpoint(encodeCheckPoint(control.checkpoint, control.version));
   await modification.commit();
 }
 
 class Importer {
   readonly #modification: DatadirModification;
-  readonly #files: FileSystem;
-  readonly #directory: string;
+  readonly #from: DatadirFiles;
 
-  constructor(modification: DatadirModification, files: FileSystem, directory: string) {
+  constructor(modification: DatadirModification, from: DatadirFiles) {
     this.#modification = modification;
-    this.#files = files;
-    this.#directory = directory;
+    this.#from = from;
+  }
+
+  /** Those of one tablespace. */
+  async databases(spcOid: number, path: string): Promise<void> {
+    for (const name of await this.#from.list(path)) {
+      if (/^\d{1,10}$/.test(name)) await this.database(spcOid, Number(name), `${path}/${name}`);
+    }
   }
 
   async database(spcOid: number, dbOid: number, path: string): Promise<void> {
-    const names = await this.#files.list(`${this.#directory}/${path}`);
+    const names = await this.#from.list(path);
     if (names.includes("pg_filenode.map")) {
-      await this.#modification.relations.putRelmapFile(spcOid, dbOid, await this.#files.readFile(`${this.#directory}/${path}/pg_filenode.map`));
+      await this.#modification.relations.putRelmapFile(spcOid, dbOid, await this.#from.read(`${path}/pg_filenode.map`, RELMAP_MAX_BYTES));
     } else {
       await this.#modification.relations.ensureDatabase(spcOid, dbOid, false);
     }
@@ -143,14 +166,14 @@ class Importer {
   }
 
   async #fileBlocks(path: string): Promise<number> {
-    const { sizeBytes } = await this.#files.stat(`${this.#directory}/${path}`);
+    const sizeBytes = await this.#from.sizeBytes(path);
     if (sizeBytes % PAGE_SIZE !== 0) throw new StrataError("corrupt", "partial-page", `${path} has ${sizeBytes} bytes, no multiple of ${PAGE_SIZE}`);
     return sizeBytes / PAGE_SIZE;
   }
 
   /** Gives each page of the file to `take`, which owns it. */
   async #pages(path: string, blocks: number, take: (block: number, page: Uint8Array) => void): Promise<void> {
-    const file = await this.#files.open(`${this.#directory}/${path}`, "read");
+    const file = await this.#from.open(path);
     try {
       for (let start = 0; start < blocks; start += PAGES_PER_READ) {
         const chunk = new Uint8Array(Math.min(PAGES_PER_READ, blocks - start) * PAGE_SIZE);
@@ -166,7 +189,7 @@ class Importer {
 
   async slru(kind: SlruKind): Promise<void> {
     const directory = slruDirectory(kind);
-    for (const name of await this.#files.list(`${this.#directory}/${directory}`)) {
+    for (const name of await this.#from.list(directory)) {
       if (!/^[0-9A-F]{4,6}$/.test(name)) continue;
       const segment = Number.parseInt(name, 16);
       const pages: Uint8Array[] = [];
@@ -178,12 +201,19 @@ class Importer {
   }
 
   async twoPhaseFiles(): Promise<void> {
-    for (const name of await this.#files.list(`${this.#directory}/pg_twophase`)) {
+    for (const name of await this.#from.list("pg_twophase")) {
       if (!/^(?:[0-9A-F]{8}|[0-9A-F]{16})$/.test(name)) continue;
-      const bytes = await this.#files.readFile(`${this.#directory}/pg_twophase/${name}`);
+      const bytes = await this.#from.read(`pg_twophase/${name}`, TWO_PHASE_MAX_BYTES);
       // The file ends with a CRC-32C, which base backups compute anew.
-      await this.#modification.twoPhase.put(BigInt(`0x${name}`), bytes.subarray(0, bytes.length - 4));
+      await this.#modification.twoPhase.put(BigInt(`0x${name}`), twoPhaseStateOf(bytes));
     }
+  }
+
+  /** How far each origin was followed: without it a subscriber would take in again what it has. */
+  async replicationOrigins(): Promise<void> {
+    const bytes = await this.#from.readIfThere("pg_logical/replorigin_checkpoint", ORIGINS_MAX_BYTES);
+    if (bytes === null) return;
+    for (const [id, lsn] of replicationOriginsOf(bytes)) this.#modification.setReplOrigin(id, lsn);
   }
 }
 

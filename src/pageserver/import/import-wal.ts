@@ -14,7 +14,7 @@ const YIELD_RECORDS = 256;
 
 /**
  * Takes records until one ends at `endLsn` or beyond. Nobody else may write to the timeline meanwhile.
- * @throws StrataError fix-input `wal-missing` when the segments end before; corrupt from the WAL
+ * @throws StrataError fix-input `wal-missing` when the segments end before, `bad-archive`; corrupt from the WAL
  */
 export async function importWal(datadir: TimelineDatadir, from: { readonly files: FileSystem; readonly directory: string; readonly clock: Clock }, endLsn: Lsn): Promise<void> {
   const { files, directory, clock } = from;
@@ -25,13 +25,14 @@ export async function importWal(datadir: TimelineDatadir, from: { readonly files
   const record = new WalRecord();
   let records = 0;
   while (ingest.lsn < endLsn) {
-    const path = `${directory}/${walFileName(decoder.position, segmentSize)}`;
+    const name = walFileName(decoder.position, segmentSize);
+    const path = `${directory}/${name}`;
     if (!(await files.exists(path))) throw new StrataError("fix-input", "wal-missing", `the archive has no WAL at ${lsnToString(decoder.position)}; ${lsnToString(endLsn)} was to be reached`);
     const { sizeBytes } = await files.stat(path);
-    if (sizeBytes !== segmentSize) throw new StrataError("fix-input", "bad-archive", `WAL segment ${walFileName(decoder.position, segmentSize)} of the archive has ${sizeBytes} bytes instead of ${segmentSize}`);
-    const segment = await files.readFile(path);
-    decoder.feed(segment.subarray(decoder.position % segmentSize));
-    while (ingest.lsn < endLsn && next(decoder, record)) {
+    if (sizeBytes !== segmentSize) throw new StrataError("fix-input", "bad-archive", `WAL segment ${name} of the archive has ${sizeBytes} bytes instead of ${segmentSize}`);
+    const segment = { bytes: await files.readFile(path), lsn: decoder.position - (decoder.position % segmentSize) };
+    decoder.feed(segment.bytes.subarray(decoder.position % segmentSize));
+    while (ingest.lsn < endLsn && next(decoder, record, segment)) {
       const wait = ingest.ingestRecord(record);
       if (wait !== undefined) await wait;
       if (++records % YIELD_RECORDS === 0) await clock.sleep(0);
@@ -40,11 +41,13 @@ export async function importWal(datadir: TimelineDatadir, from: { readonly files
   await ingest.commit();
 }
 
-/** What does not decode is the unused rest of a segment: the log has ended. */
-function next(decoder: WalStreamDecoder, record: WalRecord): boolean {
+/** Nothing but zeros is the unused rest of a segment: the log has ended. Anything else that does not decode is damage. */
+function next(decoder: WalStreamDecoder, record: WalRecord, segment: { readonly bytes: Uint8Array; readonly lsn: Lsn }): boolean {
   try {
     return decoder.next(record);
   } catch (cause) {
-    throw new StrataError("fix-input", "wal-missing", `the WAL of the archive ends at ${lsnToString(record.endLsn)}`, { cause });
+    const { recordEnd } = decoder;
+    if (recordEnd < segment.lsn || !segment.bytes.subarray(recordEnd - segment.lsn).every((byte) => byte === 0)) throw cause;
+    throw new StrataError("fix-input", "wal-missing", `the WAL of the archive ends at ${lsnToString(recordEnd)}`, { cause });
   }
 }

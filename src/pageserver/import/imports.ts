@@ -39,10 +39,12 @@ export class Imports {
   }
 
   /**
-   * A root timeline whose first content is the backup, at `baseLsn`; in object storage when this returns.
-   * @throws StrataError conflict `timeline-exists`; fix-input `bad-archive`, `wrong-version`
+   * A root timeline whose first content is the backup, at `baseLsn`; in object storage when this returns. Where its WAL ends,
+   * `endLsn`, matters to whoever imports that next: as at the peer it is looked at, and the timeline is readable without it.
+   * @throws StrataError conflict `timeline-exists`; fix-input `bad-range`, `bad-archive`, `unsupported-archive`, `wrong-version`
    */
-  async baseBackup(target: ImportTarget, at: { readonly baseLsn: Lsn; readonly pgVersion: PgMajor }, archive: AsyncIterable<Uint8Array>): Promise<void> {
+  async baseBackup(target: ImportTarget, at: { readonly baseLsn: Lsn; readonly endLsn: Lsn; readonly pgVersion: PgMajor }, archive: AsyncIterable<Uint8Array>): Promise<void> {
+    checkRange(at.baseLsn, at.endLsn);
     const tenant = this.#tenant(target.tenantId);
     await tenant.load();
     await this.#unpacked(archive, async (directory) => {
@@ -53,8 +55,9 @@ export class Imports {
     });
   }
 
-  /** @throws StrataError conflict `wrong-start-lsn`, `import-running`; fix-input `bad-archive`, `wal-missing`; corrupt */
+  /** @throws StrataError conflict `wrong-start-lsn`, `import-running`; fix-input `bad-range`, `bad-archive`, `wal-missing`; corrupt */
   async wal(target: ImportTarget, range: { readonly startLsn: Lsn; readonly endLsn: Lsn }, archive: AsyncIterable<Uint8Array>): Promise<void> {
+    checkRange(range.startLsn, range.endLsn);
     const tenant = this.#tenant(target.tenantId);
     const { timeline } = await tenant.timeline(target.timelineId);
     const assertStart = (): void => {
@@ -85,4 +88,9 @@ export class Imports {
       await work(directory);
     });
   }
+}
+
+function checkRange(fromLsn: Lsn, toLsn: Lsn): void {
+  if (fromLsn % 8 !== 0) throw new StrataError("fix-input", "bad-range", `no record begins or ends at ${lsnToString(fromLsn)}`);
+  if (toLsn < fromLsn) throw new StrataError("fix-input", "bad-range", `${lsnToString(toLsn)} is before ${lsnToString(fromLsn)}`);
 }

@@ -40,7 +40,7 @@ export async function unpackInitdb(files: FileSystem, archive: Uint8Array, direc
   try {
     await unpackTar(files, zstdDecompressStream(only(archive), maxTarBytes), { directory, limits: LIMITS });
   } catch (error) {
-    if (isStrataError(error, "bad-archive") || isStrataError(error, "bad-zstd")) throw badArchive(error.message, error);
+    if (isStrataError(error, "bad-archive") || isStrataError(error, "unsupported-archive") || isStrataError(error, "bad-zstd")) throw badArchive(error.message, error);
     throw error;
   }
 }

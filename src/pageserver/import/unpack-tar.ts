@@ -10,7 +10,7 @@ export interface UnpackLimits {
   readonly maxBytes: number;
 }
 
-/** @throws StrataError fix-input `bad-archive` for what is no archive, leads out of the directory, or holds more than the limits */
+/** @throws StrataError fix-input `bad-archive` for what is no archive, leads out of the directory, or holds more than the limits; `unsupported-archive` */
 export async function unpackTar(files: FileSystem, archive: AsyncIterable<Uint8Array>, target: { readonly directory: string; readonly limits: UnpackLimits }): Promise<void> {
   const { directory, limits: { maxFiles, maxBytes } } = target;
   const reader = extract();
@@ -28,8 +28,7 @@ export async function unpackTar(files: FileSystem, archive: AsyncIterable<Uint8A
       const path = `${directory}/${checkedName(name)}`;
       if (type === "directory") await files.makeDirectory(path);
       else if (type === "file") await writeFile(files, path, entry as AsyncIterable<Uint8Array>);
-      // Links are of the machine that was backed up.
-      else for await (const _ of entry as AsyncIterable<Uint8Array>);
+      else if (!isLeftOut(checkedName(name))) throw unsupported(name, type);
       entry.resume();
     }
   } catch (error) {
@@ -85,6 +84,16 @@ function checkedName(name: string): string {
   if (relative === "" || relative === ".") return ".";
   if (relative.startsWith("/") || relative.includes("\0") || relative.split("/").some((part) => part === ".." || part === "")) throw bad(`the name "${name.slice(0, 200)}"`);
   return relative;
+}
+
+/** What lies behind a link is of the machine that was backed up, and not in the archive: WAL, or what no server keeps there. */
+function isLeftOut(name: string): boolean {
+  return name === "pg_wal" || name.startsWith("pg_wal/") || !/^(?:base|global|pg_tblspc|pg_xact|pg_multixact|pg_commit_ts|pg_twophase|pg_logical)(?:\/|$)/.test(name);
+}
+
+function unsupported(name: string, type: string): StrataError {
+  const what = name.includes("pg_tblspc/") ? "a tablespace elsewhere: give its files in the place of the link (tar -h)" : "its content is not in the archive";
+  return new StrataError("fix-input", "unsupported-archive", `archive: ${name.slice(0, 200)} is a ${type}, ${what}`);
 }
 
 function bad(what: string, cause?: unknown): StrataError {

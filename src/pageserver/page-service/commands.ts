@@ -39,7 +39,7 @@ export type PageServiceCommand =
   | { readonly kind: "set" };
 
 export type ImportCommand = { readonly kind: "import"; readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
-  | { readonly what: "basebackup"; readonly baseLsn: Lsn; readonly pgVersion: PgMajor }
+  | { readonly what: "basebackup"; readonly baseLsn: Lsn; readonly endLsn: Lsn; readonly pgVersion: PgMajor }
   | { readonly what: "wal"; readonly startLsn: Lsn; readonly endLsn: Lsn }
 );
 
@@ -98,7 +98,7 @@ function parseLease(query: string, parameters: readonly string[]): PageServiceCo
 
 function parseImport(query: string, [what, ...parameters]: readonly string[]): ImportCommand {
   if (what === "basebackup" && parameters.length === 5 && /^\d{1,4}$/.test(parameters[4])) {
-    return { kind: "import", ...target(parameters), what, baseLsn: parseLsn(parameters[2]), pgVersion: majorFromVersionNum(Number(parameters[4]) * 10_000) };
+    return { kind: "import", ...target(parameters), what, baseLsn: parseLsn(parameters[2]), endLsn: parseLsn(parameters[3]), pgVersion: majorFromVersionNum(Number(parameters[4]) * 10_000) };
   }
   if (what === "wal" && parameters.length === 4) return { kind: "import", ...target(parameters), what, startLsn: parseLsn(parameters[2]), endLsn: parseLsn(parameters[3]) };
   throw bad(query, "import wants: basebackup TENANT TIMELINE BASE_LSN END_LSN PG_VERSION, or wal TENANT TIMELINE START_LSN END_LSN");
