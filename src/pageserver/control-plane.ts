@@ -1,4 +1,5 @@
 /** What the pageserver asks of the control plane: its attachments at start, and whether its generations are the newest. */
+import type { Failpoints } from "../kit/failpoints.ts";
 import { tenantShardIdToString } from "../kit/ids.ts";
 import { backoffMs } from "../kit/retry.ts";
 import { ControllerClient } from "../controller/api/client.ts";
@@ -23,6 +24,8 @@ export interface ControlPlaneOptions {
   readonly nodeId: number;
   /** With it, the pageserver registers itself in the same call. */
   readonly metadata: NodeMetadata | null;
+  /** Only in testing mode. */
+  readonly failpoints?: Failpoints | undefined;
 }
 
 export class ControlPlane {
@@ -37,13 +40,14 @@ export class ControlPlane {
 
   /** Asks until it is answered: without it nothing may be attached. @throws Cancelled when the signal aborts */
   async reAttach(signal: AbortSignal): Promise<ReAttachResponse["tenants"]> {
-    const { platform, log, nodeId, metadata, api } = this.#options;
+    const { platform, log, nodeId, metadata, api, failpoints } = this.#options;
     const register = metadata === null ? null : {
       node_id: nodeId, listen_pg_addr: metadata.host, listen_pg_port: metadata.port, listen_http_addr: metadata.httpHost,
       listen_http_port: metadata.httpPort, listen_https_port: metadata.httpsPort ?? null, availability_zone_id: metadata.availabilityZone,
     };
     for (let attempt = 0; ; attempt++) {
       try {
+        await failpoints?.hit("control-plane-client-re-attach", signal);
         log.info("asking the control plane for attachments", { api, nodeId, register });
         return (await this.#client.reAttach({ node_id: nodeId, register }, signal)).tenants;
       } catch (error) {
@@ -55,6 +59,7 @@ export class ControlPlane {
   }
 
   readonly validate: ValidateGenerations = async (requests) => {
+    await this.#options.failpoints?.hit("control-plane-client-validate-sleep");
     const wanted = requests.map(({ tenantShardId, generation }) => ({ id: tenantShardIdToString(tenantShardId), gen: generation }));
     const { tenants } = await this.#client.validate({ tenants: wanted });
     const valid = new Map(tenants.map(({ id, valid: isValid }) => [id, isValid]));

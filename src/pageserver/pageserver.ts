@@ -43,6 +43,7 @@ import { planMemory } from "./memory-plan.ts";
 import { MemoryWatch, type ProcessMemory } from "./memory-watch.ts";
 import { PageserverMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
+import { watchDeletions } from "./remote-timeline/deletion-metrics.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
 import { readLocalLocations } from "./tenant/location-file.ts";
 import { sizeTasks } from "./size/size-tasks.ts";
@@ -163,6 +164,7 @@ class Role {
     const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate, ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }) }, attached);
     this.#undo.push(() => deletionQueue.shutdown());
     deletionQueue.start();
+    watchDeletions(this.#registry, deletionQueue);
     const tenants = this.#tenants({ remote, deletionQueue, broker, tls: pgTls(config.sslMode ?? "disable", caPem) });
     late.tenants = tenants;
     this.#undo.push((flush) => tenants.shutdown({ flush }));
@@ -256,7 +258,7 @@ class Role {
   #controlPlane(caPem: string | undefined): ControlPlane | null {
     const { controlPlaneApi: api, controlPlaneToken: token, nodeId, metadata } = this.#config;
     const { platform, log } = this.#deps;
-    return api === null ? null : new ControlPlane({ platform, log, api, token, caPem, nodeId, metadata });
+    return api === null ? null : new ControlPlane({ platform, log, api, token, caPem, nodeId, metadata, failpoints: this.#failpoints ?? undefined });
   }
 
   /** What the control plane says is ours, with the configuration known here; what it does not name any more is dropped. */

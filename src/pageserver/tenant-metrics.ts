@@ -1,6 +1,7 @@
 /** Metrics of tenants and timelines, read when they are scraped; under the peer's names (pageserver/src/metrics.rs). */
-import { type TenantShardId } from "../kit/ids.ts";
 import type { GaugeReading, Metrics } from "../observability/metrics.ts";
+import type { Layer } from "./layers/layer.ts";
+import { shardSlug } from "./shard-slug.ts";
 import type { TenantTimeline } from "./tenant/tenant-timeline.ts";
 import type { Tenants, TenantView } from "./tenant/tenants.ts";
 
@@ -26,7 +27,32 @@ export function registerTenantMetrics(metrics: Metrics, tenants: Tenants): void 
   timelineGauge("pageserver_disk_consistent_lsn", "Disk consistent LSN grouped by timeline", ({ timeline }) => timeline.diskConsistentLsn);
   timelineGauge("pageserver_pitr_history_size", "Data written since PITR cutoff on this timeline", ({ timeline }) => Math.max(0, timeline.lastRecordLsn - timeline.gcCutoffLsn));
   timelineGauge("pageserver_resident_physical_size", "The size of the layer files present in the pageserver's filesystem", (view) => residentBytes(view));
+  timelineGauge("pageserver_valid_lsn_lease_count", "The number of valid leases", ({ timeline }) => timeline.leases.valid().length);
+  timelineGauge("pageserver_projected_remote_consistent_lsn", "What would be consistent in object storage if nothing else came: all that is in files here", ({ timeline }) => timeline.diskConsistentLsn);
+  registerLayerMetrics(metrics, tenants);
+  metrics.gaugesFrom({ name: "pageserver_broken_tenants_count", help: "Set of broken tenants", labels: ["tenant_id", "shard_id"] }, () =>
+    tenants.list().flatMap(({ id, tenant }) => (tenant?.state === "broken" ? [{ labels: [id.tenantId, shardSlug(id)], value: 1 }] : [])),
+  );
+  metrics.gaugeFrom({ name: "pageserver_startup_is_loading", help: "1 while tenants are being loaded, 0 at other times" }, () => (tenants.list().some(({ tenant }) => tenant?.state === "attaching") ? 1 : 0));
+  metrics.gaugeFrom({ name: "pageserver_relsize_cache_entries", help: "Number of entries in the relation size caches" }, () => timelines(tenants).reduce((sum, { view }) => sum + view.datadir.sizes.relationCount, 0));
   timelineGauge("pageserver_remote_physical_size", "The size of the layer files present in the remote storage that are listed in the remote index_part.json", ({ timeline }) => sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? []));
+}
+
+/** Counted over all layers at each scrape. */
+function registerLayerMetrics(metrics: Metrics, tenants: Tenants): void {
+  const byKind = (measure: (layer: Layer) => number): GaugeReading[] =>
+    timelines(tenants).flatMap(({ labels, view }) => {
+      const sums = { delta: 0, image: 0 };
+      for (const layer of view.timeline.stack.map.layers()) sums[layer.name.kind] += measure(layer);
+      return [{ labels: [...labels, "delta"], value: sums.delta }, { labels: [...labels, "image"], value: sums.image }];
+    });
+  const labels = [...TIMELINE_LABELS, "kind"];
+  metrics.gaugesFrom({ name: "pageserver_layer_count", help: "Number of layers that exist", labels }, () => byKind(() => 1));
+  metrics.gaugesFrom({ name: "pageserver_layer_bytes", help: "Sum of layer physical sizes in bytes", labels }, () => byKind((layer) => layer.metadata.sizeBytes));
+  const total = (read: (view: TenantTimeline) => number) => (): number => timelines(tenants).reduce((sum, { view }) => sum + read(view), 0);
+  metrics.gaugeFrom({ name: "pageserver_timeline_ephemeral_bytes", help: "Total number of bytes in ephemeral layers, summed for all timelines" }, total(({ timeline }) => timeline.stack.memoryBytes));
+  metrics.gaugeFrom({ name: "pageserver_resident_physical_size_global", help: "Like pageserver_resident_physical_size, for all timelines together" }, total(residentBytes));
+  metrics.gaugeFrom({ name: "pageserver_remote_physical_size_global", help: "Like pageserver_remote_physical_size, for all timelines together" }, total(({ timeline }) => sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? [])));
 }
 
 function slotMode({ tenant }: TenantView): string {
@@ -45,11 +71,6 @@ function counted(names: readonly string[], views: readonly TenantView[], nameOf:
 
 function timelines(tenants: Tenants): { labels: string[]; view: TenantTimeline }[] {
   return tenants.list().flatMap(({ id, tenant }) => (tenant?.state === "active" ? tenant.listTimelines().map((view) => ({ labels: [id.tenantId, shardSlug(id), view.timeline.timelineId], view })) : []));
-}
-
-/** Number and count as in a sharded tenant's id; 0000 without shards. */
-function shardSlug({ number, count }: TenantShardId): string {
-  return [number, count].map((part) => part.toString(16).padStart(2, "0")).join("");
 }
 
 export function residentBytes({ timeline }: TenantTimeline): number {

@@ -1,5 +1,6 @@
 /** What evictions count, under the peer's names (pageserver/src/metrics.rs). */
 import type { Metrics } from "../../observability/metrics.ts";
+import { shardSlug } from "../shard-slug.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
 const COLLECTION_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
@@ -35,7 +36,7 @@ export class EvictionMetrics {
   }
 
   evicted({ tenantShardId, timelineId }: Pick<Timeline, "tenantShardId" | "timelineId">, residentMs: number): void {
-    const shard = `${hex2(tenantShardId.number)}${hex2(tenantShardId.count)}`;
+    const shard = shardSlug(tenantShardId);
     this.#evictions.with(tenantShardId.tenantId, shard, timelineId).inc();
     if (residentMs < LOW_RESIDENCE_MS) this.#lowResidence.with(tenantShardId.tenantId, shard, timelineId, "residence_change", String(LOW_RESIDENCE_MS / 1000)).inc();
   }
@@ -58,8 +59,4 @@ export class EvictionMetrics {
     this.#evictedLayers.inc();
     this.#evictedBytes.inc(sizeBytes);
   }
-}
-
-function hex2(value: number): string {
-  return value.toString(16).padStart(2, "0");
 }

@@ -196,6 +196,8 @@ export class TimelineMaintenance {
     return this.#inTurn(async () => {
       const timeline = this.#timeline;
       if (this.#gcBlocked > 0 || this.#leasesMayBeUnknown) return null;
+      const { clock } = timeline.deps.platform;
+      const startMs = clock.monotonicMs();
       await timeline.deps.failpoints?.hit("before-timeline-gc", this.#stop.signal);
       await timeline.deps.failpoints?.hit("Timeline::find_gc_cutoffs", this.#stop.signal);
       const pitrLsn = await this.#pitrLsn();
@@ -208,7 +210,7 @@ export class TimelineMaintenance {
       const retainLsns = [...timeline.branchPoints.values(), ...timeline.leases.valid()];
       const plan: GcPlan<Layer> = planGc(timeline.stack.map, { cutoff, retainLsns });
       timeline.replaceLayers(plan.remove, []);
-      timeline.deps.metrics.collected(plan.remove.length);
+      timeline.deps.metrics.collected(plan.remove.length, clock.monotonicMs() - startMs);
       return { cutoff, removed: plan.remove.length };
     });
   }

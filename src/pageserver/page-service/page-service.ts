@@ -12,7 +12,7 @@ import type { Imports } from "../import/imports.ts";
 import { type BackupCommand, type ImportCommand, parseCommand } from "./commands.ts";
 import { checkNotCollected } from "./effective-lsn.ts";
 import { servePagestream } from "./pagestream.ts";
-import type { PagestreamMetrics } from "./pagestream-metrics.ts";
+import type { PageServiceMetrics } from "./pagestream-metrics.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
 
 const COPY_PIECE_BYTES = 128 * 1024;
@@ -24,7 +24,7 @@ export interface PageServiceOptions {
   readonly log: Logger;
   /** null: everybody may do everything. */
   readonly auth: JwtAuth | null;
-  readonly metrics: PagestreamMetrics;
+  readonly metrics: PageServiceMetrics;
   readonly imports?: Imports;
 }
 
@@ -38,28 +38,36 @@ export class PageService implements PgHandler {
 
   async connected(session: PgSession): Promise<void> {
     const { auth } = this.#options;
+    // Who is refused here disconnects as well.
+    this.#options.metrics.connected();
     if (auth !== null) this.#claims.set(session, auth.verify(session.password ?? ""));
   }
 
-  disconnected(): void {}
+  disconnected(): void {
+    this.#options.metrics.disconnected();
+  }
 
   async query(session: PgSession, sql: string): Promise<void> {
     const command = parseCommand(sql);
+    const { metrics } = this.#options;
     switch (command.kind) {
       case "set":
         session.sendCommandComplete("SET");
         return;
       case "pagestream":
         this.#permit(session, command);
+        metrics.command(command.version === 2 ? "PageStreamV2" : "PageStreamV3");
         return this.#pagestream(session, command);
       case "backup":
         this.#permit(session, command);
-        return this.#backup(session, command);
+        metrics.command(command.form === "neon" ? "Basebackup" : "Fullbackup");
+        return this.#timedBackup(session, command);
       case "import":
         this.#permit(session, command);
         return this.#import(session, command);
       case "lease":
         this.#permit(session, { tenantId: command.tenantShardId.tenantId, timelineId: command.timelineId });
+        metrics.command("LeaseLsn");
         return this.#lease(session, command);
     }
   }
@@ -77,6 +85,18 @@ export class PageService implements PgHandler {
     const { finder, metrics, clock } = this.#options;
     const log = this.#options.log.child({ tenantId: command.tenantId, timelineId: command.timelineId });
     await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, metrics, clock });
+  }
+
+  async #timedBackup(session: PgSession, command: BackupCommand): Promise<void> {
+    const { clock, metrics } = this.#options;
+    const startMs = clock.monotonicMs();
+    try {
+      await this.#backup(session, command);
+      metrics.backedUp("ok", clock.monotonicMs() - startMs);
+    } catch (error) {
+      metrics.backedUp(session.signal.aborted ? "client_error" : "error", clock.monotonicMs() - startMs);
+      throw error;
+    }
   }
 
   async #backup(session: PgSession, command: BackupCommand): Promise<void> {

@@ -65,8 +65,23 @@ const LIST_PATTERN = /^([0-9a-f]{16})-01\.list$/;
 const LIST_MAX_KEYS = 10_000;
 const DEFAULT_FLUSH_INTERVAL_MS = 10_000;
 
+/** How many objects have come how far, since the start. */
+export interface DeletionCounts {
+  submitted: number;
+  validated: number;
+  executed: number;
+  /** Of a generation that is no longer the newest. */
+  dropped: number;
+  droppedLsnUpdates: number;
+  /** Requests to object storage that failed and are made again. */
+  remoteErrors: number;
+  /** Rounds that failed otherwise. */
+  otherErrors: number;
+}
+
 export class DeletionQueue {
   readonly #options: DeletionQueueOptions;
+  readonly #counts: DeletionCounts = { submitted: 0, validated: 0, executed: 0, dropped: 0, droppedLsnUpdates: 0, remoteErrors: 0, otherErrors: 0 };
   #nextSequence = 1;
   #open: DeletionList;
   /** Written to disk, not carried out yet; by rising sequence. */
@@ -116,6 +131,10 @@ export class DeletionQueue {
     return { sequence: this.#nextSequence++, tenants: {}, size: 0 };
   }
 
+  get counts(): Readonly<DeletionCounts> {
+    return this.#counts;
+  }
+
   /** Starts the background work; it ends with `shutdown`. */
   start(): void {
     this.#running ??= this.#loop();
@@ -129,6 +148,8 @@ export class DeletionQueue {
         await this.flush();
       } catch (error) {
         if (error instanceof Cancelled || this.#stop.signal.aborted) return;
+        if (isStrataError(error) && error.code.startsWith("storage-")) this.#counts.remoteErrors++;
+        else this.#counts.otherErrors++;
         log.warn("deletion queue: will try again", { error });
       }
     }
@@ -137,6 +158,7 @@ export class DeletionQueue {
   /** Queues objects of a timeline, by their names within it. Not durable until the next flush: a crash leaves garbage, no harm. */
   push(owner: GenerationToValidate & { readonly timelineId: TimelineId }, names: readonly string[]): void {
     if (names.length === 0) return;
+    this.#counts.submitted += names.length;
     const shard = tenantShardIdToString(owner.tenantShardId);
     const known = this.#open.tenants[shard];
     if (known !== undefined && known.generation !== owner.generation) this.#seal();
@@ -220,10 +242,14 @@ export class DeletionQueue {
     const answers = await this.#options.validate([...requests.values()]);
     if (answers.length !== requests.size) throw new StrataError("unavailable", "bad-validation", `${answers.length} answers to ${requests.size} requests`);
     const valid = new Map([...requests.keys()].map((key, i) => [key, answers[i] === true]));
-    for (const list of unvalidated) this.#dropStale(list, valid);
+    for (const list of unvalidated) {
+      this.#dropStale(list, valid);
+      this.#counts.validated += keysOf(list).length;
+    }
     for (const [key, update] of updates) {
       if (this.#lsnUpdates.get(key) === update) this.#lsnUpdates.delete(key);
       if (valid.get(`${tenantShardIdToString(update.tenantShardId)}@${update.generation}`) === true) update.apply(update.lsn);
+      else this.#counts.droppedLsnUpdates++;
     }
     const last = unvalidated.at(-1);
     if (last !== undefined) {
@@ -238,6 +264,7 @@ export class DeletionQueue {
     for (const [shard, { generation }] of Object.entries(list.tenants)) {
       if (valid.get(`${shard}@${generation}`) === true) continue;
       this.#options.log.info("dropping deletions of a stale generation", { tenantShardId: shard, generation });
+      for (const names of Object.values(list.tenants[shard]?.timelines ?? {})) this.#counts.dropped += names.length;
       delete list.tenants[shard];
     }
   }
@@ -250,6 +277,7 @@ export class DeletionQueue {
       for (let at = 0; at < keys.length; at += storage.maxKeysPerDelete) {
         await storage.delete(keys.slice(at, at + storage.maxKeysPerDelete), { signal: this.#stop.signal });
       }
+      this.#counts.executed += keys.length;
       await removeIfThere(platform.files, `${directory}/${listName(list)}`);
       await platform.files.syncDirectory(directory);
       this.#lists.shift();

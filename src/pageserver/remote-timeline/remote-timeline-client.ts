@@ -16,6 +16,7 @@ import { type Layer, type LayerMetadata, abortable } from "../layers/layer.ts";
 import { generationSuffix, type LayerName, layerNameToString } from "../layers/layer-name.ts";
 import type { DeletionQueue } from "./deletion-queue.ts";
 import { encodeIndexPart, type IndexLayer, type IndexPart, indexTime, type TimelineMetadata } from "./index-part.ts";
+import type { RemoteMetrics } from "./remote-metrics.ts";
 import { indexPartKey, initdbArchiveKey, layerKey, preservedInitdbKey, timelinePrefix } from "./remote-paths.ts";
 import { type QueuedOperation, UploadQueue } from "./upload-queue.ts";
 
@@ -31,6 +32,7 @@ export interface RemoteTimelineOptions {
   readonly clean: IndexPart | null;
   readonly metadata: TimelineMetadata;
   readonly maxRunningUploads?: number;
+  readonly metrics?: RemoteMetrics;
   readonly failpoints?: Failpoints;
 }
 
@@ -225,16 +227,30 @@ export class RemoteTimelineClient {
     if (operation.kind === "layer") {
       const layer = this.#sources.get(operation.key);
       invariant(layer !== undefined, `the layer of ${operation.key} is known`);
-      await storage.upload(operation.key, { filePath: layer.path, sizeBytes: layer.metadata.sizeBytes }, { signal });
+      await this.#counted("layer", layer.metadata.sizeBytes, () => storage.upload(operation.key, { filePath: layer.path, sizeBytes: layer.metadata.sizeBytes }, { signal }));
       this.#sources.delete(operation.key);
     } else if (operation.kind === "index") {
-      await storage.upload(indexPartKey(tenantShardId, timelineId, generation), { bytes: encodeIndexPart(operation.index) }, { signal });
+      const bytes = encodeIndexPart(operation.index);
+      await this.#counted("index", bytes.length, () => storage.upload(indexPartKey(tenantShardId, timelineId, generation), { bytes }, { signal }));
       this.#clean = operation.index;
       deletionQueue.pushLsnUpdate({ tenantShardId, generation, timelineId }, operation.index.metadata.diskConsistentLsn, (lsn) => {
         this.#visibleLsn = Math.max(this.#visibleLsn, lsn);
       });
     } else if (operation.kind === "delete") {
       await this.#performDelete(operation.keys);
+    }
+  }
+
+  async #counted(fileKind: "layer" | "index", sizeBytes: number, work: () => Promise<void>): Promise<void> {
+    const { clock } = this.#options.platform;
+    const startMs = clock.monotonicMs();
+    const ended = this.#options.metrics?.remote(this.#options, { fileKind, kind: "upload", sizeBytes });
+    try {
+      await work();
+      ended?.("success", clock.monotonicMs() - startMs);
+    } catch (error) {
+      ended?.(this.#stop.signal.aborted ? "cancelled" : "failure", clock.monotonicMs() - startMs);
+      throw error;
     }
   }
 

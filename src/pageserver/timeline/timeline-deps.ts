@@ -12,6 +12,7 @@ import type { LayerMemory } from "../layers/layer-memory.ts";
 import type { OpenLayerFiles } from "../layers/open-layer-files.ts";
 import type { PageCache } from "../layers/page-cache.ts";
 import type { DeletionQueue } from "../remote-timeline/deletion-queue.ts";
+import type { RemoteMetrics } from "../remote-timeline/remote-metrics.ts";
 import type { TimelineConfig } from "./timeline-config.ts";
 import type { ReadContext, TimelineStore } from "./timeline-store.ts";
 import type { WorkSlots } from "./work-slots.ts";
@@ -51,14 +52,14 @@ export interface TenantDeps extends StorageResources {
 }
 
 /** Told what happens, for metrics; all calls are cheap. */
-export interface TimelineMetrics {
+export interface TimelineMetrics extends RemoteMetrics {
   /** A vectored read: keys, distinct layer visits, and the deepest key's. */
   read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void;
   waitLsn(durationMs: number, timedOut: boolean): void;
   flushed(sizeBytes: number, durationMs: number): void;
   downloaded(sizeBytes: number, durationMs: number): void;
   compacted(kind: "l0" | "image", written: { readonly layers: number; readonly sizeBytes: number; readonly durationMs: number }): void;
-  collected(layers: number): void;
+  collected(layers: number, durationMs: number): void;
 }
 
-export const NO_METRICS: TimelineMetrics = { read() {}, waitLsn() {}, flushed() {}, downloaded() {}, compacted() {}, collected() {} };
+export const NO_METRICS: TimelineMetrics = { read() {}, waitLsn() {}, flushed() {}, downloaded() {}, remote: () => () => {}, compacted() {}, collected() {} };

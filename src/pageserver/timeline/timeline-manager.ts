@@ -274,8 +274,8 @@ export class TimelineManager {
   }
 
   #remoteClient(timelineId: TimelineId, state: { metadata: TimelineMetadata; clean: IndexPart | null }): RemoteTimelineClient {
-    const { platform, log, remote, deletionQueue, tenantShardId, generation, failpoints } = this.#deps;
-    return new RemoteTimelineClient({ platform, log: log.child({ timelineId }), storage: remote, deletionQueue, tenantShardId, timelineId, generation, ...state, ...(failpoints === undefined ? {} : { failpoints }) });
+    const { platform, log, remote, deletionQueue, tenantShardId, generation, failpoints, metrics } = this.#deps;
+    return new RemoteTimelineClient({ platform, log: log.child({ timelineId }), storage: remote, deletionQueue, tenantShardId, timelineId, generation, ...state, metrics, ...(failpoints === undefined ? {} : { failpoints }) });
   }
 
   // ---- Loading
