@@ -37,6 +37,7 @@ export interface BrokerDeps {
 
 const DROP_WARN_INTERVAL_MS = 1000;
 const STOP_GRACE_MS = 1000;
+const KEEPALIVE_TIMEOUT_MS = 20_000;
 
 /** Warns at most once an interval about subscribers that do not keep up. */
 function dropReporter(deps: BrokerDeps): (subscription: number, count: number) => void {
@@ -76,7 +77,7 @@ export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promi
     },
   });
 
-  const grpc = new Server({ "grpc.keepalive_time_ms": config.http2KeepaliveIntervalMs, "grpc.keepalive_timeout_ms": 20_000, "grpc.max_receive_message_length": 1 << 20 });
+  const grpc = new Server({ "grpc.keepalive_time_ms": config.http2KeepaliveIntervalMs, "grpc.keepalive_timeout_ms": config.http2KeepaliveTimeoutMs ?? KEEPALIVE_TIMEOUT_MS, "grpc.max_receive_message_length": 1 << 20 });
   grpc.addService(BROKER_METHODS, brokerServiceHandlers({ clock: platform.clock, registry, metrics, log, authorize: authorizer(jwt) }));
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
 
@@ -106,10 +107,10 @@ export async function startBroker(config: BrokerConfig, deps: BrokerDeps): Promi
 /** The certificate is for the second port where there is one, else for the first. */
 async function listenPorts(config: BrokerConfig, on: Pick<SharedPortOptions, "http1Port" | "onHttp2"> & { readonly certificate: Certificate | null }): Promise<{ main: SharedPort; secure: SharedPort | null }> {
   const { certificate, http1Port, onHttp2 } = on;
-  const { httpsAddress = null } = config;
+  const { httpsAddress = null, prefaceTimeoutMs } = config;
   if (httpsAddress !== null && certificate === null) throw new StrataError("fix-input", "certificate-missing", "TLS needs --ssl-cert-file and --ssl-key-file");
   const listen = async (address: { host: string; port: number }, isSecure: boolean): Promise<SharedPort> => {
-    const shared = await listenShared({ ...address, tls: isSecure ? (certificate?.current ?? null) : null, http1Port, onHttp2 });
+    const shared = await listenShared({ ...address, tls: isSecure ? (certificate?.current ?? null) : null, http1Port, onHttp2, ...(prefaceTimeoutMs === undefined ? {} : { prefaceTimeoutMs }) });
     if (isSecure) certificate?.onChange((tls) => shared.reloadTls(tls));
     return shared;
   };

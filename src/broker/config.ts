@@ -10,6 +10,10 @@ export interface BrokerConfig {
   /** Queue length of a subscriber to everything. */
   readonly allKeysQueueLength: number;
   readonly http2KeepaliveIntervalMs: number;
+  /** How long a ping may go unanswered; 20 s, as the peer's library has it, unless given. */
+  readonly http2KeepaliveTimeoutMs?: number;
+  /** How long a connection may take to say what it speaks; 10 s unless given. */
+  readonly prefaceTimeoutMs?: number;
   /** PEM file or directory of Ed25519 public keys; null leaves the broker open, as the peer's is. */
   readonly authPublicKeyPath: string | null;
   /** For `httpsAddress`; without one, for the main port. */

@@ -45,11 +45,14 @@ export interface HttpAppOptions {
   readonly random: Random;
   /** Bound of a JSON body; 16 MiB unless given. */
   readonly maxBodyBytes?: number;
+  /** For a JSON body to come in; 60 s unless given. */
+  readonly bodyTimeoutMs?: number;
   /** Checks every JSON reply against its declared schema: for tests. */
   readonly checkReplies?: boolean;
 }
 
 const DEFAULT_MAX_BODY_BYTES = 16 * 1024 * 1024;
+const DEFAULT_BODY_TIMEOUT_MS = 60_000;
 const REQUEST_ID_HEADER = "x-request-id";
 /** Scraped and polled all the time: logged at debug only. */
 const QUIET_PATHS = new Set(["/metrics", "/status", "/v1/status", "/ready"]);
@@ -114,7 +117,7 @@ export class HttpApp implements RouteRegistry {
         params: parsePart("path", spec.params, rawParams),
         query: parsePart("query", spec.query, queryOf(request)),
         headers: parsePart("headers", spec.headers, Object.fromEntries(request.headers)),
-        body: parsePart("body", spec.body, spec.body === undefined ? undefined : await readJsonBody(request, { maxBytes: this.#options.maxBodyBytes ?? DEFAULT_MAX_BODY_BYTES, absent: spec.bodyDefault })),
+        body: parsePart("body", spec.body, spec.body === undefined ? undefined : await this.#body(request, spec.bodyDefault)),
         claims,
         requestId,
         log: this.#options.log.child({ requestId, method: request.method, path: context.req.path }),
@@ -124,6 +127,11 @@ export class HttpApp implements RouteRegistry {
       if (this.#options.checkReplies === true) await checkReply(spec, reply);
       return reply;
     }));
+  }
+
+  #body(request: Request, absent: unknown): Promise<unknown> {
+    const { maxBodyBytes: maxBytes = DEFAULT_MAX_BODY_BYTES, bodyTimeoutMs: timeoutMs = DEFAULT_BODY_TIMEOUT_MS, clock } = this.#options;
+    return readJsonBody(request, { maxBytes, timeoutMs, clock, absent });
   }
 
   /** Serves one request; never rejects. */

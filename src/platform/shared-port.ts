@@ -1,7 +1,7 @@
 /**
  * One TCP port for two protocols: connections that open with the HTTP/2 preface go to one owner, all others are
- * relayed to an HTTP/1 server of ours on an ephemeral loopback port. A connection that says nothing for
- * `PREFACE_TIMEOUT_MS` is dropped.
+ * relayed to an HTTP/1 server of ours on an ephemeral loopback port. A connection that does not say enough to be told by within
+ * 10 s is dropped.
  *
  * Built on node:net because @grpc/grpc-js takes over Node sockets.
  */
@@ -11,7 +11,7 @@ import type { TlsServerOptions } from "./network.ts";
 import { listenError } from "./real/listen-error.ts";
 
 const HTTP2_PREFACE_START = "PRI ";
-const PREFACE_TIMEOUT_MS = 10_000;
+const DEFAULT_PREFACE_TIMEOUT_MS = 10_000;
 
 export interface SharedPort {
   readonly port: number;
@@ -29,6 +29,7 @@ export interface SharedPortOptions {
   readonly onHttp2: (socket: Socket) => void;
   /** Loopback port of the HTTP/1 server. */
   readonly http1Port: number;
+  readonly prefaceTimeoutMs?: number;
 }
 
 function relayTo(port: number, socket: Socket): void {
@@ -43,15 +44,21 @@ function relayTo(port: number, socket: Socket): void {
 
 function sniff(socket: Socket, options: SharedPortOptions): void {
   const drop = (): void => void socket.destroy();
-  socket.setTimeout(PREFACE_TIMEOUT_MS, drop);
+  const timer = setTimeout(drop, options.prefaceTimeoutMs ?? DEFAULT_PREFACE_TIMEOUT_MS);
+  socket.on("close", () => clearTimeout(timer));
   socket.on("error", drop);
-  socket.once("data", (first: Buffer) => {
-    socket.setTimeout(0);
-    socket.off("timeout", drop);
+  let first: Buffer = Buffer.alloc(0);
+  const look = (bytes: Buffer): void => {
+    first = Buffer.concat([first, bytes]);
+    const start = first.toString("latin1", 0, HTTP2_PREFACE_START.length);
+    // It may come byte by byte.
+    if (start.length < HTTP2_PREFACE_START.length && HTTP2_PREFACE_START.startsWith(start)) return void socket.once("data", look);
+    clearTimeout(timer);
     socket.unshift(first);
-    if (first.toString("latin1", 0, 4) === HTTP2_PREFACE_START) options.onHttp2(socket);
+    if (start === HTTP2_PREFACE_START) options.onHttp2(socket);
     else relayTo(options.http1Port, socket);
-  });
+  };
+  socket.once("data", look);
 }
 
 /** @throws StrataError conflict `port-in-use` */

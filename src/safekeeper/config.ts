@@ -12,6 +12,16 @@ export interface Address {
   readonly port: number;
 }
 
+export interface ConnectionTimeouts {
+  /** A connection of which nothing comes, or that takes nothing, for so long is ended. */
+  readonly silenceTimeoutMs: number;
+  /** A reader of WAL that says nothing for so long, though it is asked to, is gone. */
+  readonly walSenderTimeoutMs: number;
+}
+
+/** The peer's, which is fixed as well (safekeeper/src/wal_service.rs), and PostgreSQL's default wal_sender_timeout. */
+export const CONNECTION_TIMEOUTS: ConnectionTimeouts = { silenceTimeoutMs: 600_000, walSenderTimeoutMs: 60_000 };
+
 export interface SafekeeperConfig {
   /** `--datadir`, `-D` */
   readonly dataDirectory: string;
@@ -35,6 +45,8 @@ export interface SafekeeperConfig {
   readonly brokerKeepaliveIntervalMs: number;
   /** `--disable-periodic-broker-push` */
   readonly disablePeriodicBrokerPush: boolean;
+  /** Others than `CONNECTION_TIMEOUTS`: for tests. */
+  readonly connectionTimeouts?: ConnectionTimeouts;
   /** `--heartbeat-timeout`: a peer silent for longer is taken for dead */
   readonly heartbeatTimeoutMs: number;
   /** `--peer-recovery` */

@@ -2,6 +2,7 @@
 import { type CounterChild, type DurationChild, type Family, type GaugeChild, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
 import type { Clock } from "../platform/clock.ts";
 import { RECEIVE_QUEUE_MESSAGES } from "./config.ts";
+import { PgTraffic } from "./pg-traffic.ts";
 import type { WalStoreMetrics } from "./wal-store/wal-store-metrics.ts";
 
 const FSYNC_BUCKETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
@@ -32,6 +33,8 @@ const TIMELINE_GAUGES = {
   safekeeper_timeline_active: "Reports 1 for active timelines, 0 for inactive",
   safekeeper_wal_backup_active: "Reports 1 for timelines with active WAL backup, 0 otherwise",
   safekeeper_connected_computes: "Number of active compute connections",
+  safekeeper_disk_usage_bytes: "Estimated disk space used to store WAL segments",
+  safekeeper_interpreted_wal_reader_tasks: "Number of decodes of WAL for readers of interpreted WAL, grouped by timeline",
   safekeeper_acceptor_term: "Current consensus term",
   safekeeper_written_wal_bytes_total: "Number of WAL bytes written to disk, grouped by timeline",
   safekeeper_written_wal_seconds_total: "Total time spent in write(2) writing WAL to disk, grouped by timeline",
@@ -65,23 +68,29 @@ export class SafekeeperMetrics {
   readonly queriesFinished: Family<CounterChild>;
   readonly managerIterations: CounterChild;
   readonly managerActiveChanges: CounterChild;
-  readonly ioBytes: Family<CounterChild>;
+  readonly traffic: PgTraffic;
   readonly backedUpSegments: CounterChild;
   readonly backupErrors: CounterChild;
   readonly backupReelections: CounterChild;
+  readonly backupTasksStarted: CounterChild;
+  readonly backupTasksFinished: CounterChild;
   readonly walStorageLimitErrors: CounterChild;
   readonly partialUploads: Family<CounterChild>;
   readonly partialUploadedBytes: CounterChild;
+  readonly #activeTimelines: GaugeChild;
+  readonly #collectSeconds: GaugeChild;
   readonly #timelineGauges: ReadonlyMap<TimelineGaugeName, Family<GaugeChild>>;
 
   /** @param collect the timelines' values, when the metrics are scraped */
   constructor(metrics: Metrics, clock: Clock, collect: () => readonly TimelineGauges[]) {
     this.#clock = clock;
     // First, so that a scrape refreshes the per-timeline gauges before it prints them.
-    metrics.gaugeFrom({ name: "safekeeper_timelines", help: "Total number of timelines loaded in-memory" }, () => this.#refresh(collect()));
+    metrics.gaugeFrom({ name: "safekeeper_timelines", help: "Total number of timelines loaded in-memory" }, () => this.#refresh(collect));
     const counter = (name: string, help: string): CounterChild => metrics.counter({ name, help }).with();
     const gauge = (name: string, help: string): GaugeChild => metrics.gauge({ name, help }).with();
     const duration = (name: string, help: string, buckets: readonly number[]): DurationChild => metrics.duration({ name, help, buckets }).with();
+    this.#activeTimelines = gauge("safekeeper_active_timelines", "Total number of active timelines");
+    this.#collectSeconds = gauge("safekeeper_collect_timeline_metrics_seconds", "Time spent collecting timeline metrics");
     this.#writeBytes = metrics.histogram({ name: "safekeeper_write_wal_bytes", help: "Bytes written to WAL in a single request", buckets: WRITE_SIZE_BUCKETS }).with();
     this.#writeSeconds = duration("safekeeper_write_wal_seconds", "Seconds spent writing WAL to a disk in a single request", FSYNC_BUCKETS);
     this.#flushSeconds = duration("safekeeper_flush_wal_seconds", "Seconds spent syncing WAL to a disk (excluding segment initialization)", FSYNC_BUCKETS);
@@ -105,10 +114,12 @@ export class SafekeeperMetrics {
     this.queriesFinished = metrics.counter({ name: "safekeeper_pg_queries_finished_total", help: "Number of queries finished through pg protocol", labels: ["query"] });
     this.managerIterations = counter("safekeeper_manager_iterations_total", "Number of iterations of the timeline manager task");
     this.managerActiveChanges = counter("safekeeper_manager_active_changes_total", "Number of timeline active status changes in the timeline manager task");
-    this.ioBytes = metrics.counter({ name: "safekeeper_pg_io_bytes_total", help: "Bytes read from or written to any PostgreSQL connection", labels: ["client_az", "sk_az", "app_name", "dir", "same_az"] });
+    this.traffic = new PgTraffic(metrics);
     this.backedUpSegments = counter("safekeeper_backed_up_segments_total", "Number of WAL segments backed up to the object storage");
     this.backupErrors = counter("safekeeper_backup_errors_total", "Number of errors during backup");
     this.backupReelections = counter("safekeeper_backup_reelect_leader_total", "Number of times the backup leader was reelected");
+    this.backupTasksStarted = counter("safekeeper_wal_backup_tasks_started_total", "Number of times this safekeeper began to back up a timeline's WAL");
+    this.backupTasksFinished = counter("safekeeper_wal_backup_tasks_finished_total", "Number of times this safekeeper ceased to back up a timeline's WAL");
     this.walStorageLimitErrors = counter("safekeeper_wal_storage_limit_errors", "Number of errors due to timeline WAL storage utilization exceeding configured limit. An increase in this metric indicates issues backing up or removing WALs.");
     this.partialUploads = metrics.counter({ name: "safekeeper_partial_backup_uploads_total", help: "Number of partial backup uploads to the object storage", labels: ["result"] });
     this.partialUploadedBytes = counter("safekeeper_partial_backup_uploaded_bytes_total", "Number of bytes uploaded to the object storage during partial backup");
@@ -146,10 +157,14 @@ export class SafekeeperMetrics {
     };
   }
 
-  #refresh(timelines: readonly TimelineGauges[]): number {
+  #refresh(collect: () => readonly TimelineGauges[]): number {
+    const startMs = this.#clock.monotonicMs();
+    const timelines = collect();
     for (const { tenantId, timelineId, values } of timelines) {
       for (const [name, family] of this.#timelineGauges) family.with(tenantId, timelineId).set(values[name]);
     }
+    this.#activeTimelines.set(timelines.filter(({ values }) => values.safekeeper_timeline_active === 1).length);
+    this.#collectSeconds.set((this.#clock.monotonicMs() - startMs) / 1000);
     return timelines.length;
   }
 }

@@ -8,7 +8,7 @@ import type { Logger } from "../observability/log.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { PgColumn, PgHandler, PgSession } from "../wire/pg-session.ts";
 import { startupOptions } from "../wire/startup-options.ts";
-import type { Address } from "./config.ts";
+import type { Address, ConnectionTimeouts } from "./config.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
 import { makeShardIdentity, UNSHARDED_IDENTITY } from "../keyspace/shard.ts";
 import { parseWalProtocol } from "./api/wal-protocol.ts";
@@ -28,6 +28,9 @@ export interface PgHandlerOptions {
   readonly auth: JwtAuth | null;
   /** This listener lets in tokens of scope `tenant` only. */
   readonly tenantScopeOnly: boolean;
+  readonly timeouts: ConnectionTimeouts;
+  /** This safekeeper's. */
+  readonly availabilityZone: string | null;
   readonly clock: Clock;
   readonly metrics: SafekeeperMetrics;
   readonly log: Logger;
@@ -54,6 +57,11 @@ export class SafekeeperPgHandler implements PgHandler {
     this.#log = options.log;
   }
 
+  /** For the lines about the connection that are not logged here. */
+  get logFields(): Record<string, string | number | null> {
+    return { ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName };
+  }
+
   /** server_version as the client should see it: that of the timeline's PostgreSQL, for stock tools compare it with their own. */
   get serverVersion(): string | null {
     const timeline = this.#id === null ? null : this.#options.timelines.find(this.#id);
@@ -68,11 +76,12 @@ export class SafekeeperPgHandler implements PgHandler {
     const tenant = options.get("tenant_id") ?? options.get("ztenantid");
     const timeline = options.get("timeline_id") ?? options.get("ztimelineid");
     this.#applicationName = session.parameters.get("application_name") ?? null;
+    this.#options.metrics.traffic.opened(session, { clientZone: options.get("availability_zone") ?? null, ownZone: this.#options.availabilityZone, applicationName: this.#applicationName });
     this.#interpreted = interpretedOptions(options);
     this.#saysTerm = options.get("strata") === "1";
     this.#peers = parsePeers(options.get("strata_peers"));
     if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
-    this.#log = this.#options.log.child({ ...this.#id, connection: this.#options.connectionId, applicationName: this.#applicationName });
+    this.#log = this.#options.log.child(this.logFields);
     this.#authorize(session);
   }
 
@@ -98,13 +107,14 @@ export class SafekeeperPgHandler implements PgHandler {
     }
   }
 
-  disconnected(): void {
+  disconnected(session: PgSession): void {
+    this.#options.metrics.traffic.closed(session);
     this.#log.debug("connection ended");
   }
 
   async #run(session: PgSession, command: PgCommand): Promise<void> {
-    const { timelines, connectionId, clock, metrics } = this.#options;
-    const shared = { connectionId, clock, metrics, log: this.#log };
+    const { timelines, connectionId, clock, metrics, timeouts } = this.#options;
+    const shared = { connectionId, clock, metrics, log: this.#log, ...timeouts };
     switch (command.kind) {
       case "start-wal-push":
         return startWalPush(session, {

@@ -25,7 +25,7 @@ import { PartialBackup } from "./backup/partial-backup.ts";
 import { restoreTimeline } from "./backup/restore-timeline.ts";
 import { WalBackup } from "./backup/wal-backup.ts";
 import { BrokerExchange } from "./broker-exchange.ts";
-import type { Address, SafekeeperConfig } from "./config.ts";
+import { type Address, CONNECTION_TIMEOUTS, type SafekeeperConfig } from "./config.ts";
 import type { SafekeeperHttpOptions } from "./http/options.ts";
 import { safekeeperHttpApp } from "./http/routes.ts";
 import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
@@ -215,13 +215,14 @@ class Role {
   async #listenPg(address: Address, auth: JwtAuth | null, tenantScopeOnly: boolean): Promise<Listener> {
     const { platform, log } = this.#deps;
     const certificate = this.#config.tlsWalService === true ? await this.#certificate() : null;
+    const { connectionTimeouts: timeouts = CONNECTION_TIMEOUTS } = this.#config;
     return await listenPg({
-      address, platform, log, tls: currentOf(certificate),
+      silenceTimeoutMs: timeouts.silenceTimeoutMs, address, platform, log, tls: currentOf(certificate),
       // The handler decides on the token, once it knows for which timeline.
       auth: auth === null ? null : { authenticate: async () => undefined },
       session: () => {
         const handler = new SafekeeperPgHandler({
-          timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, clock: platform.clock, metrics: this.#metrics, log,
+          timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, timeouts, availabilityZone: this.#config.availabilityZone, clock: platform.clock, metrics: this.#metrics, log,
         });
         // Read when the session starts, after the handler has seen which timeline it is about.
         return { handler, parameterStatus: { get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
@@ -361,6 +362,8 @@ function gaugesOf(timeline: Timeline): TimelineGauges {
       safekeeper_timeline_active: timeline.active ? 1 : 0,
       safekeeper_wal_backup_active: timeline.backingUp ? 1 : 0,
       safekeeper_connected_computes: timeline.receivers.count.value,
+      safekeeper_disk_usage_bytes: timeline.diskUsageBytes,
+      safekeeper_interpreted_wal_reader_tasks: timeline.decodeGroups.count,
       safekeeper_acceptor_term: timeline.state.term,
       safekeeper_written_wal_bytes_total: totals.bytes,
       safekeeper_written_wal_seconds_total: totals.writeMs / 1000,

@@ -13,6 +13,8 @@ export class PgFrameReader {
   /** One that was waited for when a query was cancelled: what it brings is the next read's. */
   #abandoned: Promise<Uint8Array | null> | null = null;
   #interrupted: Error | null = null;
+  #arrivals = 0;
+  #receivedBytes = 0;
   #isCancel = false;
   #onArrival: (() => void) | null = null;
   /** What went wrong in it, for who waits. */
@@ -31,14 +33,34 @@ export class PgFrameReader {
     return this.#framer.bufferedBytes;
   }
 
+  /** How often something has come: for whoever watches for silence. */
+  get arrivals(): number {
+    return this.#arrivals;
+  }
+
+  /** Since the start. */
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  /** Somebody wants to read, and nothing is here. */
+  get isWaiting(): boolean {
+    return this.#waiting !== null;
+  }
+
   setMode(options: { tagged: boolean; maxBytes: number }): void {
     this.#framer.setMode(options);
   }
 
   /** Makes the waiting read and all later ones fail with Cancelled. */
   interrupt(reason: string): void {
+    this.fail(new Cancelled(reason));
+  }
+
+  /** The same with an error of the caller's. */
+  fail(error: Error): void {
     if (this.#interrupted !== null && !this.#isCancel) return;
-    this.#interrupted = new Cancelled(reason);
+    this.#interrupted = error;
     this.#isCancel = false;
     this.#waiting?.reject(this.#interrupted);
   }
@@ -71,6 +93,7 @@ export class PgFrameReader {
 
   readonly #arrived = (bytes: Uint8Array): Uint8Array | null => {
     if (this.#waiting === null || this.#interrupted !== null || this.#onArrival === null) return bytes;
+    this.#noteArrival(bytes);
     try {
       this.#framer.push(bytes);
       this.#onArrival();
@@ -107,6 +130,7 @@ export class PgFrameReader {
       const frame = this.takePending();
       if (frame !== null) return frame;
       const chunk = await this.#read();
+      this.#noteArrival(chunk);
       if (chunk === null) {
         if (this.#framer.bufferedBytes === 0) return null;
         throw new StrataError("unavailable", "connection-lost", `${this.#connection.remote} closed the connection inside a message`);
@@ -114,6 +138,11 @@ export class PgFrameReader {
       this.#framer.push(chunk);
       this.#throwArrivalError();
     }
+  }
+
+  #noteArrival(bytes: Uint8Array | null): void {
+    this.#arrivals++;
+    this.#receivedBytes += bytes?.length ?? 0;
   }
 
   #throwArrivalError(): void {

@@ -17,20 +17,22 @@ export interface ListenPgOptions {
   readonly auth: PgAuthenticator | null;
   /** The certificate of this moment, for clients that ask for TLS; null: they are told no. */
   readonly tls: (() => TlsServerOptions) | null;
+  /** See ServePgOptions. */
+  readonly silenceTimeoutMs?: number | undefined;
   /** Called for each connection. */
   readonly session: () => { readonly handler: PgHandler; readonly parameterStatus?: Readonly<Record<string, string>> };
 }
 
 /** @throws StrataError conflict `port-in-use` */
 export async function listenPg(options: ListenPgOptions): Promise<Listener> {
-  const { platform, log, auth, tls } = options;
+  const { platform, log, auth, tls, silenceTimeoutMs } = options;
   const stop = new AbortController();
   const serving = new Set<Promise<void>>();
   const cancelKeys = new CancelKeys();
   const listener = await platform.network.listen(options.address, (connection) => {
     const { handler, parameterStatus } = options.session();
     const served = servePg(connection, handler, {
-      auth, log, platform, cancelKeys, signal: stop.signal, ...(tls === null ? {} : { tls: tls() }), ...(parameterStatus === undefined ? {} : { parameterStatus }),
+      auth, log, platform, cancelKeys, signal: stop.signal, ...(silenceTimeoutMs === undefined ? {} : { silenceTimeoutMs }), ...(tls === null ? {} : { tls: tls() }), ...(parameterStatus === undefined ? {} : { parameterStatus }),
     });
     serving.add(served);
     void served.finally(() => serving.delete(served));

@@ -22,10 +22,16 @@ export class PgMessageWriter {
   #lengthAt = -1;
   #scheduled = false;
   #seenEnd = 0;
+  #sentBytes = 0;
   #quietTurns = 0;
 
   constructor(connection: Connection) {
     this.#connection = connection;
+  }
+
+  /** Handed to the socket since the start. */
+  get sentBytes(): number {
+    return this.#sentBytes;
   }
 
   get bufferedBytes(): number {
@@ -41,6 +47,7 @@ export class PgMessageWriter {
   flush(): void {
     if (this.#end === this.#start || this.#lengthAt >= 0) return;
     this.#connection.write(this.#slab.subarray(this.#start, this.#end));
+    this.#sentBytes += this.#end - this.#start;
     this.#start = this.#end;
     this.#seenEnd = this.#end;
   }
@@ -48,6 +55,7 @@ export class PgMessageWriter {
   /** Whole messages that the caller framed; its buffer may be used again. What was written before goes out first. */
   framed(bytes: Uint8Array): void {
     this.flush();
+    this.#sentBytes += bytes.length;
     const taken = this.#connection.writeNow?.(bytes) ?? 0;
     if (taken < bytes.length) this.#connection.write(bytes.slice(taken));
   }
@@ -135,6 +143,7 @@ export class PgMessageWriter {
     }
     const keepFrom = this.#lengthAt >= 0 ? Math.max(this.#start, this.#lengthAt - 1) : at;
     if (keepFrom > this.#start) this.#connection.write(this.#slab.subarray(this.#start, keepFrom));
+    this.#sentBytes += keepFrom - this.#start;
     const kept = at - keepFrom;
     const grown: Uint8Array = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, (kept + length) * 2));
     grown.set(this.#slab.subarray(keepFrom, at));

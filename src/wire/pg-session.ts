@@ -52,6 +52,8 @@ export interface PgSession {
   /** The password of the cleartext exchange: a JWT, when authentication is on. */
   readonly password: string | null;
   readonly remote: string;
+  /** What has gone over the connection since the start. */
+  readonly traffic: { readonly receivedBytes: number; readonly sentBytes: number };
   /** Aborted when the connection is gone or the server is stopping. */
   readonly signal: AbortSignal;
   /** A whole result: RowDescription, the rows (null = NULL), CommandComplete with `tag`. */
@@ -64,6 +66,8 @@ export interface PgSession {
 }
 
 export interface PgHandler {
+  /** What the connection is about (tenant, timeline), for the lines that are logged about it. */
+  readonly logFields?: Readonly<Record<string, string | number | null>>;
   /** After the start-up packet and authentication, before ReadyForQuery. Throw to refuse (ErrorResponse FATAL). */
   connected(session: PgSession): Promise<void>;
   /** One simple-protocol query. Throw a StrataError to answer ErrorResponse; the session goes on. */

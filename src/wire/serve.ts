@@ -6,9 +6,10 @@
  *
  * Source: PostgreSQL manual, "Message Flow"; src/backend/tcop/postgres.c (PostgresMain).
  */
-import { Cancelled, InvariantError } from "../kit/errors.ts";
+import { Cancelled, InvariantError, StrataError } from "../kit/errors.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Connection, TlsServerOptions } from "../platform/network.ts";
+import type { Timer } from "../platform/clock.ts";
 import type { Platform } from "../platform/platform.ts";
 import { writeBackendKey, writeFields, writeParameterStatus } from "./backend-messages.ts";
 import { CancelKeys } from "./cancel-keys.ts";
@@ -31,6 +32,8 @@ export interface ServePgOptions {
   readonly messageMaxBytes?: number;
   /** Handshake, password included; 60 s unless given. */
   readonly startupTimeoutMs?: number;
+  /** A client of whom nothing has come for so long, while something was waited for, is gone; no limit unless given. */
+  readonly silenceTimeoutMs?: number;
   /** Shared by all connections of a listener: what a CancelRequest can end. Without it such requests come to nothing. */
   readonly cancelKeys?: CancelKeys;
   /** ParameterStatus messages beside or instead of the usual ones. */
@@ -40,6 +43,10 @@ export interface ServePgOptions {
 const STARTUP_TIMEOUT_MS = 60_000;
 /** How long a connection we ended may stay half open before it is dropped. */
 const LINGER_MS = 2_000;
+/** How long a session may take to end when the server stops: its client may take nothing of what it is sent. */
+const STOP_GRACE_MS = 3_000;
+/** How often in its time a silence is looked for. */
+const SILENCE_LOOKS = 4;
 
 const PARAMETER_STATUS: Readonly<Record<string, string>> = {
   server_version: "17.0 (Strata)",
@@ -55,12 +62,12 @@ const PARAMETER_STATUS: Readonly<Record<string, string>> = {
 export async function servePg(connection: Connection, handler: PgHandler, options: ServePgOptions): Promise<void> {
   let channel = openChannel(connection);
   const log = options.log.child({ remote: connection.remote });
-  const stop = stopOn(options.signal, () => channel);
+  const stop = stopOn(options, () => channel);
   try {
     const opened = await startup(channel, options, (next) => (channel = next));
     if (opened !== null) await runSession({ channel, handler, options, log, ...opened });
   } catch (error) {
-    refuse({ channel, error, log });
+    refuse({ channel, error, log: log.child({ ...handler.logFields }) });
   } finally {
     stop();
     channel.writer.flush();
@@ -98,6 +105,7 @@ async function runSession(session: Opened & { channel: Channel; handler: PgHandl
   const { channel, handler, options, packet, password, log } = session;
   channel.reader.setMode({ tagged: true, maxBytes: options.messageMaxBytes ?? MESSAGE_MAX_BYTES });
   const server = new ServerSession({ channel, handler, packet, password, log });
+  const stopWatching = watchSilence(channel, options);
   const abort = (): void => server.abort();
   const key = (options.cancelKeys ?? new CancelKeys()).issue(options.platform.random, () => server.cancel());
   options.signal?.addEventListener("abort", abort, { once: true });
@@ -108,6 +116,7 @@ async function runSession(session: Opened & { channel: Channel; handler: PgHandl
     writeBackendKey(channel.writer, key);
     await server.run();
   } finally {
+    stopWatching();
     options.cancelKeys?.forget(key);
     options.signal?.removeEventListener("abort", abort);
     server.abort();
@@ -115,13 +124,36 @@ async function runSession(session: Opened & { channel: Channel; handler: PgHandl
   }
 }
 
-/** Wakes whatever read the connection waits in when the server stops. Returns the undo. */
-function stopOn(signal: AbortSignal | undefined, channel: () => Channel): () => void {
+/** Wakes whatever read the connection waits in when the server stops; who waits to be rid of what it sends is cut off. Returns the undo. */
+function stopOn({ signal, platform }: ServePgOptions, channel: () => Channel): () => void {
   if (signal === undefined) return () => {};
-  const wake = (): void => channel().reader.interrupt("the server is stopping");
+  let timer: Timer | null = null;
+  const wake = (): void => {
+    channel().reader.interrupt("the server is stopping");
+    timer = platform.clock.after(STOP_GRACE_MS, () => channel().connection.destroy());
+  };
   if (signal.aborted) wake();
   signal.addEventListener("abort", wake, { once: true });
-  return () => signal.removeEventListener("abort", wake);
+  return () => {
+    signal.removeEventListener("abort", wake);
+    timer?.cancel();
+  };
+}
+
+/** A peer that vanished without a word is not told by its connection for a quarter of an hour or more. Returns the undo. */
+function watchSilence({ reader }: Channel, { silenceTimeoutMs, platform }: ServePgOptions): () => void {
+  if (silenceTimeoutMs === undefined) return () => {};
+  let seen = reader.arrivals;
+  let silentLooks = 0;
+  const look = (): void => {
+    // What comes while nobody reads is not seen here: that is no silence.
+    silentLooks = reader.isWaiting && reader.arrivals === seen ? silentLooks + 1 : 0;
+    seen = reader.arrivals;
+    if (silentLooks >= SILENCE_LOOKS) reader.fail(new StrataError("unavailable", "peer-silent", `nothing came for ${silenceTimeoutMs} ms`));
+    else timer = platform.clock.after(silenceTimeoutMs / SILENCE_LOOKS, look);
+  };
+  let timer = platform.clock.after(silenceTimeoutMs / SILENCE_LOOKS, look);
+  return () => timer.cancel();
 }
 
 /** The one place where a connection's fatal error is told and logged. */

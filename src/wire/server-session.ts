@@ -46,6 +46,11 @@ export class ServerSession implements PgSession {
     this.#extended = new ExtendedQueries(options.channel.writer, (sql) => this.#collect(sql));
   }
 
+  get traffic(): { readonly receivedBytes: number; readonly sentBytes: number } {
+    const { reader, writer } = this.#channel;
+    return { receivedBytes: reader.receivedBytes, sentBytes: writer.sentBytes };
+  }
+
   get signal(): AbortSignal {
     return (this.#running ?? this.#abort).signal;
   }
@@ -136,7 +141,7 @@ export class ServerSession implements PgSession {
       if (!this.#completed) writeCommandComplete(writer, this.#copyOf() === null ? "OK" : "COPY 0");
     } catch (error) {
       if (isFatal(error) || this.#abort.signal.aborted) throw error;
-      this.#log.info("libpq query failed", { query: sql.slice(0, 200), error });
+      this.#log.info("libpq query failed", { ...this.#handler.logFields, query: sql.slice(0, 200), error });
       this.#tell(error);
     }
     if (this.#copyOf()?.connectionEnded === true) return true;
@@ -239,5 +244,5 @@ function queryCanceled(): StrataError {
 /** Errors after which the byte stream cannot be trusted, or nobody listens. */
 function isFatal(error: unknown): boolean {
   if (error instanceof Cancelled) return true;
-  return error instanceof StrataError && (error.code === "protocol-violation" || error.code === "connection-lost");
+  return error instanceof StrataError && ["protocol-violation", "connection-lost", "peer-silent"].includes(error.code);
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { decodeTimelineInfo, encodeTimelineInfo, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_TIMELINE_INFO, unwrapTyped } from "../../src/broker/api/messages.ts";
-import { Registry, timelineInfoFilter } from "../../src/broker/registry/registry.ts";
+import { QUEUE_MAX_BYTES, Registry, timelineInfoFilter } from "../../src/broker/registry/registry.ts";
 import { timelineInfo } from "./timeline-info.ts";
 
 function makeRegistry() {
@@ -35,6 +35,24 @@ test("a full queue loses its oldest message, and says so", () => {
   expect(seen).toEqual([6, 7, 8]);
   expect(slow.droppedCount).toBe(5);
   expect(dropped).toHaveLength(5);
+});
+
+test("large messages do not make a long queue a large one", () => {
+  const dropped: number[] = [];
+  const registry = new Registry({ timelineQueueLength: 3, allKeysQueueLength: 16_384 }, { dropped: (_subscriber, count) => void dropped.push(count) });
+  const slow = registry.subscribe(timelineInfoFilter(null), false, () => undefined);
+  const large = encodeTimelineInfo(timelineInfo({ safekeeperConnstr: "x".repeat(1_000_000) }));
+  for (let sent = 0; sent < 100; sent++) registry.publish(MESSAGE_TYPE_TIMELINE_INFO, large);
+  const fit = Math.floor(QUEUE_MAX_BYTES / large.length);
+  expect(slow.queued).toBe(fit);
+  expect(slow.droppedCount).toBe(100 - fit);
+  publish(registry, "1", 7);
+  let last = 0;
+  for (let bytes = slow.take(); bytes !== null; bytes = slow.take()) last = decodeTimelineInfo(bytes).commitLsn;
+  expect(last).toBe(7);
+  expect(dropped.reduce((sum, count) => sum + count, 0)).toBe(slow.droppedCount);
+  for (let sent = 0; sent < 10; sent++) publish(registry, "1", sent);
+  expect(slow.queued).toBe(10);
 });
 
 test("an unsubscribed timeline leaves nothing behind", () => {

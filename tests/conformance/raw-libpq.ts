@@ -120,6 +120,15 @@ export class RawLibpq {
     }
   }
 
+  /** Takes nothing any more, until `resume`. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
   close(): void {
     this.#socket.destroy();
   }

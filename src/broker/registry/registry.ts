@@ -1,8 +1,8 @@
 /**
  * Who is subscribed to what, and the queues between publishers and subscribers. Pure: no sockets, no clock.
  *
- * Invariants: a publisher never waits; each subscriber has a ring of bounded length, and when it is full the oldest
- * message goes (counted); a message reaches exactly the subscribers whose types and timeline match.
+ * Invariants: a publisher never waits; each subscriber has a ring of bounded length and of bounded size, and when it is full
+ * the oldest messages go (counted); a message reaches exactly the subscribers whose types and timeline match.
  */
 import { MESSAGE_TYPE_TIMELINE_INFO, type BrokerFilter, type MessageType, peekTenantTimelineId, type TenantTimelineId, wrapTyped } from "../api/messages.ts";
 import { frameMessage, messageOf } from "./frame.ts";
@@ -11,12 +11,14 @@ import { frameMessage, messageOf } from "./frame.ts";
 class Envelope {
   readonly type: MessageType;
   readonly #inner: Uint8Array;
+  readonly sizeBytes: number;
   #typedFrame: Uint8Array | null = null;
   #innerFrame: Uint8Array | null = null;
 
   constructor(type: MessageType, inner: Uint8Array) {
     this.type = type;
     this.#inner = inner;
+    this.sizeBytes = inner.length;
   }
 
   frame(typed: boolean): Uint8Array {
@@ -29,6 +31,9 @@ export interface RegistryLimits {
   readonly timelineQueueLength: number;
   readonly allKeysQueueLength: number;
 }
+
+/** What may wait for one subscriber, whatever the length of its queue: honest messages are of a few hundred bytes each. */
+export const QUEUE_MAX_BYTES = 32 * 1024 * 1024;
 
 export interface RegistryEvents {
   readonly dropped: (subscriber: Subscriber, count: number) => void;
@@ -47,6 +52,7 @@ export class Subscriber {
   #ring: (Envelope | undefined)[] = [];
   #head = 0;
   #length = 0;
+  #bytes = 0;
   readonly #wake: Wake;
 
   constructor(options: { id: number; filter: BrokerFilter; typed: boolean; limit: number; wake: Wake }) {
@@ -61,20 +67,29 @@ export class Subscriber {
     return this.#length;
   }
 
-  /** @returns whether the oldest message had to go */
-  offer(envelope: Envelope): boolean {
-    const full = this.#length === this.#limit;
-    if (full) {
-      this.#ring[this.#head] = envelope;
-      this.#head = (this.#head + 1) % this.#limit;
-      this.droppedCount++;
-    } else {
-      this.#ring[(this.#head + this.#length) % this.#limit] = envelope;
-      this.#length++;
+  /** @returns how many of the oldest messages had to go */
+  offer(envelope: Envelope): number {
+    let dropped = 0;
+    while (this.#length === this.#limit || (this.#length > 0 && this.#bytes + envelope.sizeBytes > QUEUE_MAX_BYTES)) {
+      this.#shift();
+      dropped++;
     }
-    const urgent = this.#length * 2 >= this.#limit;
+    this.droppedCount += dropped;
+    this.#ring[(this.#head + this.#length) % this.#limit] = envelope;
+    this.#length++;
+    this.#bytes += envelope.sizeBytes;
+    const urgent = this.#length * 2 >= this.#limit || this.#bytes * 2 >= QUEUE_MAX_BYTES;
     if (this.#length === 1 || urgent) this.#wake(urgent);
-    return full;
+    return dropped;
+  }
+
+  #shift(): Envelope {
+    const envelope = this.#ring[this.#head] as Envelope;
+    this.#ring[this.#head] = undefined;
+    this.#head = (this.#head + 1) % this.#limit;
+    this.#length--;
+    this.#bytes -= envelope.sizeBytes;
+    return envelope;
   }
 
   /** The oldest waiting message's bytes for this subscriber, or null. */
@@ -86,11 +101,7 @@ export class Subscriber {
   /** The same as it stands in a stream: shared by all who hear it, not to be changed. */
   takeFrame(): Uint8Array | null {
     if (this.#length === 0) return null;
-    const envelope = this.#ring[this.#head] as Envelope;
-    this.#ring[this.#head] = undefined;
-    this.#head = (this.#head + 1) % this.#limit;
-    this.#length--;
-    return envelope.frame(this.#typed);
+    return this.#shift().frame(this.#typed);
   }
 }
 
@@ -156,7 +167,8 @@ export class Registry {
 
   #offer(subscriber: Subscriber, envelope: Envelope): void {
     if (!subscriber.filter.types.includes(envelope.type)) return;
-    if (subscriber.offer(envelope)) this.#events.dropped(subscriber, 1);
+    const dropped = subscriber.offer(envelope);
+    if (dropped > 0) this.#events.dropped(subscriber, dropped);
   }
 }
 

@@ -35,7 +35,7 @@ function grpcError(error: unknown): Pick<ServiceError, "code" | "details"> & Err
   return Object.assign(new Error(details), { code: grpcCode(error), details });
 }
 
-type Authorized = { metadata: { get(key: string): (string | Buffer)[] } };
+type Authorized = { metadata: { get(key: string): (string | Buffer)[] }; getPeer(): string };
 
 class BrokerService {
   readonly #deps: BrokerServiceDeps;
@@ -50,6 +50,12 @@ class BrokerService {
     this.#deps.authorize(call.metadata.get("authorization")[0]?.toString());
   }
 
+  /** The one place where a refused call is logged. */
+  #refusal(method: string, call: Authorized, error: unknown): ReturnType<typeof grpcError> {
+    this.#deps.log.info("call refused", { method, remote: call.getPeer(), error });
+    return grpcError(error);
+  }
+
   publishOne(call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>): void {
     try {
       this.#authorize(call);
@@ -59,7 +65,7 @@ class BrokerService {
       this.#deps.registry.publish(type, inner);
       answer(null, EMPTY);
     } catch (error) {
-      answer(grpcError(error));
+      answer(this.#refusal("publishOne", call, error));
     }
   }
 
@@ -68,7 +74,7 @@ class BrokerService {
     try {
       this.#authorize(call);
     } catch (error) {
-      answer(grpcError(error));
+      answer(this.#refusal("publishSafekeeperInfo", call, error));
       return;
     }
     metrics.publishers.inc();
@@ -78,7 +84,7 @@ class BrokerService {
       if (!open) return;
       open = false;
       metrics.publishers.dec();
-      log.info("publication ended", { remote: call.getPeer() });
+      log.info("publication ended", { remote: call.getPeer(), ...(error === null ? {} : { error }) });
       if (error === null) answer(null, EMPTY);
       else answer(grpcError(error));
     };
@@ -96,14 +102,15 @@ class BrokerService {
     call.on("cancelled", () => finish(null));
   }
 
-  subscribe(call: SubscribeCall, decode: (request: Buffer) => BrokerFilter, typed: boolean): void {
+  subscribe(call: SubscribeCall, method: "subscribeSafekeeperInfo" | "subscribeByFilter"): void {
+    const typed = method === "subscribeByFilter";
     let filter: BrokerFilter;
     try {
       this.#authorize(call);
-      filter = decode(call.request);
+      filter = typed ? decodeFilterRequest(call.request) : timelineInfoFilter(decodeSubscribeInfoRequest(call.request));
     } catch (error) {
       // Not destroy: a destroyed stream sends no status, and the caller would wait for ever.
-      call.emit("error", grpcError(error));
+      call.emit("error", this.#refusal(method, call, error));
       return;
     }
     this.#stream(call, filter, typed);
@@ -174,7 +181,7 @@ export function brokerServiceHandlers(deps: BrokerServiceDeps): UntypedServiceIm
   return {
     publishOne: service.publishOne.bind(service),
     publishSafekeeperInfo: service.publishInfos.bind(service),
-    subscribeSafekeeperInfo: (call: SubscribeCall) => service.subscribe(call, (bytes) => timelineInfoFilter(decodeSubscribeInfoRequest(bytes)), false),
-    subscribeByFilter: (call: SubscribeCall) => service.subscribe(call, decodeFilterRequest, true),
+    subscribeSafekeeperInfo: (call: SubscribeCall) => service.subscribe(call, "subscribeSafekeeperInfo"),
+    subscribeByFilter: (call: SubscribeCall) => service.subscribe(call, "subscribeByFilter"),
   };
 }

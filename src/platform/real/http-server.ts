@@ -18,6 +18,8 @@ export interface HttpServer {
 }
 
 const DEFAULT_GRACE_MS = 5_000;
+/** Seconds: the runtime's unit. */
+const HEADERS_TIMEOUT_S = 60;
 
 /** @throws StrataError conflict `port-in-use` */
 export function serveFetch(options: HttpServerOptions): HttpServer {
@@ -42,15 +44,18 @@ function start(options: HttpServerOptions): Bun.Server<undefined> {
     return Bun.serve({
       hostname: options.host,
       port: options.port,
-      // 10 s by default, which resets slow handlers.
-      idleTimeout: 0,
+      // A connection that never gets to a request is dropped. Requests are taken out of it: slow handlers would be reset.
+      idleTimeout: HEADERS_TIMEOUT_S,
       // Handlers bound what they read; the default would refuse large uploads.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
       // Shared only where a certificate may be replaced: a plain port in use must be an error.
       reusePort: options.tls !== undefined,
       ...(options.tls === undefined ? {} : { tls: { cert: options.tls.certPem, key: options.tls.keyPem } }),
-      fetch: (request) => options.fetch(request),
+      fetch: (request, server) => {
+        server.timeout(request, 0);
+        return options.fetch(request);
+      },
     });
   } catch (cause) {
     throw listenError(options, cause);

@@ -30,6 +30,8 @@ export interface WalBackupOptions {
 
 export class WalBackup {
   readonly #options: WalBackupOptions;
+  /** Whose end is noticed. */
+  readonly #watched = new WeakSet<Timeline>();
 
   constructor(options: WalBackupOptions) {
     this.#options = options;
@@ -42,8 +44,7 @@ export class WalBackup {
     const upTo = segmentOf(volatile.commitLsn, walSegmentSizeBytes);
     let next = segmentOf(volatile.backupLsn, walSegmentSizeBytes);
     const elected = timeline.state.timelineStartLsn !== 0 && next < upTo && this.#isOurTurn(timeline);
-    if (elected && !timeline.backingUp) this.#options.metrics.backupReelections.inc();
-    timeline.backingUp = elected;
+    if (elected !== timeline.backingUp) this.#noteTurn(timeline, elected);
     if (!elected) return 0;
     const first = next;
     while (next < upTo && !timeline.signal.aborted && !this.#options.signal.aborted) {
@@ -53,6 +54,19 @@ export class WalBackup {
       volatile.backupLsn = Math.max(volatile.backupLsn, next * walSegmentSizeBytes);
     }
     return next - first;
+  }
+
+  #noteTurn(timeline: Timeline, elected: boolean): void {
+    const { metrics } = this.#options;
+    timeline.backingUp = elected;
+    if (!elected) return metrics.backupTasksFinished.inc();
+    metrics.backupReelections.inc();
+    metrics.backupTasksStarted.inc();
+    if (this.#watched.has(timeline)) return;
+    this.#watched.add(timeline);
+    timeline.signal.addEventListener("abort", () => {
+      if (timeline.backingUp) this.#noteTurn(timeline, false);
+    }, { once: true });
   }
 
   #isOurTurn(timeline: Timeline): boolean {

@@ -17,6 +17,7 @@ import type { Acceptor, Steps } from "../consensus/acceptor.ts";
 import { handleAppend, handleFlush } from "../consensus/append.ts";
 import { handleElected, handleGreeting, handleVoteRequest } from "../consensus/election.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
+import { drained, type DrainOptions } from "../drained.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { type AdmissionOptions, findOrCreate } from "./admission.ts";
@@ -26,6 +27,8 @@ import type { WalReceiver } from "./wal-receivers.ts";
 export interface StartWalPushOptions extends AdmissionOptions {
   readonly connectionId: number;
   readonly protocolVersion: ProposerProtocolVersion;
+  /** A proposer that takes no answers for so long is gone; 0 = it may. */
+  readonly silenceTimeoutMs: number;
   readonly metrics: SafekeeperMetrics;
   readonly log: Logger;
 }
@@ -50,8 +53,12 @@ export async function startWalPush(session: PgSession, options: StartWalPushOpti
     if (first === null) return;
     const greeting = decodeProposerMessage(first, options.protocolVersion);
     if (greeting.kind !== "greeting") throw new StrataError("fix-input", "bad-proposer-message", `${greeting.kind} before a greeting`);
+    // Before anything is made for it.
+    if (greeting.tenantId !== options.id.tenantId || greeting.timelineId !== options.id.timelineId) {
+      throw new StrataError("conflict", "wrong-timeline", `greeting for ${greeting.tenantId}/${greeting.timelineId} on a connection of ${options.id.tenantId}/${options.id.timelineId}`);
+    }
     const timeline = await findOrCreate(options, greeting);
-    await timeline.gate.run(() => new ProposerConnection(timeline, copy, options).serve(greeting));
+    await timeline.gate.run(() => new ProposerConnection({ session, timeline, copy }, options).serve(greeting));
   } catch (error) {
     throw endOfStream(error);
   }
@@ -61,6 +68,7 @@ class ProposerConnection {
   readonly #timeline: Timeline;
   readonly #copy: ServedCopyStream;
   readonly #options: StartWalPushOptions;
+  readonly #drain: DrainOptions;
   readonly #queue = new BoundedQueue<{ readonly message: ProposerMessage; readonly sizeBytes: number }>({ maxItems: RECEIVE_QUEUE_MESSAGES, maxWeight: RECEIVE_QUEUE_BYTES });
   #readError: unknown = null;
   readonly #blocked: BlockedWatch;
@@ -73,9 +81,10 @@ class ProposerConnection {
   /** What of the queue the gauges know. */
   #noted = { messages: 0, bytes: 0 };
 
-  constructor(timeline: Timeline, copy: ServedCopyStream, options: StartWalPushOptions) {
+  constructor({ session, timeline, copy }: { readonly session: PgSession; readonly timeline: Timeline; readonly copy: ServedCopyStream }, options: StartWalPushOptions) {
     this.#timeline = timeline;
     this.#copy = copy;
+    this.#drain = { clock: options.clock, log: options.log, timeoutMs: options.silenceTimeoutMs, signals: [session.signal, timeline.signal] };
     this.#options = options;
     this.#lastFlushMs = options.clock.monotonicMs();
     this.#blocked = new BlockedWatch(options.clock, options.log);
@@ -181,7 +190,9 @@ class ProposerConnection {
         metrics.messages.with("success").inc(await this.#append(message));
       } else {
         if (message.kind === "vote-request" && this.#timeline.state.recovering) await this.#waitForOtherVotes();
+        const startMs = this.#options.clock.monotonicMs();
         const reply = await this.#timeline.run<AcceptorMessage | null>(message.kind, (acceptor) => this.#handshake(acceptor, message));
+        metrics.miscOperation.with(`handle_${message.kind.replaceAll("-", "_")}`).recordMs(this.#options.clock.monotonicMs() - startMs);
         if (message.kind === "elected" && reply === null) receiver.status = "streaming";
         if (reply !== null) await this.#send(reply);
         this.#options.log.info("proposer's message handled", { kind: message.kind, term: this.#timeline.state.term, flushLsn: this.#timeline.acceptor.flushLsn });
@@ -281,7 +292,7 @@ class ProposerConnection {
     const filled = message.kind === "append" ? { ...message, hotStandbyFeedback: this.#timeline.senders.hotStandby } : message;
     if (filled.kind === "append") this.#lastResponse = filled;
     this.#copy.write(encodeAcceptorMessage(filled, this.#options.protocolVersion));
-    await this.#copy.drained();
+    await drained(this.#copy, this.#drain);
   }
 
   /** A pageserver's feedback rides on a repeated answer. */

@@ -15,9 +15,11 @@ import type { CopyStream, PgSession } from "../../wire/pg-session.ts";
 import { encodeKeepalive, postgresTimestamp } from "../../wire/replication-messages.ts";
 import type { Term } from "../api/term-history.ts";
 import type { SafekeeperMetrics } from "../metrics.ts";
+import { drained, type DrainOptions } from "../drained.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { MemberOptions } from "./decode-group.ts";
+import { ReaderLiveness } from "./reader-liveness.ts";
 import { decodeReaderMessage, hotStandbyFeedbackOf } from "./reader-messages.ts";
 import { WalSender } from "./wal-senders.ts";
 import { RawWalSource, type WalSource } from "./wal-source.ts";
@@ -31,6 +33,8 @@ export interface StartReplicationOptions {
   readonly interpreted: Omit<MemberOptions, "startLsn"> | null;
   readonly connectionId: number;
   readonly applicationName: string | null;
+  /** A reader that says nothing for so long, though it is asked to, or takes nothing, is gone; 0 = it may. */
+  readonly walSenderTimeoutMs: number;
   readonly clock: Clock;
   readonly metrics: SafekeeperMetrics;
   readonly log: Logger;
@@ -60,6 +64,8 @@ class ReaderConnection {
   readonly #timeline: Timeline;
   readonly #sender: WalSender;
   readonly #source: WalSource;
+  readonly #liveness: ReaderLiveness;
+  readonly #drain: DrainOptions;
   /** The source had nothing more to send below this. */
   #askedLsn: Lsn = 0;
   #replyError: unknown = null;
@@ -68,10 +74,12 @@ class ReaderConnection {
   #wake: (() => void) | null = null;
 
   constructor(session: PgSession, options: StartReplicationOptions) {
-    const { timeline, startLsn, connectionId, applicationName, interpreted } = options;
+    const { timeline, startLsn, connectionId, applicationName, interpreted, clock, log, walSenderTimeoutMs } = options;
     this.#session = session;
     this.#options = options;
     this.#timeline = timeline;
+    this.#liveness = new ReaderLiveness(clock, walSenderTimeoutMs);
+    this.#drain = { clock, log, timeoutMs: walSenderTimeoutMs, signals: [session.signal, timeline.signal] };
     this.#source = interpreted === null ? new RawWalSource(timeline.reader(startLsn), startLsn) : timeline.decodeGroups.open({ ...interpreted, startLsn });
     const shard = interpreted === null ? null : { ...interpreted.shard, tenantId: timeline.id.tenantId };
     this.#sender = new WalSender({ connectionId, remote: session.remote, applicationName, shard }, startLsn);
@@ -108,6 +116,7 @@ class ReaderConnection {
 
   async #sendAll(copy: CopyStream): Promise<void> {
     while (!this.#over()) {
+      if (this.#liveness.isToBeAsked()) this.#ask(copy);
       if (this.#available() > Math.max(this.#sender.positionLsn, this.#askedLsn)) await this.#sendNext(copy);
       else if (!(await this.#waitForMore())) this.#idle(copy);
     }
@@ -124,7 +133,8 @@ class ReaderConnection {
     }
     copy.write(message.header, message.body);
     this.#sender.positionLsn = message.positionLsn;
-    await copy.drained();
+    await drained(copy, this.#drain);
+    this.#liveness.took();
   }
 
   #checkTerm(): void {
@@ -161,6 +171,11 @@ class ReaderConnection {
 
   #idle(copy: CopyStream): void {
     this.#endIfDone();
+    this.#ask(copy);
+  }
+
+  #ask(copy: CopyStream): void {
+    this.#liveness.asked();
     const timestamp = postgresTimestamp(this.#options.clock.wallMs());
     copy.write(encodeKeepalive({ endLsn: this.#available(), timestamp, replyRequested: true }));
   }
@@ -189,6 +204,7 @@ class ReaderConnection {
   }
 
   #reply(bytes: Uint8Array): void {
+    this.#liveness.heard();
     const message = decodeReaderMessage(bytes);
     const { senders } = this.#timeline;
     if (message.kind === "standby-status") senders.recordStandbyReply(this.#sender, message);

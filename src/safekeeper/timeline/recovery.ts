@@ -43,6 +43,8 @@ export interface LogPosition {
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const STATUS_TIMEOUT_MS = 10_000;
+/** A donor says something every second; one that does not holds up the recovery of all timelines. */
+const DONOR_SILENCE_MS = 15_000;
 
 /** The peer to fetch from; null when none is ahead in the way that counts. */
 export function chooseDonor(own: LogPosition, peers: readonly SafekeeperTimelineInfo[]): SafekeeperTimelineInfo | null {
@@ -119,7 +121,12 @@ async function fetchWal(timeline: Timeline, fetch: Fetch): Promise<void> {
   options.signal.addEventListener("abort", drop, { once: true });
   timeline.signal.addEventListener("abort", drop, { once: true });
   try {
-    await takeWal(timeline, await client.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(startLsn)} (term='${donor.term}')`), { term: donor.term, startLsn, untilLsn: donor.flushLsn });
+    const copy = await client.copyBoth(`START_REPLICATION PHYSICAL ${lsnToString(startLsn)} (term='${donor.term}')`);
+    const read = async (): Promise<Uint8Array | null> => {
+      const timer = clock.after(DONOR_SILENCE_MS, drop);
+      return await copy.read().finally(() => timer.cancel());
+    };
+    await takeWal(timeline, { read, copy }, { term: donor.term, startLsn, untilLsn: donor.flushLsn });
   } finally {
     options.signal.removeEventListener("abort", drop);
     timeline.signal.removeEventListener("abort", drop);
@@ -127,10 +134,16 @@ async function fetchWal(timeline: Timeline, fetch: Fetch): Promise<void> {
   }
 }
 
+interface DonorStream {
+  readonly copy: ClientCopyStream;
+  /** The stream's, with a limit in time. */
+  readonly read: () => Promise<Uint8Array | null>;
+}
+
 /** Until what the donor had when it was chosen is durable here; a compute that came meanwhile has changed the term or wins by being there. */
-async function takeWal(timeline: Timeline, copy: ClientCopyStream, range: { readonly term: Term; readonly startLsn: Lsn; readonly untilLsn: Lsn }): Promise<void> {
+async function takeWal(timeline: Timeline, { read, copy }: DonorStream, range: { readonly term: Term; readonly startLsn: Lsn; readonly untilLsn: Lsn }): Promise<void> {
   for (let at = range.startLsn; at < range.untilLsn && timeline.receivers.streaming === 0; ) {
-    const bytes = await copy.read();
+    const bytes = await read();
     if (bytes === null) break;
     const message = decodeSenderMessage(bytes);
     if (message.kind === "keepalive") continue;

@@ -2,7 +2,7 @@
  * All timelines of this safekeeper: loaded at the start, created, deleted. A timeline's directory is
  * `<data>/<tenant>/<timeline>/`; it appears there whole, by a rename, or not at all.
  */
-import { StrataError } from "../../kit/errors.ts";
+import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { parseTenantId, parseTimelineId, type TenantId } from "../../kit/ids.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { Random } from "../../platform/random.ts";
@@ -38,10 +38,10 @@ export class Timelines {
     await files.removeTree(`${this.#dataDirectory}/${TEMPORARY_DIRECTORY}`);
     await this.#settleNames(this.#dataDirectory);
     for (const tenant of await this.#listIds(this.#dataDirectory, parseTenantId)) {
-      await this.#settleNames(`${this.#dataDirectory}/${tenant}`);
-      for (const timeline of await this.#listIds(`${this.#dataDirectory}/${tenant}`, parseTimelineId)) {
+      for (const timeline of await this.#timelinesOf(tenant)) {
         const id = { tenantId: tenant, timelineId: timeline };
         try {
+          await this.#settleNames(`${this.#dataDirectory}/${tenant}`);
           await this.#settleNames(this.#directoryOf(id));
           await this.#openExisting(id);
         } catch (error) {
@@ -68,6 +68,15 @@ export class Timelines {
       } catch {
         return false;
       }
+    });
+  }
+
+  async #timelinesOf(tenantId: TenantId): Promise<string[]> {
+    const path = `${this.#dataDirectory}/${tenantId}`;
+    return await this.#listIds(path, parseTimelineId).catch((error: unknown) => {
+      if (!isStrataError(error, "file-not-found")) throw error;
+      this.#context.log.warn("a stray file has a tenant's name", { tenantId, path });
+      return [];
     });
   }
 

@@ -17,6 +17,8 @@ export interface Target {
   readonly timelineId: string;
   readonly password?: string;
   readonly applicationName?: string;
+  /** More connection options. */
+  readonly options?: string;
   /** The timeline's other safekeepers, host:port, as a proposer says who they are. */
   readonly peers?: readonly string[];
 }
@@ -26,7 +28,7 @@ export function connectTo(target: Target): Promise<PgClient> {
     address: { host: "127.0.0.1", port: target.port },
     parameters: {
       user: "test", database: "replication", application_name: target.applicationName ?? "driver",
-      options: `-c timeline_id=${target.timelineId} tenant_id=${target.tenantId}${target.peers === undefined ? "" : ` strata_peers=${target.peers.join(",")}`}`,
+      options: `-c timeline_id=${target.timelineId} tenant_id=${target.tenantId}${target.peers === undefined ? "" : ` strata_peers=${target.peers.join(",")}`}${target.options ?? ""}`,
     },
     ...(target.password === undefined ? {} : { password: target.password }),
     clock: platform.clock,
