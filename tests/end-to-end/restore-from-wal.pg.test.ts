@@ -20,11 +20,16 @@ test("every row comes back from the initdb archive and WAL: of the safekeepers, 
     await query(cluster, "CREATE TABLE notes (id int PRIMARY KEY, filler text)");
     await addRows(cluster, 0);
     const first = await query(cluster, TOTALS);
+    const [middle] = await query(cluster, "SELECT pg_current_wal_flush_lsn()::text");
+    await query(cluster, "CREATE TABLE after_the_branch_point ()");
 
     await cluster.compute.stop();
     await losePageserver(cluster);
     await cluster.startStorage();
     await createAgain(cluster);
+    // A branch of it can be made without a compute: the WAL comes for whoever waits for it.
+    const branch = (await post(timelinesUrl(cluster), { new_timeline_id: "be".repeat(16), ancestor_timeline_id: timelineOf(cluster), ancestor_start_lsn: middle })) as { ancestor_lsn: string };
+    expect(branch.ancestor_lsn).toBe(middle ?? "");
     await cluster.startCompute();
     expect(await query(cluster, TOTALS)).toEqual(first);
 
@@ -50,6 +55,7 @@ test("every row comes back from the initdb archive and WAL: of the safekeepers, 
   }
 }, 600_000);
 
+const timelinesUrl = ({ cluster }: TestCluster): string => `http://127.0.0.1:${cluster.ports.controller}/v1/tenant/${cluster.tenantId}/timeline`;
 const timelineOf = ({ cluster }: TestCluster): string => cluster.branches[0].timelineId;
 
 async function query(cluster: TestCluster, sql: string): Promise<readonly (string | null)[]> {
@@ -93,7 +99,7 @@ async function createAgain(cluster: TestCluster): Promise<void> {
   const timelineId = timelineOf(cluster);
   const timelines = `http://127.0.0.1:${cluster.cluster.ports.pageserver.http}/v1/tenant/${cluster.cluster.tenantId}/timeline`;
   expect((await fetch(`${timelines}/${timelineId}`)).status).toBe(404);
-  await post(`http://127.0.0.1:${cluster.cluster.ports.controller}/v1/tenant/${cluster.cluster.tenantId}/timeline`, { new_timeline_id: timelineId, existing_initdb_timeline_id: timelineId });
+  await post(timelinesUrl(cluster), { new_timeline_id: timelineId, existing_initdb_timeline_id: timelineId });
 }
 
 /** Until some unfinished segment in the backup ends where the log does. */

@@ -136,7 +136,7 @@ async function connected(target: Target): Promise<ProposerDriver> {
 test("the end is the unfinished segment of the highest term, then the longest; what it is not known to have committed counts as flushed", async () => {
   const wal = new SampleWal(START).growTo(8 * MIB + 90_000);
   const end = (index: number): Lsn => wal.ends.at(index) ?? 0;
-  backUp(wal, [{ term: 3, flush: end(-1), commit: end(-2), node: 1 }, { term: 4, flush: end(-4), commit: end(-6), node: 2 }, { term: 4, flush: end(-3), commit: end(-5), node: 3 }]);
+  backUp(wal, [{ term: 3, flush: end(-1), commit: end(-7), node: 1 }, { term: 4, flush: end(-4), commit: end(-6), node: 2 }, { term: 4, flush: end(-3), commit: end(-5), node: 3 }]);
   const name = partialName("000000010000000000000008", { term: 4, flush: end(-3), commit: end(-5), node: 3 });
   expect(positions(await read())).toEqual({ startLsn: START, commitLsn: end(-5), flushLsn: end(-3), partial: name });
 
@@ -146,6 +146,31 @@ test("the end is the unfinished segment of the highest term, then the longest; w
   expect((await status(one)).flush_lsn).toBe(lsnToString(end(-3)));
   expect(readdirSync(join(directory, "new", ID.tenantId, ID.timelineId)).sort()).toEqual(["000000010000000000000008.partial", "safekeeper.control"]);
 }, 20_000);
+
+test("restored twice: what was written since the first time counts, whatever terms there were before, and old objects go", async () => {
+  const wal = new SampleWal(START).growTo(8 * MIB + 90_000);
+  const stale = { term: 9, flush: wal.endLsn, commit: wal.endLsn, node: 77 };
+  backUp(wal, [stale]);
+  log.expectWarn("timeline made from its WAL backup");
+  const one = await start(1, "once");
+  expect((await restore(one)).status).toBe(200);
+  const end = wal.endLsn;
+  wal.growTo(end + 60_000);
+  const proposer = await connected({ port: one.pgPort, ...ID, peers: [] });
+  expect(await proposer.requestVote(1)).toMatchObject({ voteGiven: true });
+  proposer.elected([{ term: 0, lsn: START }, { term: 1, lsn: end }], end);
+  proposer.append(wal, { from: end, to: wal.endLsn, commitLsn: wal.endLsn });
+  await proposer.flushedTo(wal.endLsn);
+  proposer.close();
+  const segment = "000000010000000000000008";
+  const newest = partialName(segment, { term: 1, flush: wal.endLsn, commit: wal.endLsn, node: 1 });
+  const names = (): string => readdirSync(objects()).filter((name) => name.startsWith(`${segment}_`)).join();
+  for (let tries = 0; tries < 200 && names() !== newest; tries++) await Bun.sleep(50);
+  expect(names()).toBe(newest);
+  // As if it had been killed before it could remove the old one.
+  backUp(wal, [stale]);
+  expect(positions(await read())).toMatchObject({ flushLsn: wal.endLsn, partial: newest });
+}, 30_000);
 
 test("a proposer that those who are gone had elected cannot go on", async () => {
   const wal = new SampleWal(START).growTo(8 * MIB + 90_000);

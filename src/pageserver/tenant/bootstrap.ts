@@ -7,6 +7,7 @@
  * an archive ever replaced that WAL may depend on.
  */
 import { StrataError } from "../../kit/errors.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import type { TimelineId } from "../../kit/ids.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
@@ -42,6 +43,7 @@ export interface BootstrapContext {
   readonly workDirectory: string;
   readonly settings: InitdbSettings;
   readonly archives: InitdbObjects;
+  readonly failpoints?: Failpoints | undefined;
 }
 
 type Work<T> = (directory: string, datadir: ShutDownDatadir) => Promise<T>;
@@ -94,7 +96,9 @@ async function withFreshDatadir<T>(request: BootstrapRequest, context: Bootstrap
     const dataDirectory = `${directory}/data`;
     await initdb({ binaries, user, dataDirectory, superuser: settings.superuser, dataChecksums: settings.dataChecksums, locale: settings.locale });
     const datadir = await inspectDatadir(files, dataDirectory);
-    await archives.put(request.timelineId, await packInitdb(files, dataDirectory));
+    const archive = await packInitdb(files, dataDirectory);
+    await context.failpoints?.hit("before-initdb-upload");
+    await archives.put(request.timelineId, archive);
     return await work(dataDirectory, datadir);
   } finally {
     await files.removeTree(directory);

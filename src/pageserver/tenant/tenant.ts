@@ -201,9 +201,9 @@ export class Tenant {
     const { initdb: settings, resources, shard, log } = this.#options;
     // Each shard would get a cluster of its own, and pages of different ones do not go together.
     if (shard.number > 0 && request.existingInitdb === null) throw new StrataError("fix-input", "sharded-bootstrap", "initdb is run for shard zero only: another shard begins from its archive (existing_initdb_timeline_id)");
-    const { platform, workDirectory } = resources;
+    const { platform, workDirectory, failpoints } = resources;
     return await this.#manager.whileCreating(request.timelineId, (create) =>
-      withFirstContent(request, { platform, log, workDirectory, settings, archives: this.#initdbArchives }, async (directory, { endLsn, control }) =>
+      withFirstContent(request, { platform, log, workDirectory, settings, archives: this.#initdbArchives, failpoints }, async (directory, { endLsn, control }) =>
         await this.#fillTimeline(await create({ initdbLsn: endLsn, pgVersion: control.version }), async (datadir) => {
           await importDatadir(new DatadirModification(datadir), platform.files, directory);
         }),

@@ -156,10 +156,18 @@ function choose(listed: Listed, geometry: WalGeometry, ignoreGap: boolean): { fi
   if (beyond.length > 0 && !ignoreGap) {
     throw new StrataError("conflict", "backup-has-gap", `${segmentName(next, geometry.segmentSize)} is not among the objects, and what comes after it is (${beyond.length} objects)`);
   }
-  const ends = listed.partials.filter(({ name, flushLsn }) => numberOf(name) === next && Math.floor(flushLsn / geometry.segmentSize) === next && flushLsn % geometry.segmentSize !== 0);
-  const partial = ends.sort((a, b) => b.term - a.term || b.flushLsn - a.flushLsn || b.commitLsn - a.commitLsn).at(0) ?? null;
+  const partial = best(listed.partials.filter(({ name, flushLsn }) => numberOf(name) === next && Math.floor(flushLsn / geometry.segmentSize) === next && flushLsn % geometry.segmentSize !== 0));
   if (whole === 0 && partial === null) throw bad(`the segment ${segmentName(first, geometry.segmentSize)}, in which the timeline begins, is not whole and not unfinished either`);
   return { first, whole, partial };
+}
+
+/**
+ * Of unfinished segments the one of whom a proposer would have had to take the log. One that ends before what another one is
+ * committed to is out whatever its term: it may be of a time before the timeline was restored, and terms begin again then.
+ */
+function best(partials: readonly PartialName[]): PartialName | null {
+  const committed = Math.max(...partials.map(({ commitLsn }) => commitLsn));
+  return partials.filter(({ flushLsn }) => flushLsn >= committed).sort((a, b) => b.term - a.term || b.flushLsn - a.flushLsn || b.commitLsn - a.commitLsn).at(0) ?? null;
 }
 
 /** From the last segment in which a record begins, among those up to `last`, to `end`. A record of many segments takes as many. */

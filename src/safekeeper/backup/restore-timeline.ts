@@ -54,15 +54,16 @@ function stateOf(wal: BackedUpWal, id: TenantTimelineId, options: RestoreOptions
     ...fresh,
     backupLsn: Math.max(startLsn, commitLsn - (commitLsn % segmentSize)),
     peerHorizonLsn: commitLsn,
-    partialBackup: ownPartials(wal, options.nodeId),
+    partialBackup: earlierPartials(wal, options.nodeId),
   };
 }
 
-/** Objects of this node's name are its to remove, when it has uploaded another. */
-function ownPartials(wal: BackedUpWal, nodeId: number): PartialRemoteSegment[] {
-  return wal.partials
-    .filter((partial) => partial.nodeId === nodeId)
-    .map(({ name, term, flushLsn, commitLsn }) => ({ status: name === wal.partial?.name ? "uploaded" : "deleting", name, term, flushLsn, commitLsn }));
+/**
+ * All that are there, also those of nodes that are gone: removed when this one has uploaded its own, which has what they have. Terms
+ * begin again with a restored timeline, and the next restoration must not take an old object of a high term for the newest.
+ */
+function earlierPartials(wal: BackedUpWal, nodeId: number): PartialRemoteSegment[] {
+  return wal.partials.map(({ name, term, flushLsn, commitLsn, nodeId: of }) => ({ status: name === wal.partial?.name && of === nodeId ? "uploaded" : "deleting", name, term, flushLsn, commitLsn }));
 }
 
 async function writePiece(wal: BackedUpWal, piece: BackedUpWal["tail"][number], { files, directory, sync }: { files: FileSystem; directory: string; sync: boolean }): Promise<void> {

@@ -160,6 +160,21 @@ describe("initdb archive of a timeline", () => {
     expect(readFileSync(join(bucket(TENANT_ID, ROOT), ARCHIVE)).equals(archived)).toBe(true);
   });
 
+  test("a creation that fails anywhere leaves no timeline: before the archive nothing, after it the archive alone", async () => {
+    const failing = async (name: string, more: Record<string, unknown>): Promise<number> => {
+      expect((await server.http("PUT", "/v1/failpoints", [{ name, actions: "return" }])).status).toBe(200);
+      const { status } = await create(ROOT, more);
+      expect((await server.http("PUT", "/v1/failpoints", [{ name, actions: "off" }])).status).toBe(200);
+      expect((await server.http("GET", path)).json).toEqual([]);
+      return status;
+    };
+    expect(await failing("before-initdb-upload", { pg_version: 17 })).toBeGreaterThanOrEqual(500);
+    expect(objects(ROOT)).toEqual([]);
+    leave(ROOT);
+    expect(await failing("before-checkpoint-new-timeline", {})).toBeGreaterThanOrEqual(500);
+    expect([objects(ROOT), leftovers()]).toEqual([[ARCHIVE], []]);
+  });
+
   test("the shards of a tenant begin from one cluster: the archive of shard zero", async () => {
     const tenant = "cd".repeat(16);
     const shard = (number: number): string => `${tenant}-0${number}02`;
