@@ -10,10 +10,20 @@ import type { InMemoryLayer } from "../layers/in-memory-layer.ts";
 import type { Layer } from "../layers/layer.ts";
 import { LayerMap } from "../layers/layer-map.ts";
 
+/** Pages of a timeline in the page cache, for branches that read through it. */
+export interface CachedPages {
+  /** Copies the page as of `lsn`, if it is there; returns the LSN of its newest change, or -1. */
+  copyExact(key: Key, lsn: Lsn, into: Uint8Array): Lsn;
+  /** Keeps a page; false when it is none to be kept. @param read.fromLsn LSN of the newest change that is in the page */
+  keep(key: Key, read: { readonly page: Uint8Array; readonly fromLsn: Lsn; readonly lsn: Lsn }): boolean;
+}
+
 /** What reads see of a timeline. */
 export interface ReadSource {
   readonly timelineId: TimelineId;
   readonly stack: LayerStack;
+  /** Absent: nothing of it is cached. */
+  readonly pages?: CachedPages;
   /** The timeline below, ready for reads at its branch LSN; null at a root. @throws StrataError retry, unavailable */
   ancestorSource(signal?: AbortSignal): Promise<{ readonly source: ReadSource; readonly lsn: Lsn }> | null;
   /** The same when there is one and no waiting is needed; else null. */

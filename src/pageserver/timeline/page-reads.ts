@@ -7,13 +7,15 @@
  * - Else it is still a base: what lies in (L, M] is read from layers and applied to it. Only with L at or above the GC
  *   cutoff, since below it changes may be gone that no layer needs any more.
  *
+ * - A branch sees its ancestor as of the branch point: where it has no change itself, the ancestor's page is its page.
+ *
  * Pages are kept of this life of the timeline only (`owner`), of LSNs that are readable, not below the GC cutoff or the
  * branch point. So nothing needs to be invalidated: not by ingest, flushes, compaction, GC or eviction of layers.
  */
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Key } from "../../keyspace/key.ts";
 import { CACHED_PAGE_SIZE, type CachedPage, type PageCache } from "../layers/page-cache.ts";
-import type { LayerStack } from "./layer-stack.ts";
+import type { CachedPages, LayerStack } from "./layer-stack.ts";
 
 /** What this needs of a timeline. */
 export interface CachedTimeline {
@@ -24,7 +26,7 @@ export interface CachedTimeline {
   readonly ancestor: { readonly lsn: Lsn } | null;
 }
 
-export class PageReads {
+export class PageReads implements CachedPages {
   readonly #cache: PageCache;
   readonly #timeline: CachedTimeline;
   readonly #owner: number;
@@ -45,6 +47,16 @@ export class PageReads {
     cache.hits++;
     cache.copyInto(slot, target.bytes, target.at);
     return true;
+  }
+
+  copyExact(key: Key, lsn: Lsn, into: Uint8Array): Lsn {
+    const cache = this.#cache;
+    const slot = this.#slotFrom(key, lsn);
+    if (slot < 0 || lsn > cache.knownTo[slot]) return -1;
+    // The access was counted where the read began.
+    cache.hits++;
+    cache.copyInto(slot, into, 0);
+    return cache.fromLsn[slot];
   }
 
   /** As `base`, for who has not asked `copyInto` before. */
@@ -90,12 +102,12 @@ export class PageReads {
     return Math.max(this.#timeline.diskConsistentLsn + 1, this.#timeline.stack.flushedEndLsn);
   }
 
-  /** @param read.fromLsn LSN of the newest change that is in the page */
-  keep(key: Key, read: { readonly page: Uint8Array; readonly fromLsn: Lsn; readonly lsn: Lsn }): void {
+  keep(key: Key, read: { readonly page: Uint8Array; readonly fromLsn: Lsn; readonly lsn: Lsn }): boolean {
     const { lastRecordLsn, gcCutoffLsn, ancestor } = this.#timeline;
     const { page, fromLsn, lsn } = read;
-    if (this.#ended || page.length !== CACHED_PAGE_SIZE || lsn > lastRecordLsn || lsn < gcCutoffLsn || (ancestor !== null && lsn < ancestor.lsn)) return;
+    if (this.#ended || page.length !== CACHED_PAGE_SIZE || lsn > lastRecordLsn || lsn < gcCutoffLsn || (ancestor !== null && lsn < ancestor.lsn)) return false;
     this.#cache.put(this.#owner, key, { page, fromLsn, knownTo: lsn });
+    return true;
   }
 
   /** The timeline ends. */

@@ -11,10 +11,19 @@ import { FoundValues } from "../layers/found-values.ts";
 import { readImageNow } from "../layers/image-layer.ts";
 import type { Layer } from "../layers/layer.ts";
 import { layerLsnRange } from "../layers/layer-name.ts";
-import type { CachedPage } from "../layers/page-cache.ts";
-import type { ReadSource } from "./layer-stack.ts";
+import { CACHED_PAGE_SIZE, type CachedPage } from "../layers/page-cache.ts";
+import type { CachedPages, ReadSource } from "./layer-stack.ts";
 
 const NOW_MAX_DEPTH = 200;
+/** An ancestor's page from the cache, for the read under way. */
+const inherited = new Uint8Array(CACHED_PAGE_SIZE);
+
+export interface NowReadStart {
+  readonly lsn: Lsn;
+  readonly cached: CachedPage | null;
+  /** Whether cached pages of ancestors serve as well. */
+  readonly usesCache: boolean;
+}
 
 class NowRead {
   readonly found = new FoundValues();
@@ -23,6 +32,12 @@ class NowRead {
   /** LSN of the newest change found. */
   newestLsn: Lsn = 0;
   depth = 0;
+  /**
+   * Whose page it is as well, and as of which LSN: an ancestor's, when no layer above it was there to be looked into. Kept there it
+   * serves all branches.
+   */
+  keeper: CachedPages | null = null;
+  keeperLsn: Lsn = 0;
   readonly keyBytes = new Uint8Array(KEY_SIZE);
   readonly #keyView = new DataView(this.keyBytes.buffer);
   /** LSNs in [floor, end) are to be read from the layer that is looked at; `end` falls to `floor` then. */
@@ -32,15 +47,18 @@ class NowRead {
   /** Nothing below it is needed: `#cached` has it. */
   #bottom: Lsn = 0;
   #hasKeyBytes = false;
+  #usesCache = false;
   #done = false;
 
   /** True when everything was found that makes the value of `key` as of `lsn`. */
-  run(source: ReadSource, key: Key, from: { readonly lsn: Lsn; readonly cached: CachedPage | null }): boolean {
+  run(source: ReadSource, key: Key, from: NowReadStart): boolean {
     this.found.clear();
     this.base = null;
     this.newestLsn = 0;
     this.depth = 0;
+    this.keeper = null;
     this.end = from.lsn + 1;
+    this.#usesCache = from.usesCache;
     this.#cached = from.cached;
     this.#bottom = from.cached === null ? 0 : from.cached.knownTo + 1;
     this.#hasKeyBytes = false;
@@ -64,7 +82,22 @@ class NowRead {
     const below = isInheritedKey(key) ? source.ancestorSourceNow() : null;
     if (below === null) return null;
     this.end = Math.min(this.end, below.lsn + 1);
+    // With a cached page of its own the read ends at that.
+    if (this.#usesCache && this.#cached === null && below.source.pages !== undefined) this.#lookInCache(below.source.pages, key);
     return below.source;
+  }
+
+  #lookInCache(pages: CachedPages, key: Key): void {
+    const lsn = this.end - 1;
+    if (this.depth === 0) {
+      this.keeper = pages;
+      this.keeperLsn = lsn;
+    }
+    const fromLsn = pages.copyExact(key, lsn, inherited);
+    if (fromLsn < 0) return;
+    this.base = inherited;
+    this.newestLsn = fromLsn;
+    this.#done = true;
   }
 
   /** Goes down one timeline; false when something has to be waited for. */

@@ -44,7 +44,7 @@ type Started = { readonly page: Uint8Array; readonly fromLsn: Lsn; readonly dept
 function startRead(source: ReadSource, key: Key, at: ReadTools & { readonly lsn: Lsn }): Started {
   const { lsn, pages, reconstructor, statistics } = at;
   const cached = pages?.lookUp(key, lsn) ?? null;
-  if (nowRead.run(source, key, { lsn, cached })) {
+  if (nowRead.run(source, key, { lsn, cached, usesCache: pages !== null })) {
     try {
       const page = reconstructor.reconstructNow(key, nowRead.found, nowRead.base).slice();
       statistics.layers += nowRead.depth;

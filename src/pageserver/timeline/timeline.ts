@@ -26,7 +26,7 @@ import { LeaseTable } from "../maintenance/lease-table.ts";
 import type { IndexPart, TimelineMetadata } from "../remote-timeline/index-part.ts";
 import { downloadLayer } from "../remote-timeline/remote-download.ts";
 import type { RemoteTimelineClient } from "../remote-timeline/remote-timeline-client.ts";
-import { LayerStack, type ReadSource } from "./layer-stack.ts";
+import { type CachedPages, LayerStack, type ReadSource } from "./layer-stack.ts";
 import { LsnWaiters } from "./lsn-waiters.ts";
 import { PageReads } from "./page-reads.ts";
 import { nowRead } from "./read-now.ts";
@@ -162,6 +162,9 @@ export class Timeline implements TimelineStore, ReadSource {
   /** The timeline below, for maintenance. */
   get parent(): { readonly timeline: Timeline; readonly lsn: Lsn } | null {
     return this.#ancestor;
+  }
+  get pages(): CachedPages {
+    return this.#pages;
   }
   get lastRecordLsn(): Lsn {
     return this.#waiters.current;
@@ -437,7 +440,7 @@ export class Timeline implements TimelineStore, ReadSource {
     const { clock } = this.#deps.platform;
     const startMs = clock.monotonicMs();
     const read = nowRead;
-    if (!read.run(this, key, { lsn, cached: this.#pages.base(key, lsn) })) return false;
+    if (!read.run(this, key, { lsn, cached: this.#pages.base(key, lsn), usesCache: true })) return false;
     let page: Uint8Array;
     try {
       page = this.#reconstructor.reconstructNow(key, read.found, read.base);
@@ -447,7 +450,8 @@ export class Timeline implements TimelineStore, ReadSource {
     }
     if (page.length !== CACHED_PAGE_SIZE) return false;
     copyBytes(page, 0, target.bytes, target.at, CACHED_PAGE_SIZE);
-    this.#pages.keep(key, { page, fromLsn: read.newestLsn, lsn });
+    const isKept = read.keeper?.keep(key, { page, fromLsn: read.newestLsn, lsn: read.keeperLsn }) === true;
+    if (!isKept) this.#pages.keep(key, { page, fromLsn: read.newestLsn, lsn });
     this.#deps.metrics.read("page-service", { keys: 1, layers: read.depth, depth: read.depth, durationMs: clock.monotonicMs() - startMs });
     return true;
   }

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import type { Lsn } from "../../../src/kit/lsn.ts";
-import { compareKeys, type Key } from "../../../src/keyspace/key.ts";
+import { compareKeys, type Key, nextKey } from "../../../src/keyspace/key.ts";
 import { keySpaceFromRanges, type TimelineKeySpace } from "../../../src/keyspace/keyspace.ts";
 import { AUX_FILE_RANGE } from "../../../src/keyspace/mapping.ts";
 import { RecordingLogger } from "../../../src/observability/recording-logger.ts";
@@ -132,6 +132,6 @@ function tenantDeps(fixture: StorageFixture, options: { generation: number; dire
 }
 
 function keySpaceOf(keys: readonly Key[]): TimelineKeySpace {
-  const ranges = [...keys].sort(compareKeys).map((start) => ({ start, end: { ...start, field6: start.field6 + 1 } }));
+  const ranges = [...keys].sort(compareKeys).map((start) => ({ start, end: nextKey(start) }));
   return { dense: keySpaceFromRanges(ranges), sparse: keySpaceFromRanges([AUX_FILE_RANGE]) };
 }
