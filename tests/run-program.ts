@@ -17,10 +17,9 @@ async function main(kind: string, name: string | undefined, args: readonly strin
     console.error(`usage: bun run ${kind} NAME\nnames: ${known.join(", ") || "none yet"}`);
     return 2;
   }
-  const child = Bun.spawn([process.execPath, join(folder, `${name}.ts`), ...args], { stdio: ["inherit", "inherit", "inherit"] });
-  // Ctrl-C reaches the whole group: wait for the child to clean up.
-  process.on("SIGINT", () => {});
-  process.on("SIGTERM", () => child.kill("SIGTERM"));
+  // In a session of its own, so that each signal reaches it once: from here, be it Ctrl-C, which goes to a whole group, or for us alone.
+  const child = Bun.spawn([process.execPath, join(folder, `${name}.ts`), ...args], { stdio: ["inherit", "inherit", "inherit"], detached: true });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => child.kill(signal));
   const code = await child.exited;
   if (child.signalCode !== null) console.error(`${name}: ended by ${child.signalCode}`);
   return code;

@@ -23,6 +23,7 @@ import { WalStreamDecoder } from "../../src/postgres/wal/stream-decoder.ts";
 import { StockPostgres } from "../support/stock-postgres.ts";
 import { type Sample, collectMaterial } from "../verify/hostile/collect.ts";
 import { readScripts } from "../verify/redo/corpus.ts";
+import { onInterrupt } from "./support/interrupt.ts";
 
 const MAJOR = 17;
 const SEGMENT_SIZE = 16 * 1024 * 1024;
@@ -201,6 +202,7 @@ function measureAllocations({ pages, samples }: Inputs): void {
 
 async function allocations(inputs: Inputs): Promise<Map<string, number>> {
   const directory = await mkdtemp(join(tmpdir(), "strata-bench-"));
+  onInterrupt(() => rm(directory, { recursive: true, force: true }));
   try {
     const file = join(directory, "inputs");
     await writeFile(file, serialize(inputs));

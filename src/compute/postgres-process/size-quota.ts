@@ -31,6 +31,10 @@ export interface SizeQuotaOptions {
 export class SizeQuota {
   readonly #options: SizeQuotaOptions;
   #state: QuotaState = "ok";
+  /** Whether the server was told last that transactions are read-only. */
+  #isReadOnly = false;
+  #isApplying = false;
+  #failed = false;
   #applying: Promise<void> = Promise.resolve();
 
   constructor(options: SizeQuotaOptions) {
@@ -50,29 +54,50 @@ export class SizeQuota {
     const { limitBytes, log } = this.#options;
     const state = sizeBytes >= limitBytes ? "exceeded" : sizeBytes >= NEAR * limitBytes ? "near" : "ok";
     const before = this.#state;
-    if (state === before) return;
     this.#state = state;
+    // What could not be applied is tried again with each word of the pageserver, about one a second.
+    if ((state === "exceeded") !== this.#isReadOnly && !this.#isApplying) this.#applying = this.#apply();
+    if (state === before) return;
     if (state === "exceeded") log.error("the timeline has reached its size quota: transactions are read-only unless they ask to write", { sizeBytes, limitBytes });
     else if (before === "exceeded") log.info("the timeline is below its size quota again: transactions may write", { sizeBytes, limitBytes });
     else if (state === "near") log.warn("the timeline comes near its size quota", { sizeBytes, limitBytes });
-    if (state === "exceeded" || before === "exceeded") this.#applying = this.#applying.then(() => this.#apply());
   }
 
-  /** Resolves when the server has been told. */
+  /** Resolves when the attempt under way has ended. */
   get applied(): Promise<void> {
     return this.#applying;
   }
 
+  /** Until the server has been told what holds now. */
   async #apply(): Promise<void> {
-    const { files, dataDirectory, log, reload } = this.#options;
+    const { log, reload } = this.#options;
+    this.#isApplying = true;
     try {
-      // The file is there from the start, and PostgreSQL's: it is rewritten in place.
-      const file = await files.open(`${dataDirectory}/${QUOTA_FILE}`, "truncate");
-      await file.write(utf8(this.#state === "exceeded" ? READ_ONLY : ""), 0);
-      await file.close();
-      reload();
+      while ((this.#state === "exceeded") !== this.#isReadOnly) {
+        const readOnly = this.#state === "exceeded";
+        await this.#write(readOnly);
+        reload();
+        this.#isReadOnly = readOnly;
+      }
+      if (this.#failed) log.info("the size quota is applied now", { state: this.#state });
+      this.#failed = false;
     } catch (error) {
-      log.error("the size quota could not be applied", { error });
+      // Once for a row of failures.
+      if (!this.#failed) log.error("the size quota could not be applied, trying again", { error });
+      this.#failed = true;
+    } finally {
+      this.#isApplying = false;
+    }
+  }
+
+  /** The file is there from the start, and PostgreSQL's: it is rewritten in place. */
+  async #write(readOnly: boolean): Promise<void> {
+    const { files, dataDirectory } = this.#options;
+    const file = await files.open(`${dataDirectory}/${QUOTA_FILE}`, "truncate");
+    try {
+      await file.write(utf8(readOnly ? READ_ONLY : ""), 0);
+    } finally {
+      await file.close();
     }
   }
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Socket } from "bun";
 import { freePort } from "../../../src/platform/free-port.ts";
 import { bytes, u32 } from "../../conformance/bytes.ts";
+import { onInterrupt } from "./interrupt.ts";
 
 const MAIN = join(import.meta.dir, "../../../src/main.ts");
 export const TENANT = "0123456789abcdef0123456789abcdef";
@@ -14,6 +15,9 @@ export const PAGE_ANSWER_BYTES = 1 + 4 + 1 + 41 + PAGE;
 
 /** Undone in reverse at the end. */
 export const cleanups: (() => Promise<unknown> | void)[] = [];
+onInterrupt(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await Promise.resolve(cleanup()).catch((error: unknown) => console.error(error));
+});
 
 export interface Run {
   readonly rate: number;

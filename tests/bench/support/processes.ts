@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../../../src/platform/free-port.ts";
+import { onInterrupt } from "./interrupt.ts";
 
 const MAIN = join(import.meta.dir, "../../../src/main.ts");
 
@@ -11,10 +12,12 @@ export class Bench {
   readonly #executable: string | undefined;
   readonly #children: Bun.Subprocess[] = [];
   readonly #cleanups: (() => Promise<unknown>)[] = [];
+  #ended: Promise<void> | null = null;
 
   constructor(name: string, executable: string | undefined) {
     this.directory = mkdtempSync(join(tmpdir(), `strata-bench-${name}-`));
     this.#executable = executable;
+    onInterrupt(() => this.end());
     console.log(`load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
   }
 
@@ -43,7 +46,12 @@ export class Bench {
     this.#cleanups.push(cleanup);
   }
 
-  async end(): Promise<void> {
+  end(): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
+  }
+
+  async #end(): Promise<void> {
     for (const cleanup of this.#cleanups.reverse()) await cleanup().catch((error: unknown) => console.error(error));
     for (const child of this.#children) child.kill("SIGKILL");
     await Promise.all(this.#children.map((child) => child.exited));
