@@ -5,7 +5,7 @@
  * cut by key. Images bound how many deltas a read goes through and let GC drop what lies below.
  */
 import type { Lsn } from "../../kit/lsn.ts";
-import { type KeyRange, KEY_MIN } from "../../keyspace/key.ts";
+import { type Key, type KeyRange, KEY_MIN } from "../../keyspace/key.ts";
 import { type KeySpace, rangeKeyCount, type TimelineKeySpace } from "../../keyspace/keyspace.ts";
 import { SPARSE_RANGE } from "../../keyspace/mapping.ts";
 import type { LayerMap, MappedLayer } from "../layers/layer-map.ts";
@@ -41,45 +41,41 @@ const PAGE_SIZE = 8192;
 
 /**
  * Cuts a key space into partitions of about `targetBytes`, each from the end of the one before: so images cover dropped
- * relations in the gaps too, and GC can remove them. Sparse ranges stay whole.
+ * relations in the gaps too, and GC can remove them. Sparse ranges stay whole. One after the other, so that whoever asks may pause: there
+ * may be hundreds of thousands of ranges.
  */
-export function partitionKeySpace(space: TimelineKeySpace, targetBytes: number): ImagePartition[] {
+export function* partitionKeySpace(space: TimelineKeySpace, targetBytes: number): Generator<ImagePartition> {
   const maxKeys = Math.max(1, Math.floor(targetBytes / PAGE_SIZE));
-  const groups: KeyRange[][] = [];
+  let start: Key = KEY_MIN;
+  let ranges: KeyRange[] = [];
   let count = 0;
   for (const range of splitRanges(space.dense, maxKeys)) {
     const keys = rangeKeyCount(range);
-    if (groups.length === 0 || count + keys > maxKeys) {
-      groups.push([]);
+    if (ranges.length > 0 && count + keys > maxKeys) {
+      const { end } = ranges[ranges.length - 1];
+      yield { keyRange: { start, end }, ranges, sparse: false };
+      start = end;
+      ranges = [];
       count = 0;
     }
-    groups[groups.length - 1].push(range);
+    ranges.push(range);
     count += keys;
   }
-  const partitions: ImagePartition[] = [];
-  for (let i = 0; i < groups.length; i++) {
-    const ranges = groups[i];
-    const start = i === 0 ? KEY_MIN : partitions[i - 1].keyRange.end;
-    const end = i === groups.length - 1 ? SPARSE_RANGE.start : ranges[ranges.length - 1].end;
-    partitions.push({ keyRange: { start, end }, ranges, sparse: false });
-  }
-  for (const range of space.sparse.ranges) partitions.push({ keyRange: range, ranges: [range], sparse: true });
-  return partitions;
+  if (ranges.length > 0) yield { keyRange: { start, end: SPARSE_RANGE.start }, ranges, sparse: false };
+  for (const range of space.sparse.ranges) yield { keyRange: range, ranges: [range], sparse: true };
 }
 
 /** Ranges of at most `maxKeys`; only those within one fork can be counted and cut. */
-function splitRanges(space: KeySpace, maxKeys: number): KeyRange[] {
-  const parts: KeyRange[] = [];
+function* splitRanges(space: KeySpace, maxKeys: number): Generator<KeyRange> {
   for (const range of space.ranges) {
     let { start } = range;
     while (rangeKeyCount({ start, end: range.end }) > maxKeys && start.field5 === range.end.field5 && start.field4 === range.end.field4 && range.end.field6 - start.field6 > maxKeys) {
       const cut = { ...start, field6: start.field6 + maxKeys };
-      parts.push({ start, end: cut });
+      yield { start, end: cut };
       start = cut;
     }
-    parts.push({ start, end: range.end });
+    yield { start, end: range.end };
   }
-  return parts;
 }
 
 /**

@@ -32,7 +32,7 @@ describe("L0 compaction", () => {
 describe("image partitions", () => {
   test("have about the target size, run over gaps, and keep sparse ranges whole", () => {
     const dense = { ranges: [range(0, 250), range(0, 10, 7)] };
-    const partitions = partitionKeySpace({ dense, sparse: { ranges: [AUX_FILE_RANGE] } }, 100 * 8192);
+    const partitions = [...partitionKeySpace({ dense, sparse: { ranges: [AUX_FILE_RANGE] } }, 100 * 8192)];
     expect(partitions.map(({ keyRange }) => keyRange)).toEqual([
       { start: KEY_MIN, end: block(100) },
       { start: block(100), end: block(200) },
@@ -41,7 +41,7 @@ describe("image partitions", () => {
     ]);
     expect(partitions[2].ranges).toEqual([range(200, 250), range(0, 10, 7)]);
     expect(partitions.map(({ sparse }) => sparse)).toEqual([false, false, false, true]);
-    expect(partitionKeySpace({ dense: { ranges: [] }, sparse: { ranges: [] } }, 8192)).toEqual([]);
+    expect([...partitionKeySpace({ dense: { ranges: [] }, sparse: { ranges: [] } }, 8192)]).toEqual([]);
   });
 
   test("need an image where enough deltas lie above the last one", () => {
