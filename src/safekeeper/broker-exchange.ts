@@ -8,6 +8,7 @@ import {
   type BrokerMessage, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo, type TenantTimelineId,
 } from "../broker/api/messages.ts";
 import type { BrokerClient } from "../broker/api/client.ts";
+import type { Lsn } from "../kit/lsn.ts";
 import type { Logger } from "../observability/log.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
@@ -157,16 +158,16 @@ export class BrokerExchange {
   }
 
   /**
-   * Whether any safekeeper that the broker reaches has WAL of the timeline. Silence says "new": it cannot tell those that have none
-   * from those that are away.
+   * Whether any safekeeper that the broker reaches has WAL of the timeline, beyond what it was made with here. Silence says "new": it
+   * cannot tell those that have none from those that are away.
    */
-  async findWal(id: TenantTimelineId): Promise<Newness> {
+  async findWal(id: TenantTimelineId, madeWithLsn: Lsn): Promise<Newness> {
     const { client, clock } = this.#options;
     const found = Promise.withResolvers<Newness>();
     const filter = { types: [MESSAGE_TYPE_TIMELINE_INFO, MESSAGE_TYPE_DISCOVERY_RESPONSE] as const, timeline: id };
     const hear = (message: BrokerMessage): void => {
       const said = message.type === "timeline-info" ? message.info : message.type === "discovery-response" ? message.response : null;
-      if (said !== null && said.commitLsn > 0) found.resolve({ kind: "known", by: `${said.safekeeperId} at ${said.safekeeperConnstr}`, term: message.type === "timeline-info" ? message.info.term : 0, heard: 1 });
+      if (said !== null && said.commitLsn > madeWithLsn) found.resolve({ kind: "known", by: `${said.safekeeperId} at ${said.safekeeperConnstr}`, term: message.type === "timeline-info" ? message.info.term : 0, heard: 1 });
     };
     const over = new AbortController();
     const uncertain = (error: unknown): void => found.resolve({ kind: "uncertain", why: `the broker cannot be asked: ${describeError(error)}`, term: 0, heard: 0 });

@@ -9,10 +9,12 @@ import type { Clock } from "../platform/clock.ts";
 import type { PgColumn, PgHandler, PgSession } from "../wire/pg-session.ts";
 import { startupOptions } from "../wire/startup-options.ts";
 import type { Address, ConnectionTimeouts } from "./config.ts";
+import type { Acceptor } from "./consensus/acceptor.ts";
 import type { SafekeeperMetrics } from "./metrics.ts";
 import { makeShardIdentity, UNSHARDED_IDENTITY } from "../keyspace/shard.ts";
 import { parseWalProtocol } from "./api/wal-protocol.ts";
 import { parseCommand, type PgCommand } from "./pg-commands.ts";
+import type { Asking } from "./receive-wal/admission.ts";
 import { startWalPush } from "./receive-wal/start-wal-push.ts";
 import { startReplication, type StartReplicationOptions } from "./send-wal/start-replication.ts";
 import { type Newness, parsePeers } from "./timeline/newness.ts";
@@ -22,7 +24,7 @@ import { POSTGRES_TIMELINE } from "./wal-store/segments.ts";
 export interface PgHandlerOptions {
   readonly timelines: Timelines;
   /** @param password of the connection that asks */
-  readonly findNewness: (id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }) => Promise<Newness>;
+  readonly findNewness: (id: TenantTimelineId, asking: Asking & { readonly password: string | null }) => Promise<Newness>;
   readonly connectionId: number;
   /** Null: everybody may do everything. */
   readonly auth: JwtAuth | null;
@@ -39,8 +41,8 @@ export interface PgHandlerOptions {
 const INT4 = 23;
 const IDENTIFY_COLUMNS: readonly PgColumn[] = [{ name: "systemid" }, { name: "timeline", typeOid: INT4 }, { name: "xlogpos" }, { name: "dbname" }];
 const STATUS_COLUMNS: readonly PgColumn[] = [{ name: "flush_lsn" }, { name: "commit_lsn" }];
-/** Ours, for those who ask for it. */
-const TERM_COLUMN: PgColumn = { name: "term" };
+/** Ours, for those who ask for them: `here`, or `unusable` when the timeline is on this disk and could not be opened. */
+const OWN_STATUS_COLUMNS: readonly PgColumn[] = [{ name: "term" }, { name: "last_log_term" }, { name: "state" }];
 
 export class SafekeeperPgHandler implements PgHandler {
   readonly #options: PgHandlerOptions;
@@ -49,7 +51,7 @@ export class SafekeeperPgHandler implements PgHandler {
   #interpreted: StartReplicationOptions["interpreted"] = null;
   /** The timeline's other safekeepers; null when the connection does not say. */
   #peers: readonly Address[] | null = null;
-  #saysTerm = false;
+  #tellsMore = false;
   #log: Logger;
 
   constructor(options: PgHandlerOptions) {
@@ -78,7 +80,7 @@ export class SafekeeperPgHandler implements PgHandler {
     this.#applicationName = session.parameters.get("application_name") ?? null;
     this.#options.metrics.traffic.opened(session, { clientZone: options.get("availability_zone") ?? null, ownZone: this.#options.availabilityZone, applicationName: this.#applicationName });
     this.#interpreted = interpretedOptions(options);
-    this.#saysTerm = options.get("strata") === "1";
+    this.#tellsMore = options.get("strata") === "1";
     this.#peers = parsePeers(options.get("strata_peers"));
     if (tenant !== undefined && timeline !== undefined) this.#id = { tenantId: parseTenantId(tenant), timelineId: parseTimelineId(timeline) };
     this.#log = this.#options.log.child(this.logFields);
@@ -119,7 +121,7 @@ export class SafekeeperPgHandler implements PgHandler {
       case "start-wal-push":
         return startWalPush(session, {
           ...command, ...shared, timelines, id: this.#timelineId(), peers: this.#peers,
-          findNewness: (id, peers) => this.#options.findNewness(id, { peers, password: session.password }),
+          findNewness: (id, asking) => this.#options.findNewness(id, { ...asking, password: session.password }),
         });
       case "start-replication":
         return startReplication(session, { ...command, ...shared, ...(this.#interpreted === null ? {} : { term: null }), timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName, interpreted: this.#interpreted });
@@ -147,10 +149,18 @@ export class SafekeeperPgHandler implements PgHandler {
   }
 
   /** No row when the timeline is not here. */
-  #timelineStatus(session: PgSession): void {
-    const timeline = this.#options.timelines.find(this.#timelineId());
-    const rows = timeline === null ? [] : [[lsnToString(timeline.acceptor.flushLsn), lsnToString(timeline.acceptor.volatile.commitLsn), ...(this.#saysTerm ? [String(timeline.state.term)] : [])]];
-    session.sendResult(this.#saysTerm ? [...STATUS_COLUMNS, TERM_COLUMN] : STATUS_COLUMNS, rows, "TIMELINE_STATUS");
+  async #timelineStatus(session: PgSession): Promise<void> {
+    const id = this.#timelineId();
+    const { timelines } = this.#options;
+    if (!this.#tellsMore) return this.#sendStatus(session, timelines.find(id)?.acceptor ?? null);
+    const found = await timelines.presence(id);
+    const columns = [...STATUS_COLUMNS, ...OWN_STATUS_COLUMNS];
+    const row = found === "unusable" ? ["0/0", "0/0", "0", "0", found] : found === "absent" ? null : [...positionsOf(found.acceptor), String(found.state.term), String(found.acceptor.lastLogTerm), "here"];
+    session.sendResult(columns, row === null ? [] : [row], "TIMELINE_STATUS");
+  }
+
+  #sendStatus(session: PgSession, acceptor: Acceptor | null): void {
+    session.sendResult(STATUS_COLUMNS, acceptor === null ? [] : [positionsOf(acceptor)], "TIMELINE_STATUS");
   }
 
   /** What pg_receivewal asks for. @throws StrataError not-found `no-such-setting` */
@@ -166,6 +176,10 @@ export class SafekeeperPgHandler implements PgHandler {
     const sizeMiB = this.#options.timelines.get(this.#timelineId()).state.walSegmentSizeBytes / (1024 * 1024);
     return sizeMiB % 1024 === 0 ? `${sizeMiB / 1024}GB` : `${sizeMiB}MB`;
   }
+}
+
+function positionsOf({ flushLsn, volatile }: Acceptor): string[] {
+  return [lsnToString(flushLsn), lsnToString(volatile.commitLsn)];
 }
 
 /** @throws StrataError fix-input `bad-wal-protocol`, `bad-shard` */

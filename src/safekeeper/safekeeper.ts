@@ -30,6 +30,7 @@ import type { SafekeeperHttpOptions } from "./http/options.ts";
 import { safekeeperHttpApp } from "./http/routes.ts";
 import { SafekeeperMetrics, type TimelineGauges } from "./metrics.ts";
 import { SafekeeperPgHandler } from "./pg-handler.ts";
+import type { Asking } from "./receive-wal/admission.ts";
 import { maintain } from "./timeline/maintenance.ts";
 import { findNewness, type Newness } from "./timeline/newness.ts";
 import { peerSecurity, PLAIN_PEERS } from "./timeline/peer-security.ts";
@@ -199,9 +200,9 @@ class Role {
     return { pgPort: pg.port, pgTenantOnlyPort: tenantOnly?.port ?? null, httpPort: http.port, httpsPort: http.httpsPort };
   }
 
-  #findNewness(id: TenantTimelineId, asking: { readonly peers: readonly Address[] | null; readonly password: string | null }): Promise<Newness> {
+  #findNewness(id: TenantTimelineId, asking: Asking & { readonly password: string | null }): Promise<Newness> {
     const { brokerEndpoint } = this.#config;
-    const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id) ?? { kind: "uncertain", why: "there is no connection to the broker", term: 0, heard: 0 };
+    const askBroker = async (): Promise<Newness> => (await this.#exchange)?.findWal(id, asking.madeWithLsn) ?? { kind: "uncertain", why: "there is no connection to the broker", term: 0, heard: 0 };
     return findNewness(id, { platform: this.#deps.platform, tls: this.#security.tls, ...asking, askBroker: brokerEndpoint === null ? null : askBroker });
   }
 

@@ -9,6 +9,7 @@ import { parseLsn } from "../../src/kit/lsn.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { PgClient } from "../../src/wire/client.ts";
 import { TestCluster } from "../support/dev-cluster.ts";
+import { testLogger } from "../support/test-logger.ts";
 
 const platform = realPlatform();
 let cluster: TestCluster;
@@ -44,7 +45,7 @@ test("the tenant is attached at once, the parent's compute starts, and the branc
   await query("create table t as select generate_series(1, 1000) as id");
   const controller = new ControllerClient({ baseUrl: `http://127.0.0.1:${cluster.cluster.ports.controller}`, clock: platform.clock });
   const [main] = cluster.cluster.branches;
-  const maker = new BranchMaker({ cluster: cluster.cluster, controller, platform });
+  const maker = new BranchMaker({ cluster: cluster.cluster, controller, platform, log: testLogger() });
   const branch = await maker.plan({ name: "branch", parent: main, at: "now" });
   await maker.make(branch, main);
   const branchLsn = parseLsn(branch.lsn ?? "");

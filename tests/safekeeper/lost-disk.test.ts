@@ -45,11 +45,20 @@ async function greeted(one: Target): Promise<ProposerDriver> {
   return proposer;
 }
 
+/** Of the new timeline, by whoever makes it. */
+async function told({ httpPort }: RunningSafekeeper): Promise<void> {
+  const body = { tenant_id: ID.tenantId, timeline_id: ID.timelineId, pg_version: 170002, wal_seg_size: MIB, start_lsn: "0/0" };
+  const reply = await fetch(`http://127.0.0.1:${httpPort}/v1/tenant/timeline`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  expect(reply.status).toBe(200);
+}
+
 const isRecovering = async ({ httpPort }: RunningSafekeeper): Promise<unknown> =>
   ((await (await fetch(`http://127.0.0.1:${httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}`)).json()) as { recovering: boolean }).recovering;
 
 test("a timeline that nobody has is new; one that a peer has WAL of is not, and its vote counts again when all of the log is here", async () => {
-  const all = [await start(1), await start(2), await start(3)];
+  const all = [await start(1), await start(2)];
+  await told(all[0]);
+  all.push(await start(3));
   const [full, , lost] = all;
   const wal = new SampleWal(START).growTo(START + 300_000);
   const leader = await ProposerDriver.connect(target(full, all));
@@ -89,6 +98,45 @@ test("a timeline that nobody has is new; one that a peer has WAL of is not, and 
   expect(await next.requestVote(3)).toMatchObject({ voteGiven: true, term: 3, flushLsn: wal.endLsn });
   next.close();
   leader.close();
+}, 30_000);
+
+test("a node that has just started waits out what it may have promised on a disk it has lost, unless it is told; one that runs for longer does not", async () => {
+  const startMs = performance.now();
+  const all = [await start(1), await start(2), await start(3)];
+  const [first, second] = all;
+  await told(second);
+  const quick = await greeted(target(second, all));
+  expect(performance.now() - startMs).toBeLessThan(REJOIN_AFTER_MS - 1000);
+  quick.close();
+  const slow = await greeted(target(first, all));
+  expect(performance.now() - startMs).toBeGreaterThan(REJOIN_AFTER_MS - 100);
+  expect(await slow.requestVote(1)).toMatchObject({ voteGiven: true });
+  slow.close();
+
+  // Another timeline, later.
+  const laterMs = performance.now();
+  const other = await greeted({ ...target(first, all), timelineId: "33".repeat(16) });
+  expect(performance.now() - laterMs).toBeLessThan(2000);
+  expect(await other.requestVote(1)).toMatchObject({ voteGiven: true });
+  other.close();
+}, 30_000);
+
+test("where others have voted already, somebody may have been elected with this node: no votes before it has what that one brings", async () => {
+  const all = [await start(1), await start(2), await start(3)];
+  const [first, , late] = all;
+  await told(first);
+  const proposer = await greeted(target(first, all));
+  expect(await proposer.requestVote(1)).toMatchObject({ voteGiven: true });
+  let again: ProposerDriver | null = null;
+  for (let tries = 0; again === null && tries < 100; tries++) {
+    await Bun.sleep(100);
+    again = await greeted(target(late, all)).catch(() => null);
+  }
+  if (again === null) throw new Error("it was never let in");
+  expect(await again.requestVote(2)).toMatchObject({ voteGiven: false, term: 2 });
+  expect(await isRecovering(late)).toBe(true);
+  again.close();
+  proposer.close();
 }, 30_000);
 
 test("while a safekeeper that may have WAL is away, nobody takes the timeline for new; a restart forgets nothing of that", async () => {

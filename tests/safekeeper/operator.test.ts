@@ -149,6 +149,79 @@ test("fields of the control file are changed by name, durably, and nothing else"
   }
 });
 
+test("a control file is not made to say what cannot be: what is refused changes nothing", async () => {
+  await start();
+  const wal = new SampleWal(START).growTo(6 * MIB + 300_000);
+  const proposer = await ProposerDriver.connect(target());
+  await proposer.greet();
+  await proposer.requestVote(3);
+  proposer.elected([{ term: 3, lsn: START }], START);
+  const committed = wal.lastEnd(6 * MIB + 100_000);
+  proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: committed });
+  await proposer.flushedTo(wal.endLsn);
+  const before = (await http("GET", ID.timelineId)).json;
+  const refused = async (updates: Record<string, unknown>, why: RegExp): Promise<void> => {
+    const reply = await http("PATCH", `${ID.timelineId}/control_file`, { updates, apply_fields: Object.keys(updates) });
+    expect([reply.status, String(reply.json.msg)]).toEqual([400, expect.stringMatching(why) as unknown as string]);
+  };
+  const at = lsnToString;
+  await refused({ commit_lsn: at(wal.endLsn + 8) }, /beyond the end of the log/);
+  await refused({ commit_lsn: at(START - 8) }, /below where the WAL begins/);
+  await refused({ commit_lsn: at(committed - 8) }, /no record of the log ends/);
+  for (const field of ["backup_lsn", "peer_horizon_lsn", "remote_consistent_lsn"]) await refused({ [field]: at(wal.endLsn) }, new RegExp(`${field} .* is beyond commit_lsn`));
+  await refused({ timeline_start_lsn: at(START + 8) }, /cannot begin below the timeline/);
+  await refused({ local_start_lsn: "0/0" }, /nor one of the two be unknown/);
+  await refused({ timeline_start_lsn: "0/0", local_start_lsn: "0/0" }, /the timeline has a start/);
+  const history = [{ term: 3, lsn: at(START) }];
+  await refused({ acceptor_state: { term: 2, term_history: [] } }, /in which this node may have voted/);
+  await refused({ acceptor_state: { term: 3, term_history: [] } }, /does not begin where the timeline does/);
+  await refused({ acceptor_state: { term: 3, term_history: [...history, { term: 4, lsn: at(committed) }] } }, /of later terms than 3/);
+  await refused({ acceptor_state: { term: 9, term_history: [...history, { term: 2, lsn: at(committed) }] } }, /term/);
+  await refused({ partial_backup: { segments: [{ status: "Uploaded", name: "../else/where", commit_lsn: "0/0", flush_lsn: "0/0", term: 1 }] } }, /partial_backup/);
+  expect((await http("GET", ID.timelineId)).json).toEqual(before);
+
+  // What may be: a record's end below, and a term above.
+  log.expectWarn("control file changed by hand");
+  const lower = wal.lastEnd(6 * MIB + 50_000);
+  const patched = await http("PATCH", `${ID.timelineId}/control_file`, { updates: { commit_lsn: at(lower), acceptor_state: { term: 7, term_history: history } }, apply_fields: ["commit_lsn", "acceptor_state"] });
+  expect([patched.status, (await http("GET", ID.timelineId)).json.commit_lsn]).toEqual([200, at(lower)]);
+  await refused({ mconf: { generation: 0, members: [{ id: 1, host: "a", pg_port: 1 }], new_members: null } }, /decided once for its generation/);
+  proposer.close();
+  await stop();
+  await start();
+  const after = (await http("GET", ID.timelineId)).json;
+  expect([after.commit_lsn, after.flush_lsn, (after.acceptor_state as { term: number }).term]).toEqual([at(lower), at(wal.endLsn), 7]);
+});
+
+test("a copy ends where WAL is committed and a record ends; it gives no votes before it is known that nobody has more of it", async () => {
+  const first = await start();
+  const wal = new SampleWal(START).growTo(6 * MIB);
+  const committed = wal.lastEnd(5 * MIB + 600_000);
+  const proposer = await ProposerDriver.connect(target());
+  await proposer.greet();
+  await proposer.requestVote(1);
+  proposer.elected([{ term: 1, lsn: START }], START);
+  proposer.append(wal, { from: START, to: wal.endLsn, commitLsn: committed });
+  await proposer.flushedTo(wal.endLsn);
+  const copy = (until: number) => http("POST", `${ID.timelineId}/copy`, { target_timeline_id: COPY, until_lsn: lsnToString(until) });
+  const beyond = await copy(wal.endLsn);
+  expect([beyond.status, String(beyond.json.msg)]).toEqual([409, expect.stringContaining("known to be committed up to") as unknown as string]);
+  expect((await copy(committed - 8)).status).toBe(400);
+  expect((await copy(committed)).status).toBe(200);
+  expect((await http("GET", COPY)).json.recovering).toBe(true);
+  proposer.close();
+
+  const peer = await startSafekeeper({ ...SAFEKEEPER_DEFAULTS, dataDirectory: join(directory, "peer"), nodeId: 2, pgAddress: { host: "127.0.0.1", port: 0 }, httpAddress: { host: "127.0.0.1", port: 0 }, brokerEndpoint: null }, { platform, log });
+  try {
+    const known = await ProposerDriver.connect({ port: first.pgPort, tenantId: ID.tenantId, timelineId: COPY, peers: [`127.0.0.1:${peer.pgPort}`] });
+    await known.greet();
+    expect(await known.requestVote(1)).toMatchObject({ voteGiven: true, flushLsn: committed });
+    known.close();
+  } finally {
+    await peer.stop();
+  }
+}, 20_000);
+
 test("a copy has the WAL up to its end, whether it was on the disk or in the store", async () => {
   await start({}, true);
   const wal = new SampleWal(START).growTo(8 * MIB + 5000);

@@ -12,6 +12,7 @@ import { brokerArgs, computeArgs, controllerArgs, pageserverArgs, type RoleArgs,
 import { ControllerClient } from "../../src/controller/api/client.ts";
 import { parseLsn } from "../../src/kit/lsn.ts";
 import { freePort } from "../../src/platform/free-port.ts";
+import { RecordingLogger } from "../../src/observability/recording-logger.ts";
 import { losePower, type PowerLoss } from "../../src/platform/power-loss/lose-power.ts";
 import { ROOTS_VARIABLE, SHADOW_VARIABLE } from "../../src/platform/power-loss/from-environment.ts";
 import { signalProcess } from "../../src/platform/processes.ts";
@@ -195,7 +196,7 @@ export class TestCluster {
 
   async #makeFirstBranch(): Promise<void> {
     const controller = new ControllerClient({ baseUrl: `http://${HOST}:${this.cluster.ports.controller}`, clock: platform.clock });
-    const maker = new BranchMaker({ cluster: this.cluster, controller, platform });
+    const maker = new BranchMaker({ cluster: this.cluster, controller, platform, log: new RecordingLogger() });
     await maker.ensureTenant();
     await maker.make(this.cluster.branches[0], null);
   }

@@ -4,9 +4,10 @@ import { isStrataError, StrataError } from "../../kit/errors.ts";
 import { HttpClient, urlPath } from "../../http/client.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { ControllerClient } from "../../controller/api/client.ts";
-import { SafekeeperClient } from "../../safekeeper/api/client.ts";
+import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { Branch, Cluster } from "./cluster-file.ts";
+import { tellSafekeepers } from "./tell-safekeepers.ts";
 
 const timelineSchema = z.object({ timeline_id: z.string(), last_record_lsn: z.string(), ancestor_lsn: z.string().nullish() });
 const lsnByTimestampSchema = z.object({ lsn: z.string(), kind: z.enum(["present", "future", "past", "nodata"]) });
@@ -20,6 +21,7 @@ export interface BranchMakerOptions {
   readonly cluster: Cluster;
   readonly controller: ControllerClient;
   readonly platform: Platform;
+  readonly log: Logger;
 }
 
 export class BranchMaker {
@@ -50,21 +52,11 @@ export class BranchMaker {
    * Makes what was planned; doing it again is no harm before a compute has run on it. @param parent null for a first branch
    */
   async make(branch: Branch, parent: Branch | null): Promise<void> {
-    const { controller, cluster } = this.#options;
+    const { controller, cluster, log, platform: { clock } } = this.#options;
     const { timelineId, lsn } = branch;
     const origin = parent === null || lsn === null ? { pg_version: cluster.pgVersion } : { ancestor_timeline_id: parent.timelineId, ancestor_start_lsn: lsn };
     await this.#retry(`branch "${branch.name}" made`, () => controller.createTimeline(cluster.tenantId, { new_timeline_id: timelineId, ...origin }, timelineSchema));
-    await this.#tellSafekeepers(timelineId);
-  }
-
-  /**
-   * That the timeline is new, and nobody has lost anything of it. Who is away now and finds it later asks the others. Told only
-   * here, before any compute: a safekeeper told so after it lost its disk would vote as if nothing had been.
-   */
-  async #tellSafekeepers(timelineId: string): Promise<void> {
-    const { cluster } = this.#options;
-    const request = { tenant_id: cluster.tenantId, timeline_id: timelineId, pg_version: cluster.pgVersion * 10_000, start_lsn: "0/0" };
-    await Promise.allSettled(cluster.ports.safekeepers.map(({ http }) => new SafekeeperClient(this.#safekeeper(http)).createTimeline(request)));
+    await tellSafekeepers({ cluster, timelineId, clock, log });
   }
 
   #safekeeper(port: number): HttpClient {

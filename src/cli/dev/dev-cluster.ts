@@ -46,7 +46,7 @@ export class DevCluster {
     this.#options = options;
     this.cluster = options.cluster;
     this.controller = new ControllerClient({ baseUrl: `http://${HOST}:${options.cluster.ports.controller}`, clock: options.platform.clock });
-    this.#branches = new BranchMaker({ cluster: options.cluster, controller: this.controller, platform: options.platform });
+    this.#branches = new BranchMaker({ cluster: options.cluster, controller: this.controller, platform: options.platform, log: options.log });
   }
 
   async start(): Promise<void> {

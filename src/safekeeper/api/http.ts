@@ -76,6 +76,8 @@ export const timelineStatusSchema = z.object({
   mconf: configurationSchema,
   /** Ours: no votes until an elected proposer has brought everything. */
   recovering: z.boolean().default(false),
+  /** Ours: of how many safekeepers the last elected proposer makes its majorities; 0 = it did not say. */
+  safekeeper_count: z.number().int().min(0).default(0),
   acceptor_state: z.object({ term, epoch: term, term_history: z.array(termSwitch) }),
   pg_info: z.object({ pg_version: z.number(), system_id: z.number(), wal_seg_size: z.number() }),
   flush_lsn: lsnOut,

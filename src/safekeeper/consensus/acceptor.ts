@@ -16,6 +16,7 @@ import type { Lsn } from "../../kit/lsn.ts";
 import { type Configuration, INVALID_GENERATION } from "../api/membership.ts";
 import { type AppendResponse, EMPTY_HOT_STANDBY_FEEDBACK } from "../api/proposer-messages.ts";
 import { historyUpTo, lastLogTerm, type Term, type TermHistory } from "../api/term-history.ts";
+import { checkPatch } from "../control-file/check-patch.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
 
 /** What the shell must do before the handler goes on. */
@@ -95,9 +96,14 @@ export class Acceptor {
     }
   }
 
-  /** Changes fields by an operator's hand: positions may go back. */
+  /**
+   * Changes fields by an operator's hand: positions may go back, to what may be.
+   * @throws StrataError fix-input `inconsistent-control-file`
+   */
   *overwrite(patch: Partial<TimelinePersistentState>): Steps<void> {
-    const next: TimelinePersistentState = { ...this.#persisted, ...this.volatile, ...patch };
+    const before: TimelinePersistentState = { ...this.#persisted, ...this.volatile };
+    const next: TimelinePersistentState = { ...before, ...patch };
+    checkPatch({ before, after: next, fields: patch, logEndLsn: this.log.flushRecordLsn });
     yield { kind: "persist", state: next };
     this.#persisted = next;
     for (const key of ["commitLsn", "backupLsn", "peerHorizonLsn", "remoteConsistentLsn"] as const) this.volatile[key] = next[key];

@@ -72,10 +72,12 @@ export function* handleVoteRequest(acceptor: Acceptor, request: VoteRequest): St
 /**
  * Makes the log a prefix of the elected proposer's: cuts it where the two part, then adopts the proposer's history.
  * Silent when a higher term is known: the first append tells the proposer.
+ * @param safekeeperCount of how many safekeepers the proposer makes its majorities; 0 = it did not say. It is remembered with the
+ * term that was won, for it counts for that term's commits only: a greeting of someone who is not elected says nothing.
  * @throws StrataError conflict `generation-mismatch`, `wrong-truncation-point` (the proposer should reconnect),
  * `truncation-of-committed`, `term-history-mismatch`; fix-input `bad-term-history`
  */
-export function* handleElected(acceptor: Acceptor, elected: ProposerElected): Steps<null> {
+export function* handleElected(acceptor: Acceptor, elected: ProposerElected, safekeeperCount = 0): Steps<null> {
   acceptor.checkGeneration(elected.generation);
   if (acceptor.persisted.term < elected.term) yield* acceptor.persist({ term: elected.term });
   if (acceptor.persisted.term > elected.term) return null;
@@ -90,7 +92,7 @@ export function* handleElected(acceptor: Acceptor, elected: ProposerElected): St
   if (acceptor.log.flushRecordLsn === 0) yield { kind: "initialize-first-segment", lsn: elected.startStreamingAt };
   yield { kind: "truncate-wal", lsn: elected.startStreamingAt };
   // Only now: the history must never claim a term for WAL of another one (Raft's log matching).
-  yield* acceptor.persist(adopted(acceptor, elected, first.lsn));
+  yield* acceptor.persist({ ...adopted(acceptor, elected, first.lsn), safekeeperCount });
   acceptor.termStartLsn = last.lsn;
   return null;
 }

@@ -46,6 +46,8 @@ export function presentState(state: TimelinePersistentState): Record<string, unk
 
 const term = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const status = z.enum(["InProgress", "Uploaded", "Deleting"]);
+/** Of one folder: objects of others are nobody's business here. */
+const OBJECT_NAME = /^[\w-][\w.-]*$/;
 const FIELDS = {
   mconf: configurationSchema.transform((json) => ({ configuration: configurationFromJson(json) })),
   acceptor_state: z.object({ term, term_history: z.array(z.object({ term, lsn: lsnText })) }).transform((said) => ({ term: said.term, termHistory: checkTermHistory(said.term_history) })),
@@ -56,7 +58,7 @@ const FIELDS = {
   peer_horizon_lsn: lsnText.transform((peerHorizonLsn) => ({ peerHorizonLsn })),
   remote_consistent_lsn: lsnText.transform((remoteConsistentLsn) => ({ remoteConsistentLsn })),
   partial_backup: z
-    .object({ segments: z.array(z.object({ status, name: z.string().min(1).max(500), commit_lsn: lsnText, flush_lsn: lsnText, term })).max(1000) })
+    .object({ segments: z.array(z.object({ status, name: z.string().max(500).regex(OBJECT_NAME), commit_lsn: lsnText, flush_lsn: lsnText, term })).max(1000) })
     .transform(({ segments }) => ({ partialBackup: segments.map((segment) => ({ status: statusOf(segment.status), name: segment.name, commitLsn: segment.commit_lsn, flushLsn: segment.flush_lsn, term: segment.term })) })),
   recovering: z.boolean().transform((recovering) => ({ recovering })),
   eviction_state: z.literal("Present").transform(() => ({ evictionState: { kind: "present" } as const })),

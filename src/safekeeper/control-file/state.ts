@@ -57,7 +57,7 @@ export interface TimelinePersistentState {
    * have WAL of it (a lost disk), or was copied. It gives no votes until an elected proposer has brought everything.
    */
   readonly recovering: boolean;
-  /** How many safekeepers the timeline has, as its latest proposer said; 0 = not said. */
+  /** Of how many safekeepers the elected proposer of the last term in the history makes its majorities; 0 = not said. */
   readonly safekeeperCount: number;
 }
 

@@ -7,6 +7,7 @@ import { lsnText, tenantIdText, timelineIdText } from "../../http/params.ts";
 import { jsonReply } from "../../http/route.ts";
 import { parsePatch, presentState } from "../control-file/json.ts";
 import { copyTimeline } from "../timeline/copy-timeline.ts";
+import { patchControlFile } from "../timeline/patch-control-file.ts";
 import type { SafekeeperHttpOptions } from "./options.ts";
 
 const NODE: Permission = { kind: "scope", scopes: ["safekeeperdata"] };
@@ -38,7 +39,7 @@ export function operatorRoutes(app: HttpApp, { timelines, dump, clock, backup }:
       const timeline = timelines.get({ tenantId: params.tenant_id, timelineId: params.timeline_id });
       const patch = parsePatch(body.updates, body.apply_fields);
       const before = presentState(timeline.state);
-      await timeline.run("control file patch", (acceptor) => acceptor.overwrite(patch));
+      await timeline.gate.run(() => patchControlFile(timeline, patch));
       timeline.log.warn("control file changed by hand", { fields: body.apply_fields.join(",") });
       return jsonReply(200, { old_control_file: before, new_control_file: presentState(timeline.state) });
     },

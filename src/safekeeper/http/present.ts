@@ -17,6 +17,7 @@ export function presentStatus(timeline: Timeline): TimelineStatusReply {
     timeline_id: state.timelineId,
     mconf: configurationToJson(state.configuration),
     recovering: state.recovering,
+    safekeeper_count: state.safekeeperCount,
     acceptor_state: { term: state.term, epoch: acceptor.lastLogTerm, term_history: presentHistory(state) },
     pg_info: { pg_version: state.pgVersion, system_id: u64Json(state.systemId), wal_seg_size: state.walSegmentSizeBytes },
     flush_lsn: lsnToString(acceptor.flushLsn),

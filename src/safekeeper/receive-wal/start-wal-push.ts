@@ -213,7 +213,8 @@ class ProposerConnection {
   #handshake(acceptor: Acceptor, message: Exclude<ProposerMessage, AppendRequest>): Steps<AcceptorMessage | null> {
     if (message.kind === "greeting") return handleGreeting(acceptor, message);
     if (message.kind === "vote-request") return handleVoteRequest(acceptor, message);
-    return handleElected(acceptor, message);
+    const { peers } = this.#options;
+    return handleElected(acceptor, message, peers === null ? 0 : peers.length + 1);
   }
 
   /** Takes in all appends that are queued, up to a bound, in one turn. Returns how many. */

@@ -1,6 +1,10 @@
 /**
- * A new timeline with the WAL of another one up to an LSN: segments that are in object storage are copied there, the rest is
- * read and written here. Whoever asks sees to it that the LSN is the end of a record.
+ * A new timeline with the committed WAL of another one up to an LSN: segments that are in object storage are copied there, the
+ * rest is read and written here. All of it is called committed in the copy, so it must be in the source: what is not may yet be cut.
+ *
+ * The copy gives no votes until it is proved that nobody has more of it (`receive-wal/admission.ts`): made once more, on a disk that
+ * had lost it, it would lack what was written since the first time.
+ *
  * Source: the peer safekeeper/src/copy_timeline.rs.
  */
 import { StrataError } from "../../kit/errors.ts";
@@ -10,6 +14,7 @@ import type { FileSystem } from "../../platform/files.ts";
 import { writeControlFile } from "../control-file/control-file.ts";
 import { newTimelineState, type TimelinePersistentState } from "../control-file/state.ts";
 import { PARTIAL_SUFFIX, segmentName, segmentOf } from "../wal-store/segments.ts";
+import { isRecordEnd } from "./record-end.ts";
 import type { Timeline } from "./timeline.ts";
 import type { Timelines } from "./timelines.ts";
 
@@ -32,7 +37,10 @@ export interface CopyOptions {
   readonly copySegments: ((from: TenantTimelineId, to: TenantTimelineId, segments: readonly string[]) => Promise<void>) | null;
 }
 
-/** Nothing happens when the target exists. @throws StrataError not-found; fix-input `bad-range`; unavailable `backup-is-behind` */
+/**
+ * Nothing happens when the target exists.
+ * @throws StrataError not-found; fix-input `bad-range`; conflict `not-committed`; unavailable `backup-is-behind`
+ */
 export async function copyTimeline(request: CopyRequest, options: CopyOptions): Promise<void> {
   if (options.timelines.find(request.target) !== null) return;
   const source = options.timelines.get(request.source);
@@ -40,6 +48,7 @@ export async function copyTimeline(request: CopyRequest, options: CopyOptions): 
     const plan = planOf(source, request.untilLsn, options);
     source.walRemovalHolds++;
     try {
+      if (!(await isRecordEnd(source, plan.untilLsn))) throw new StrataError("fix-input", "bad-range", `no record ends at ${lsnToString(plan.untilLsn)}`);
       await options.copySegments?.(request.source, request.target, plan.remoteSegments);
       await options.timelines.addFrom(request.target, (directory) => fill(source, directory, { plan, request, options }));
     } finally {
@@ -61,6 +70,7 @@ function planOf(source: Timeline, untilLsn: Lsn, options: CopyOptions): Plan {
   if (startLsn === 0 || untilLsn < startLsn || untilLsn > flushLsn) {
     throw new StrataError("fix-input", "bad-range", `${lsnToString(untilLsn)} is not within ${lsnToString(startLsn)}–${lsnToString(flushLsn)}`);
   }
+  if (untilLsn > volatile.commitLsn) throw new StrataError("conflict", "not-committed", `WAL is known to be committed up to ${lsnToString(volatile.commitLsn)}, not yet up to ${lsnToString(untilLsn)}`);
   const last = segmentOf(untilLsn, walSegmentSizeBytes);
   const backedUp = options.copySegments === null ? startLsn : Math.min(volatile.backupLsn, last * walSegmentSizeBytes);
   const backupLsn = Math.max(startLsn, backedUp);
@@ -79,7 +89,7 @@ async function fill(source: Timeline, directory: string, job: { readonly plan: P
     await copySegment(source, directory, { segment, untilLsn: plan.untilLsn, options });
   }
   const { startLsn, untilLsn, backupLsn } = plan;
-  const fresh = newTimelineState({ ...request.target, pgVersion, systemId, walSegmentSizeBytes, startLsn, commitLsn: untilLsn, createdMs: options.nowMs });
+  const fresh = newTimelineState({ ...request.target, pgVersion, systemId, walSegmentSizeBytes, startLsn, commitLsn: untilLsn, createdMs: options.nowMs, recovering: true });
   const state: TimelinePersistentState = { ...fresh, backupLsn, peerHorizonLsn: untilLsn };
   await writeControlFile(options.files, directory, { state, sync: options.sync });
 }

@@ -5,6 +5,7 @@
  */
 import { extract as tarExtract } from "tar-stream";
 import { describeError, StrataError } from "../../kit/errors.ts";
+import type { NodeId } from "../../kit/ids.ts";
 import { parseLsn } from "../../kit/lsn.ts";
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import { HttpClient } from "../../http/client.ts";
@@ -102,15 +103,19 @@ async function collect(parts: AsyncIterable<Uint8Array>, maxBytes: number): Prom
   return Buffer.concat(collected);
 }
 
-/** A copy of one peer's log knows nothing of what this node itself may once have voted and acknowledged. */
-export function pulledState(found: TimelinePersistentState, newMember: boolean): TimelinePersistentState {
-  return newMember ? found : { ...found, recovering: true };
+/**
+ * A copy of one peer's log knows nothing of what this node itself may once have voted and acknowledged. The donor knows whether it
+ * may have: one that is among the members already has lost what it had.
+ */
+export function pulledState(found: TimelinePersistentState, node: { readonly nodeId: NodeId; readonly newMember: boolean }): TimelinePersistentState {
+  const wasMember = found.configuration.members.some(({ nodeId }) => nodeId === node.nodeId);
+  return node.newMember && !wasMember ? found : { ...found, recovering: true };
 }
 
 /** Returns the segment size. */
 async function takeControlFile(id: TenantTimelineId, bytes: Uint8Array, options: PullOptions & { readonly directory: string }): Promise<number> {
   const found = decodeControlFile(bytes);
-  const state = pulledState(found, options.newMember);
+  const state = pulledState(found, options);
   if (state.tenantId !== id.tenantId || state.timelineId !== id.timelineId) throw new StrataError("corrupt", "bad-snapshot", `the snapshot is of timeline ${state.tenantId}/${state.timelineId}`);
   await writeControlFile(options.platform.files, options.directory, { state, sync: options.sync });
   return state.walSegmentSizeBytes;

@@ -67,8 +67,8 @@ export async function recoverFromPeer(timeline: Timeline, options: RecoveryOptio
   timeline.log.info("recovering from a peer", { donor: donor.safekeeperId, term: donor.term, from: lsnToString(acceptor.flushLsn), to: lsnToString(donor.flushLsn) });
   const { unregister } = timeline.receivers.register(null);
   try {
-    const history = await donorHistory(timeline, donor, options);
-    const startLsn = await becomeFollower(timeline, donor.term, history);
+    const leader = await donorLeader(timeline, donor, options);
+    const startLsn = await becomeFollower(timeline, leader);
     await fetchWal(timeline, { donor, startLsn, options });
   } finally {
     unregister();
@@ -77,11 +77,19 @@ export async function recoverFromPeer(timeline: Timeline, options: RecoveryOptio
   return true;
 }
 
-async function donorHistory(timeline: Timeline, donor: SafekeeperTimelineInfo, options: RecoveryOptions): Promise<TermHistory> {
+/** What the donor knows of the elected proposer that it follows. */
+interface Leader {
+  readonly term: Term;
+  readonly termHistory: TermHistory;
+  readonly safekeeperCount: number;
+}
+
+async function donorLeader(timeline: Timeline, donor: SafekeeperTimelineInfo, options: RecoveryOptions): Promise<Leader> {
   const http = new HttpClient({ baseUrl: baseUrl(donor, options.security), caPem: options.security.caPem, clock: options.platform.clock, timeoutMs: STATUS_TIMEOUT_MS, ...(options.token === undefined ? {} : { token: options.token }), ...(options.transport === undefined ? {} : { transport: options.transport }) });
   const status = await new SafekeeperClient(http).timelineStatus(timeline.id, { signal: options.signal });
   if (status.acceptor_state.term !== donor.term) throw new StrataError("retry", "term-changed", `the donor's term is ${status.acceptor_state.term} now, not ${donor.term}`);
-  return checkTermHistory(status.acceptor_state.term_history.map((entry) => ({ term: entry.term, lsn: parseLsn(entry.lsn) })));
+  const termHistory = checkTermHistory(status.acceptor_state.term_history.map((entry) => ({ term: entry.term, lsn: parseLsn(entry.lsn) })));
+  return { term: donor.term, termHistory, safekeeperCount: status.safekeeper_count };
 }
 
 function baseUrl(donor: SafekeeperTimelineInfo, { useHttps }: PeerSecurity): string {
@@ -91,13 +99,13 @@ function baseUrl(donor: SafekeeperTimelineInfo, { useHttps }: PeerSecurity): str
 }
 
 /** Makes our log a prefix of the donor's; returns where it ends then. */
-async function becomeFollower(timeline: Timeline, term: Term, termHistory: TermHistory): Promise<Lsn> {
+async function becomeFollower(timeline: Timeline, { term, termHistory, safekeeperCount }: Leader): Promise<Lsn> {
   const { generation } = timeline.state.configuration;
   const vote = await timeline.run("recovery vote", (acceptor) => handleVoteRequest(acceptor, { kind: "vote-request", generation, term }));
   if (vote.term !== term) throw new StrataError("retry", "term-changed", `the term is ${vote.term} now, not ${term}`);
   const common = highestCommonPoint(termHistory, vote.termHistory, vote.flushLsn)?.lsn ?? termHistory.at(0)?.lsn;
   if (common === undefined) throw new StrataError("conflict", "term-history-mismatch", `nothing in common with the donor's history ${termHistoryToString(termHistory)}`);
-  await timeline.run("recovery elected", (acceptor) => handleElected(acceptor, { kind: "elected", generation, term, startStreamingAt: common, termHistory }));
+  await timeline.run("recovery elected", (acceptor) => handleElected(acceptor, { kind: "elected", generation, term, startStreamingAt: common, termHistory }, safekeeperCount));
   return common;
 }
 

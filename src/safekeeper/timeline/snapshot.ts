@@ -8,6 +8,7 @@ import { pack as tarPack } from "tar-stream";
 import { StrataError } from "../../kit/errors.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import type { FileSystem } from "../../platform/files.ts";
+import { termHistoryToString } from "../api/term-history.ts";
 import { encodeControlFile } from "../control-file/codec.ts";
 import { CONTROL_FILE_NAME } from "../control-file/control-file.ts";
 import type { TimelinePersistentState } from "../control-file/state.ts";
@@ -53,10 +54,20 @@ async function writeArchive(timeline: Timeline, files: FileSystem, archive: Arch
     const capture = await timeline.exclusive("snapshot", () => captureState(timeline, files));
     await addEntry(archive, { name: CONTROL_FILE_NAME, sizeBytes: 0 }, [encodeControlFile(capture.state)]);
     for (const segment of capture.segments) await addSegment(timeline, files, { archive, capture, segment });
-    if (timeline.state.term !== capture.state.term) throw new StrataError("retry", "term-changed", `the term changed from ${capture.state.term} to ${timeline.state.term} during the snapshot`);
+    checkUnchanged(capture.state, timeline.state);
   } finally {
     timeline.walRemovalHolds--;
   }
+}
+
+/**
+ * Whoever is elected may cut the log, and go on from there in files that have been sent with what was there before. The term is
+ * not enough to tell: it may have been voted in before the snapshot began.
+ */
+function checkUnchanged(before: TimelinePersistentState, after: TimelinePersistentState): void {
+  if (before.term !== after.term) throw new StrataError("retry", "term-changed", `the term changed from ${before.term} to ${after.term} during the snapshot`);
+  const [was, is] = [before, after].map(({ termHistory }) => termHistoryToString(termHistory));
+  if (was !== is) throw new StrataError("retry", "term-changed", `the log's history changed from ${was} to ${is} during the snapshot`);
 }
 
 async function captureState(timeline: Timeline, files: FileSystem): Promise<Capture> {

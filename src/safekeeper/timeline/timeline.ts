@@ -77,8 +77,8 @@ export class Timeline {
   lastPersistMs: number;
   /** The commit position that maintenance saw last, and since when: one that rests is saved. */
   restingCommit: { readonly lsn: Lsn; readonly sinceMs: number } = { lsn: 0, sinceMs: 0 };
-  /** On the monotonic clock: when this process opened or made it. */
-  readonly openedMs: number;
+  /** What this node promised of the timeline and does not know any more it promised before: the process' start, or a deletion here. */
+  blankSinceMs: number;
   /** The question whether the timeline is new, while it is asked. */
   admission: Promise<void> | null = null;
   /** That it was lost here has been logged. */
@@ -106,7 +106,7 @@ export class Timeline {
     this.gate = new Gate(`timeline ${state.tenantId}/${state.timelineId}`);
     this.commitLsn = new Watch(this.#acceptor.volatile.commitLsn);
     this.termFlush = new Watch({ term: state.term, flushLsn: this.#acceptor.flushLsn });
-    this.openedMs = this.lastPersistMs = context.clock.monotonicMs();
+    this.blankSinceMs = this.lastPersistMs = context.clock.monotonicMs();
     this.decodeGroups = new DecodeGroups(this, { clock: context.clock, log });
   }
 

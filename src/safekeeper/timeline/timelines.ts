@@ -22,12 +22,16 @@ export class Timelines {
   /** Being created or deleted: by name of what is done. */
   readonly #busy = new Map<string, { readonly doing: "creation" | "deletion"; readonly done: Promise<unknown> }>();
   readonly #deleted: Tombstones;
+  /** Are on this disk, and could not be opened. */
+  readonly #unusable = new Set<string>();
+  readonly #startedMs: number;
 
   constructor(options: { context: TimelineContext; dataDirectory: string; random: Random }) {
     this.#context = options.context;
     this.#dataDirectory = options.dataDirectory;
     this.#random = options.random;
-    const { files, sync } = options.context;
+    const { files, sync, clock } = options.context;
+    this.#startedMs = clock.monotonicMs();
     this.#deleted = new Tombstones({ files, directory: options.dataDirectory, sync });
   }
 
@@ -41,10 +45,9 @@ export class Timelines {
       for (const timeline of await this.#timelinesOf(tenant)) {
         const id = { tenantId: tenant, timelineId: timeline };
         try {
-          await this.#settleNames(`${this.#dataDirectory}/${tenant}`);
-          await this.#settleNames(this.#directoryOf(id));
-          await this.#openExisting(id);
+          await this.#openFound(id);
         } catch (error) {
+          this.#unusable.add(keyOf(id));
           log.error("timeline cannot be opened", { ...id, error });
         }
       }
@@ -80,6 +83,12 @@ export class Timelines {
     });
   }
 
+  async #openFound(id: TenantTimelineId): Promise<Timeline> {
+    await this.#settleNames(`${this.#dataDirectory}/${id.tenantId}`);
+    await this.#settleNames(this.#directoryOf(id));
+    return this.#openExisting(id);
+  }
+
   async #openExisting(id: TenantTimelineId): Promise<Timeline> {
     const directory = this.#directoryOf(id);
     const state = await readControlFile(this.#context.files, directory);
@@ -88,6 +97,7 @@ export class Timelines {
     }
     const timeline = await Timeline.open(this.#context, directory, state);
     this.#timelines.set(keyOf(id), timeline);
+    this.#unusable.delete(keyOf(id));
     return timeline;
   }
 
@@ -109,10 +119,17 @@ export class Timelines {
     return this.#busy.has(keyOf(id)) ? null : (this.#timelines.get(keyOf(id)) ?? null);
   }
 
+  /** For another safekeeper, which must not take what cannot be opened now for what never was. */
+  async presence(id: TenantTimelineId): Promise<Timeline | "absent" | "unusable"> {
+    await this.#busy.get(keyOf(id))?.done.catch(() => undefined);
+    return this.find(id) ?? (this.#unusable.has(keyOf(id)) ? "unusable" : "absent");
+  }
+
   /**
-   * Creates a timeline, or gives the one that is there. Concurrent calls for one id make it once.
+   * Creates a timeline, or gives the one that is there. Concurrent calls for one id make it once. One that was deleted here is not
+   * new here, whoever says so: its node gives no votes before it is proved that nobody has WAL of it.
    * @param options.revive whether a timeline that was deleted here may come back: an operator may, a compute may not
-   * @throws StrataError fix-input on impossible parameters; conflict `timeline-deleted`
+   * @throws StrataError fix-input on impossible parameters; conflict `timeline-deleted`; what opening it throws, when it is on the disk
    */
   async create(timeline: NewTimeline, options: { revive: boolean }): Promise<Timeline> {
     const key = keyOf(timeline);
@@ -121,21 +138,25 @@ export class Timelines {
     const existing = this.find(timeline);
     if (existing !== null) return existing;
     if (this.#deleted.has(key) && !options.revive) throw new StrataError("conflict", "timeline-deleted", `timeline ${key} has been deleted`);
-    const state = newTimelineState(timeline);
+    if (this.#unusable.has(key)) return this.#guarded(timeline, "creation", () => this.#openFound(timeline));
+    const state = newTimelineState({ ...timeline, recovering: timeline.recovering === true || this.#deleted.has(key) });
     return this.addFrom(timeline, (directory) => writeControlFile(this.#context.files, directory, { state, sync: this.#context.sync }));
   }
 
   /**
    * Adds a timeline whose files `fill` puts into an empty directory, durably; it becomes visible only whole.
-   * @throws StrataError conflict `timeline-exists`; retry `timeline-busy`
+   * @throws StrataError conflict `timeline-exists`, `timeline-unusable`; retry `timeline-busy`
    */
   async addFrom(id: TenantTimelineId, fill: (directory: string) => Promise<void>): Promise<Timeline> {
     const key = keyOf(id);
     if (this.#timelines.has(key)) throw new StrataError("conflict", "timeline-exists", `timeline ${key} exists`);
+    if (this.#unusable.has(key)) throw new StrataError("conflict", "timeline-unusable", `timeline ${key} is on this disk and could not be opened: delete it first`);
     return this.#guarded(id, "creation", async () => {
       await this.#install(id, fill);
-      await this.#deleted.remove(key);
       const timeline = await this.#openExisting(id);
+      timeline.blankSinceMs = this.#deleted.has(key) ? this.#context.clock.monotonicMs() : this.#startedMs;
+      // A timeline that is here counts, deleted once or not.
+      await this.#deleted.remove(key).catch((error: unknown) => timeline.log.warn("that the timeline was deleted once is still written down: a compute cannot bring it back when it is deleted again", { error }));
       timeline.log.info("timeline created", { startLsn: timeline.state.timelineStartLsn, pgVersion: timeline.state.pgVersion });
       return timeline;
     });
@@ -152,6 +173,8 @@ export class Timelines {
       await files.makeDirectory(tenantDirectory);
       if (sync) await files.syncDirectory(this.#dataDirectory);
       await files.rename(temporary, this.#directoryOf(id));
+      // From here on it is on the disk, whatever fails.
+      this.#unusable.add(keyOf(id));
       if (sync) await files.syncDirectory(tenantDirectory);
     } catch (error) {
       await files.removeTree(temporary).catch(() => undefined);
@@ -169,8 +192,10 @@ export class Timelines {
     return this.#guarded(id, "deletion", async () => {
       const timeline = this.#timelines.get(key);
       await this.#deleted.add(key);
-      await timeline?.close({ save: false });
+      // Closed, it is of no use to anyone; what cannot be removed now is removed when it is asked for again.
       this.#timelines.delete(key);
+      if (timeline !== undefined) this.#unusable.add(key);
+      await timeline?.close({ save: false });
       const directory = this.#directoryOf(id);
       const existed = await files.exists(directory);
       if (existed) {
@@ -179,8 +204,10 @@ export class Timelines {
         const doomed = `${this.#dataDirectory}/${TEMPORARY_DIRECTORY}/${id.tenantId}_${id.timelineId}_${this.#random.bytes(8).toHex()}`;
         await files.rename(directory, doomed);
         if (sync) await files.syncDirectory(`${this.#dataDirectory}/${id.tenantId}`);
+        this.#unusable.delete(key);
         await files.removeTree(doomed);
       }
+      this.#unusable.delete(key);
       metrics.forgetTimeline(id.tenantId, id.timelineId);
       timeline?.log.info("timeline deleted");
       return { existed };

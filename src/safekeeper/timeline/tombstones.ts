@@ -24,12 +24,19 @@ export interface TombstonesOptions {
   readonly sync: boolean;
 }
 
+interface Change {
+  readonly key: string;
+  readonly deleted: boolean;
+}
+
 export class Tombstones {
   readonly #options: TombstonesOptions;
   /** In order of deletion. */
   readonly #keys = new Set<string>();
   #lines = 0;
   #sizeBytes = 0;
+  /** A name that an earlier process gave the file may be in the page cache only. */
+  #nameIsDurable = false;
   /** Changes are written one after another. */
   #writing: Promise<void> = Promise.resolve();
 
@@ -72,44 +79,50 @@ export class Tombstones {
     return this.#keys.has(key);
   }
 
-  /** Durable when it returns. */
+  /** Durable when it returns, else not known here either. */
   async add(key: string): Promise<void> {
-    if (this.#keys.has(key)) return this.#writing;
-    this.#remember(key);
-    await this.#write(`+ ${key}\n`);
+    await this.#write({ key, deleted: true });
   }
 
-  /** Durable when it returns. */
+  /** Durable when it returns, else still known here. */
   async remove(key: string): Promise<void> {
-    if (this.#keys.delete(key)) await this.#write(`- ${key}\n`);
+    await this.#write({ key, deleted: false });
   }
 
-  #write(line: string): Promise<void> {
-    const written = this.#writing.catch(() => undefined).then(() => (this.#lines - this.#keys.size >= MAX_IDLE_LINES ? this.#rewrite() : this.#append(line)));
+  #write(change: Change): Promise<void> {
+    const written = this.#writing.catch(() => undefined).then(() => this.#apply(change));
     this.#writing = written;
     written.catch(() => undefined);
     return written;
   }
 
+  /** On the disk first: memory says what a restart would know. */
+  async #apply({ key, deleted }: Change): Promise<void> {
+    if (this.#keys.has(key) === deleted) return;
+    if (this.#lines - this.#keys.size >= MAX_IDLE_LINES) await this.#rewrite();
+    await this.#append(`${deleted ? "+" : "-"} ${key}\n`);
+    if (deleted) this.#remember(key);
+    else this.#keys.delete(key);
+  }
+
   async #append(line: string): Promise<void> {
     const { files, directory, sync } = this.#options;
-    const isNew = this.#sizeBytes === 0;
     const file = await files.open(this.#path, "create");
+    const bytes = utf8(line);
     try {
-      const bytes = utf8(line);
       await file.write(bytes, this.#sizeBytes);
-      // What a crash left behind the last whole line.
+      // What a crash, or a failure, left behind the last whole line.
       await file.truncate(this.#sizeBytes + bytes.length);
       if (sync) await file.sync();
-      this.#sizeBytes += bytes.length;
-      this.#lines++;
     } finally {
       await file.close();
     }
-    if (isNew && sync) await files.syncDirectory(directory);
+    if (sync && !this.#nameIsDurable) await files.syncDirectory(directory);
+    this.#nameIsDurable = true;
+    this.#sizeBytes += bytes.length;
+    this.#lines++;
   }
 
-  /** With the change that is in memory already. */
   async #rewrite(): Promise<void> {
     const { files, directory, sync } = this.#options;
     const bytes = utf8([...this.#keys].map((key) => `+ ${key}\n`).join(""));
@@ -120,9 +133,12 @@ export class Tombstones {
     } finally {
       await file.close();
     }
+    this.#nameIsDurable = false;
     await files.rename(`${this.#path}.new`, this.#path);
-    if (sync) await files.syncDirectory(directory);
+    // Whichever of the two a crash leaves, it says the same; what comes next is written behind this one's end.
     this.#sizeBytes = bytes.length;
     this.#lines = this.#keys.size;
+    if (sync) await files.syncDirectory(directory);
+    this.#nameIsDurable = true;
   }
 }

@@ -15,8 +15,8 @@ export const CONSENSUS_MUTANTS: readonly Mutant[] = [
   },
   {
     name: "history-before-truncation", rule: "the log is cut before the new history is adopted", file: ELECTION,
-    find: `  yield { kind: "truncate-wal", lsn: elected.startStreamingAt };\n  // Only now: the history must never claim a term for WAL of another one (Raft's log matching).\n  yield* acceptor.persist(adopted(acceptor, elected, first.lsn));`,
-    replace: `  yield* acceptor.persist(adopted(acceptor, elected, first.lsn));\n  yield { kind: "truncate-wal", lsn: elected.startStreamingAt };`,
+    find: `  yield { kind: "truncate-wal", lsn: elected.startStreamingAt };\n  // Only now: the history must never claim a term for WAL of another one (Raft's log matching).\n  yield* acceptor.persist({ ...adopted(acceptor, elected, first.lsn), safekeeperCount });`,
+    replace: `  yield* acceptor.persist({ ...adopted(acceptor, elected, first.lsn), safekeeperCount });\n  yield { kind: "truncate-wal", lsn: elected.startStreamingAt };`,
   },
   { name: "elected-of-older-term", rule: "a superseded proposer cuts no log", file: ELECTION, find: "if (acceptor.persisted.term > elected.term) return null;", replace: "" },
   { name: "truncation-unchecked", rule: "the point of truncation is computed anew where it happens", file: ELECTION, find: "  checkTruncationPoint(acceptor, elected, first.lsn);\n", replace: "" },

@@ -259,7 +259,8 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   }),
   "term-bump": onSafekeeper((_, safekeeper) => {
     const { timeline } = safekeeper;
-    if (timeline === null) return null;
+    // Before anybody has WAL it would look to the others as if someone might have been elected.
+    if (timeline === null || timeline.state.timelineStartLsn === 0) return null;
     timeline.run("term bump", (acceptor) => acceptor.bumpTerm(null)).catch(() => undefined);
     return safekeeper.name;
   }),

@@ -8,6 +8,7 @@ import { VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { Violation } from "../violation.ts";
 import { Checker } from "./checker.ts";
 import { FAULT_KINDS, Faults } from "./faults.ts";
+import { loseEarly, type Promised } from "./lose-early.ts";
 import { SimCompute } from "./sim-compute.ts";
 import { SimReader } from "./sim-reader.ts";
 import { SimSafekeeper } from "./sim-safekeeper.ts";
@@ -32,7 +33,7 @@ export interface WorldResult {
 interface Scenario {
   readonly safekeepers: number;
   readonly computes: number;
-  readonly durationMs: number;
+  durationMs: number;
   readonly faultKinds: readonly string[];
   readonly faultIntervalMs: number;
   readonly initialLsn: number;
@@ -42,10 +43,18 @@ interface Scenario {
   readonly controlFileSaveIntervalMs: number;
   readonly pageserver: boolean;
   readonly startsBadly: boolean;
+  /** Whoever made the timeline told the safekeepers of it; else they find out by themselves that it is new, which takes a while. */
+  readonly told: boolean;
+  /** The only fault is this one. */
+  readonly losesEarly: Promised | null;
 }
 
 const RECOVERY_LIMIT_MS = 90_000;
 const LOST_DISK_SHARE = 0.06;
+const LOST_EARLY_SHARE = 0.06;
+const EARLY_LOSS_AFTERMATH_MS = 5000;
+/** So long nothing happens on a timeline that nobody was told of. */
+const UNTOLD_MS = 7000;
 
 function scenarioOf(random: SeededRandom): Scenario {
   const kinds = FAULT_KINDS.filter(() => random.chance(0.35));
@@ -64,7 +73,11 @@ function scenarioOf(random: SeededRandom): Scenario {
     controlFileSaveIntervalMs: random.chance(0.5) ? 500 : 300_000,
     pageserver: random.chance(0.5),
     startsBadly: random.chance(0.2),
+    told: random.chance(0.9),
+    losesEarly: null,
   };
+  if (random.chance(LOST_EARLY_SHARE)) return { ...scenario, safekeepers: 3, computes: 2, faultKinds: [], durationMs: 25_000, startsBadly: false, told: true, pageserver: false, peerRecovery: false, losesEarly: random.chance(0.5) ? "vote" : "wal" };
+  if (!scenario.told) scenario.durationMs += UNTOLD_MS;
   // A lost disk is filled again only after a while, in which not much else must happen.
   return random.chance(LOST_DISK_SHARE) ? { ...scenario, faultKinds: ["disk-lost"], faultIntervalMs: 1000, durationMs: 22_000, pageserver: false, peerRecovery: random.chance(0.2) } : scenario;
 }
@@ -108,12 +121,12 @@ class Cluster {
     this.#broker = new VirtualBroker(world.random.fork("broker"));
     this.#safekeepers = Array.from({ length: scenario.safekeepers }, (_, index) => new SimSafekeeper({
       world, trace, broker: this.#broker, peers: () => this.#safekeepers, onViolation: (violation) => this.checker.report(violation),
-      settings: { peerRecovery: scenario.peerRecovery, controlFileSaveIntervalMs: scenario.controlFileSaveIntervalMs, walSendersKeepHorizon: false },
+      told: scenario.told, settings: { peerRecovery: scenario.peerRecovery, controlFileSaveIntervalMs: scenario.controlFileSaveIntervalMs, walSendersKeepHorizon: false },
     }, index + 1));
     this.checker = new Checker(this.#safekeepers);
     const names = this.#safekeepers.map(({ name }) => name);
     const { initialLsn, recordMaxBytes, workIntervalMs } = scenario;
-    this.#computes = Array.from({ length: scenario.computes }, (_, index) => new SimCompute({ world, trace, checker: this.checker, safekeepers: names, initialLsn, recordMaxBytes, workIntervalMs }, index + 1));
+    this.#computes = Array.from({ length: scenario.computes }, (_, index) => new SimCompute({ world, trace, checker: this.checker, safekeepers: names, initialLsn, recordMaxBytes, workIntervalMs, settlesFirst: scenario.losesEarly === null }, index + 1));
     this.reader = new SimReader({ world, trace, checker: this.checker, safekeepers: this.#safekeepers, pageserver: scenario.pageserver });
     const { checker, reader } = this;
     this.faults = new Faults({ world, random: world.random.fork("faults"), trace, checker, safekeepers: this.#safekeepers, computes: this.#computes, reader, broker: this.#broker });
@@ -133,6 +146,11 @@ class Cluster {
     // The very first start is a time like any other.
     if (this.#scenario.startsBadly) clock.after(this.#random.float() * 10, () => this.faults.happen("power-loss-everywhere"));
     const endMs = clock.monotonicMs() + this.#scenario.durationMs;
+    const { losesEarly } = this.#scenario;
+    if (losesEarly !== null) {
+      loseEarly(this.faults, losesEarly);
+      await clock.sleep(this.#scenario.durationMs);
+    }
     while (clock.monotonicMs() < endMs) {
       await clock.sleep(this.#random.float() * 2 * this.#scenario.faultIntervalMs);
       this.faults.happen(this.faults.pick(this.#scenario.faultKinds));
@@ -145,6 +163,8 @@ class Cluster {
     const { clock } = this.#world;
     this.#trace.add("world", "everything heals");
     this.faults.healAll();
+    // One has lost its disk, another perhaps never had WAL: who is left may be no majority, and then nobody is to be elected.
+    if (this.#scenario.losesEarly !== null) return clock.sleep(EARLY_LOSS_AFTERMATH_MS);
     for (const compute of this.#computes) compute.stop("kill");
     // One whose timeline was being made or copied while its disk failed opens it only at a start.
     for (const safekeeper of this.#safekeepers) if (safekeeper.timeline === null && (!safekeeper.gone || safekeeper.isDeleted)) safekeeper.start();

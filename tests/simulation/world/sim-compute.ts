@@ -26,6 +26,8 @@ export interface ComputeEnvironment {
   readonly recordMaxBytes: number;
   /** Between two pieces of work, at most. */
   readonly workIntervalMs: number;
+  /** False: its first life begins where the timeline does, without asking. */
+  readonly settlesFirst: boolean;
 }
 
 const SETTLE_TIMEOUT_MS = 20_000;
@@ -75,7 +77,8 @@ export class SimCompute {
 
   async #live(platform: Platform): Promise<void> {
     for (;;) {
-      const startLsn = await this.#settle(platform);
+      const isFirst = this.#lives === 0 && !this.#environment.settlesFirst;
+      const startLsn = isFirst ? this.#environment.initialLsn : await this.#settle(platform);
       if (startLsn !== null) await this.#serve(platform, startLsn);
       await platform.clock.sleep(RESTART_MS);
     }

@@ -17,6 +17,7 @@ import { PARTIAL_SUFFIX, segmentName } from "../../../src/safekeeper/wal-store/s
 import type { Watched } from "./checker.ts";
 import { type Trace, TraceLogger } from "./trace.ts";
 import type { VirtualBroker } from "./virtual-broker.ts";
+import { PG_VERSION_NUM, SEGMENT_SIZE } from "./virtual-postgres.ts";
 import { Violation } from "../violation.ts";
 
 export const TIMELINE = { tenantId: "1a".repeat(16), timelineId: "2b".repeat(16) };
@@ -41,6 +42,8 @@ export interface SafekeeperEnvironment {
   readonly broker: VirtualBroker;
   readonly peers: () => readonly SimSafekeeper[];
   readonly onViolation: (violation: Violation) => void;
+  /** It is told of the new timeline when it first runs. */
+  readonly told: boolean;
   readonly settings: Pick<SafekeeperConfig, "peerRecovery" | "controlFileSaveIntervalMs" | "walSendersKeepHorizon">;
 }
 
@@ -62,12 +65,14 @@ export class SimSafekeeper implements Watched {
   /** Of processes: what an earlier one still has to say is not heard. */
   #incarnation = 0;
   #prepared = false;
+  #isTold: boolean;
   #files: FileSystem | null = null;
   /** Its timeline was deleted, up to where it had WAL: it may be brought back. */
   #deletedAt: Lsn | null = null;
 
   constructor(environment: SafekeeperEnvironment, nodeId: number) {
     this.#environment = environment;
+    this.#isTold = !environment.told;
     this.nodeId = nodeId;
     this.name = `sk${nodeId}`;
     this.machine = environment.world.machine(this.name);
@@ -128,9 +133,18 @@ export class SimSafekeeper implements Watched {
       },
     });
     if (incarnation !== this.#incarnation) return;
+    await this.#hear(incarnation);
+    if (incarnation !== this.#incarnation) return;
     this.#running = running;
     this.isStopping = false;
     this.#checkOpened();
+  }
+
+  /** Of the new timeline, once, as from whoever made it. */
+  async #hear(incarnation: number): Promise<void> {
+    if (this.#isTold) return;
+    await this.#timelines?.create({ ...TIMELINE, pgVersion: PG_VERSION_NUM, systemId: 0n, walSegmentSizeBytes: SEGMENT_SIZE, startLsn: 0, commitLsn: 0, createdMs: 0 }, { revive: true });
+    if (incarnation === this.#incarnation) this.#isTold = true;
   }
 
   /** What was there must open again. */
@@ -186,6 +200,7 @@ export class SimSafekeeper implements Watched {
     this.kill();
     this.disk.erase();
     this.#prepared = false;
+    this.#isTold = true;
   }
 
   /** An orderly stop and a start. */
@@ -228,7 +243,7 @@ export class SimSafekeeper implements Watched {
     const { state, segments } = await timeline.exclusive("snapshot", async () => donor.#capture(timeline));
     await timelines.addFrom(TIMELINE, async (directory) => {
       for (const { name, bytes } of segments) await writeWhole(files, `${directory}/${name}`, bytes);
-      await writeControlFile(files, directory, { state: pulledState(state, false), sync: true });
+      await writeControlFile(files, directory, { state: pulledState(state, { nodeId: this.nodeId, newMember: false }), sync: true });
     });
     if (this.#deletedAt !== null) {
       this.wipedAt = this.#deletedAt;
@@ -260,11 +275,16 @@ export class SimSafekeeper implements Watched {
     this.gone = true;
     this.#deletedAt = Math.max(this.#deletedAt ?? 0, this.wipedAt ?? 0, this.seen?.flushLsn ?? 0);
     const timelines = this.#timelines;
+    const incarnation = this.#incarnation;
     if (timelines === null) return;
     try {
       await timelines.delete(TIMELINE);
     } catch (error) {
-      if (!isStrataError(error)) this.#environment.onViolation(new Violation(`${this.name}: deletion failed: ${String(error)}`));
+      // Whoever asked asks again.
+      if (isStrataError(error)) this.#environment.world.clock.after(RETRY_START_MS, () => {
+        if (this.gone && incarnation === this.#incarnation) void this.deleteTimeline();
+      });
+      else this.#environment.onViolation(new Violation(`${this.name}: deletion failed: ${String(error)}`));
     }
   }
 }
