@@ -55,7 +55,7 @@ export class SafekeeperLink {
 
   /** Connects, and connects again, until the signal aborts. */
   async run(): Promise<void> {
-    const { signal, platform, log, address } = this.#options;
+    const { signal, platform, log, address, timeline: { tenantId, timelineId } } = this.#options;
     let delayMs = RECONNECT_MIN_MS;
     while (!signal.aborted) {
       const startedMs = platform.clock.monotonicMs();
@@ -66,7 +66,7 @@ export class SafekeeperLink {
         if (platform.clock.monotonicMs() - startedMs > RECONNECT_MAX_MS) delayMs = RECONNECT_MIN_MS;
         this.#lastError = error;
         const level = delayMs >= RECONNECT_MAX_MS ? "warn" : "info";
-        log[level]("safekeeper connection lost", { safekeeper: `${address.host}:${address.port}`, retryMs: delayMs, error });
+        log[level]("safekeeper connection lost", { tenantId, timelineId, safekeeper: `${address.host}:${address.port}`, retryMs: delayMs, error });
       }
       await platform.clock.sleep(delayMs, signal).catch(() => {});
       delayMs = Math.min(RECONNECT_MAX_MS, delayMs * 2);
@@ -94,7 +94,7 @@ export class SafekeeperLink {
     const { state } = core.slotStatus(slot);
     // Nothing is owed to us while others are waited for.
     if (state === "waiting" || state === "voted") this.#heardMs = platform.clock.monotonicMs();
-    if (this.#stream === null || platform.clock.monotonicMs() - this.#heardMs < SILENCE_MS) return;
+    if (this.#client === null || platform.clock.monotonicMs() - this.#heardMs < SILENCE_MS) return;
     this.drop(new StrataError("unavailable", "safekeeper-silent", `nothing heard for ${SILENCE_MS} ms`));
   }
 
@@ -103,6 +103,7 @@ export class SafekeeperLink {
     this.#dropped = null;
     const client = await connectSafekeeper(platform, address, { ...timeline, signal });
     this.#client = client;
+    this.#heardMs = platform.clock.monotonicMs();
     const abort = (): void => client.destroy();
     signal.addEventListener("abort", abort, { once: true });
     try {
