@@ -297,7 +297,7 @@ class Role {
   async #listenPg(tenants: Tenants, jwt: JwtAuth | null): Promise<number> {
     const { platform, log } = this.#deps;
     const auth = this.#config.pgAuth ? jwt : null;
-    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics, imports: this.#imports(tenants) });
+    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics, imports: this.#imports(tenants), failpoints: this.#failpoints ?? undefined });
     // The handler decides on the token, for each command by its tenant.
     const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
     const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: currentOf(this.#config.tlsPageService === true ? await this.#certificate() : null), session: () => ({ handler }) });

@@ -46,6 +46,8 @@ export interface BaseBackupOptions {
   /** The backup is of the branch point itself. */
   readonly isBranchPoint: boolean;
   readonly wallMs: number;
+  /** For tests: a place where to fail or wait. */
+  readonly beforeControlFile?: (() => Promise<void>) | undefined;
 }
 
 /** Pieces of the archive. @throws StrataError from the timeline; nothing that was given out must then be used */
@@ -157,11 +159,12 @@ class BaseBackup {
   }
 
   async *#startFiles(control: ControlFile): AsyncGenerator<Uint8Array> {
-    const { prevLsn, isBranchPoint, form } = this.#options;
+    const { prevLsn, isBranchPoint, form, beforeControlFile } = this.#options;
     const lsn = this.#reader.lsn;
     const signal = signalFile(prevLsn, isBranchPoint);
     yield this.#file("zenith.signal", signal);
     yield this.#file("neon.signal", signal);
+    await beforeControlFile?.();
     const checkpoint = await this.#checkpoint(control);
     yield this.#file("global/pg_control", shutDownControlFile(control, checkpoint, { lsn, forPeer: form !== "stock" }));
     if (form !== "stock") yield* this.#walSegment(control);

@@ -1,5 +1,6 @@
 /** The page service: the libpq side of a pageserver. One handler serves all sessions; a session holds no state here. */
 import { StrataError } from "../../kit/errors.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import type { TenantId, TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { checkPermission, type Claims, type JwtAuth } from "../../http/auth.ts";
@@ -26,6 +27,8 @@ export interface PageServiceOptions {
   readonly auth: JwtAuth | null;
   readonly metrics: PageServiceMetrics;
   readonly imports?: Imports;
+  /** Only in testing mode. */
+  readonly failpoints?: Failpoints | undefined;
 }
 
 export class PageService implements PgHandler {
@@ -49,6 +52,7 @@ export class PageService implements PgHandler {
 
   async query(session: PgSession, sql: string): Promise<void> {
     const command = parseCommand(sql);
+    await this.#options.failpoints?.hit("ps::connection-start::process-query", session.signal);
     const { metrics } = this.#options;
     switch (command.kind) {
       case "set":
@@ -100,7 +104,7 @@ export class PageService implements PgHandler {
   }
 
   async #backup(session: PgSession, command: BackupCommand): Promise<void> {
-    const { finder, clock } = this.#options;
+    const { finder, clock, failpoints } = this.#options;
     const timeline = await finder.find(command, { kind: "zero" });
     const lsn = await this.#backupLsn(timeline, command, session.signal);
     const { store } = timeline.datadir;
@@ -111,6 +115,7 @@ export class PageService implements PgHandler {
       prevLsn: this.#prevLsn(command, known),
       isBranchPoint: store.ancestor?.lsn === lsn,
       wallMs: clock.wallMs(),
+      beforeControlFile: failpoints === undefined ? undefined : () => failpoints.hit("basebackup-before-control-file", session.signal),
     });
     const copy = session.copyOut();
     for await (const piece of command.gzip ? gzipped(pieces, command.form === "neon" ? GZIP_SMALL : GZIP_FAST) : pieces) await sendPiece(copy, piece);

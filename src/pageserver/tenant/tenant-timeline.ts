@@ -63,13 +63,13 @@ export class TenantTimeline implements ServedTimeline {
 
   /** Never throws. */
   async #start(source: WalSource, signal: AbortSignal): Promise<void> {
-    const { deps: { platform }, log } = this.timeline;
+    const { deps: { platform, failpoints }, log } = this.timeline;
     while (!signal.aborted) {
       try {
         const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver", signal });
         const { segmentSize } = decodeControlFile(await reader.controlFile());
         if (signal.aborted) return;
-        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
+        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log, failpoints, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
         this.timeline.onWaiting(() => this.#receiver?.nudge());
         return this.#receiver.start();
       } catch (error) {

@@ -135,8 +135,16 @@ export class Timeline implements TimelineStore, ReadSource {
         await this.#deps.failpoints?.hit("before-downloading-layer-stream", this.#stop.signal);
         const { signal } = this.#stop;
         const beforeRename = async () => await this.#deps.failpoints?.hit("remote-storage-download-pre-rename", signal);
-        await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, beforeRename, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
-        metrics.downloaded(layer.metadata.sizeBytes, platform.clock.monotonicMs() - startMs);
+        const ended = metrics.remote(this, { fileKind: "layer", kind: "download", sizeBytes: layer.metadata.sizeBytes });
+        try {
+          await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, beforeRename, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
+        } catch (error) {
+          ended(signal.aborted ? "cancelled" : "failure", platform.clock.monotonicMs() - startMs);
+          throw error;
+        }
+        const tookMs = platform.clock.monotonicMs() - startMs;
+        ended("success", tookMs);
+        metrics.downloaded(layer.metadata.sizeBytes, tookMs);
       },
     };
   }

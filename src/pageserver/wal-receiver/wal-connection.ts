@@ -7,6 +7,7 @@
  * it is in object storage here.
  */
 import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import { type Lsn, lsnAlign, lsnToString } from "../../kit/lsn.ts";
 import { zstdDecompress } from "../../kit/zstd.ts";
 import { decodeInterpretedBatch } from "../../interpret/wire-format.ts";
@@ -46,6 +47,8 @@ export interface WalConnectionOptions {
   readonly tls?: PgTls | undefined;
   readonly protocol: WalProtocol;
   readonly signal: AbortSignal;
+  /** Only in testing mode. */
+  readonly failpoints?: Failpoints | undefined;
   readonly metrics: { readonly receivedBytes: { inc(by?: number): void }; readonly receivedRecords: { inc(by?: number): void } };
 }
 
@@ -119,6 +122,7 @@ export class WalConnection {
       } else {
         wanted = message.replyRequested;
       }
+      if (message.kind !== "keepalive") await this.#options.failpoints?.hit("walreceiver-after-ingest", this.#options.signal);
       // A burst is answered once: the next message is here already, and its answer says more.
       const due = platform.clock.monotonicMs() - feedbackMs >= FEEDBACK_INTERVAL_MS;
       if (!wanted && !due && copy.pending > 0) continue;

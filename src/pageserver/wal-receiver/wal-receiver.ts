@@ -6,6 +6,7 @@ import type { BrokerClient } from "../../broker/api/client.ts";
 import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO } from "../../broker/api/messages.ts";
 import { Cancelled, isStrataError } from "../../kit/errors.ts";
 import type { NodeId } from "../../kit/ids.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import { backoffMs } from "../../kit/retry.ts";
 import type { Logger } from "../../observability/log.ts";
@@ -47,6 +48,8 @@ export interface WalReceiverOptions {
   readonly tls?: PgTls | undefined;
   /** Whether a read waits for WAL not received yet. */
   readonly somebodyWaits: () => boolean;
+  /** Only in testing mode. */
+  readonly failpoints?: Failpoints | undefined;
 }
 
 const BROKER_PAUSE = { baseMs: 100, maxMs: 5000 };
@@ -176,7 +179,7 @@ export class WalReceiver {
       return;
     }
     const abort = new AbortController();
-    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, tls: this.#options.tls, protocol: config.protocol, signal: abort.signal, metrics });
+    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, tls: this.#options.tls, protocol: config.protocol, signal: abort.signal, metrics, failpoints: this.#options.failpoints });
     log.info("connecting for WAL", { reason, commitLsn: lsnToString(candidate.commitLsn) });
     const done = connection.run().then(
       () => this.#ended(candidate.safekeeperId, null, log),

@@ -65,6 +65,15 @@ test("one that fails keeps the layers as they were, and the next time it works",
   expect(((await ok("GET", `${branch}/layer`)) as { historic_layers: unknown[] }).historic_layers.length).toBeGreaterThan(0);
 });
 
+test("backups", async () => {
+  await passes(["ps::connection-start::process-query", "basebackup-before-control-file"], async () => {
+    const client = await server.client();
+    const copy = await client.copyOut(`basebackup ${TENANT_ID} ${ROOT}`);
+    while ((await copy.read()) !== null) continue;
+    client.destroy();
+  });
+});
+
 test("deleting", async () => {
   await passes(["timeline-delete-before-index-deleted-at", "persist_deleted_index_part", "timeline-delete-before-schedule", "in_progress_delete", "timeline-delete-before-index-delete", "timeline-delete-after-index-delete", "timeline-delete-before-rm", "timeline-delete-after-rm"], () =>
     ok("DELETE", `${TENANT}/timeline/${BRANCH}`),
