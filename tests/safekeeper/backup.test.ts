@@ -163,3 +163,22 @@ test("all elect the same one, who has what comes next and is not far behind", ()
   expect(electOffloader([candidate(3, 200, 150)], options)).toBeNull();
   expect(electOffloader([], options)).toBeNull();
 });
+
+test("the backup of an unfinished segment that cannot be removed now is not forgotten", async () => {
+  await safekeeper.stop();
+  safekeeper = await start("sk", { partialBackupTimeoutMs: 20 });
+  log.expectWarn("WAL backup failed");
+  log.expectWarn(/./);
+  const proposer = await ProposerDriver.connect({ port: safekeeper.pgPort, ...ID });
+  await proposer.pushNew(new SampleWal(START).growTo(5 * MIB + 200_000), 1);
+  proposer.close();
+  const isThere = (): boolean => remoteNames().some((name) => name.endsWith("_sk1.partial"));
+  await eventually(isThere);
+  const [name] = remoteNames();
+  const reset = () => fetch(`http://127.0.0.1:${safekeeper.httpPort}/v1/tenant/${ID.tenantId}/timeline/${ID.timelineId}/backup_partial_reset`, { method: "POST" });
+  storage.plan = { ...storage.plan, failBefore: 1 };
+  expect((await reset()).ok).toBe(false);
+  expect(decodeControlFile(readFileSync(join(directory, "sk", ID.tenantId, ID.timelineId, "safekeeper.control"))).partialBackup.map((segment) => segment.name)).toContain(name);
+  storage.plan = { ...storage.plan, failBefore: 0 };
+  expect(await (await reset()).json()).toContain(name);
+}, 20_000);

@@ -97,11 +97,13 @@ export class PartialBackup {
     }
   }
 
-  /** Forgets all that is there, then removes it: for an operator's hand. Returns the names. */
+  /** Removes all that is there, and forgets it when it is gone: for an operator's hand. Returns the names. */
   async reset(timeline: Timeline): Promise<string[]> {
-    const names = timeline.state.partialBackup.map(({ name }) => name);
-    await this.#save(timeline, []);
+    const doomed = timeline.state.partialBackup.map((segment) => ({ ...segment, status: "deleting" as const }));
+    const names = doomed.map(({ name }) => name);
+    await this.#save(timeline, doomed);
     await this.#delete(timeline, names);
+    await this.#save(timeline, timeline.state.partialBackup.filter(({ name, status }) => status !== "deleting" || !names.includes(name)));
     return names;
   }
 
