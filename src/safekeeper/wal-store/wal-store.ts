@@ -44,7 +44,7 @@ const LARGE_PIECE_BYTES = 64 * 1024;
  * processor time again. So behind small writes the file is made longer ahead, by this much; large ones would only be written twice.
  */
 const PREPARED_BYTES = 256 * 1024;
-const PREPARE_FOR_FLUSHES_UP_TO_BYTES = 16 * 1024;
+const PREPARE_FOR_FLUSHES_UP_TO_BYTES = 32 * 1024;
 const ZEROS = new Uint8Array(PREPARED_BYTES);
 const ONE_BYTE = new Uint8Array(1);
 
