@@ -4,6 +4,7 @@
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
+import type { ReductionCheck } from "./core/explore/exhaustive.ts";
 import { runSoup } from "./core/run-soup.ts";
 import { MUTANTS } from "./mutants/all.ts";
 import { mutate } from "./mutants/mutant.ts";
@@ -51,6 +52,25 @@ test("2,000 seeds, at least 15 kinds of fault, no violation", async () => {
   if (exitCode !== 0 || match === null) throw new Error(output);
   expect([Number(match[1]), Number(match[3])]).toEqual([SEEDS, 0]);
   expect(Number(match[2])).toBeGreaterThanOrEqual(15);
+}, TIMEOUT_MS);
+
+test("every order of small configurations: no violation, and most of them are gone through to the end", async () => {
+  const { output, exitCode } = await sim("--exhaustive", "--limit", "100000");
+  const match = /sim: (\d+) states, (\d+) of (\d+) configurations closed, (\d+) violations/.exec(output);
+  if (exitCode !== 0 || match === null) throw new Error(output);
+  expect(Number(match[1])).toBeGreaterThan(1_000_000);
+  expect(Number(match[2])).toBeGreaterThanOrEqual(2);
+  expect(output).toContain("closed: parted logs, each proposer reaches a majority");
+}, TIMEOUT_MS);
+
+test("the exploration with symmetry and partial order finds what the full one finds, and a careless change of members is noticed", async () => {
+  const { output, exitCode } = await sim("--reduction", "refused-vote-counts");
+  if (exitCode !== 0) throw new Error(output);
+  const check = JSON.parse(output) as ReductionCheck;
+  expect(check.differences).toEqual([]);
+  expect(check.found.filter((message) => message !== null).length).toBeGreaterThan(0);
+  const careless = await sim("--careless");
+  expect(careless.output).toContain("VIOLATION");
 }, TIMEOUT_MS);
 
 test("every mutant still finds the code it breaks", () => {

@@ -3,31 +3,31 @@
  *
  *   bun run sim --seeds 2000             seeds of both layers, one in four of the whole system
  *   bun run sim --seed 17 --trace        one seed of the whole system with everything that happened (--layer core: of the fast layer)
- *   bun run sim --exhaustive             every interleaving of small configurations; those larger than --limit states are left open
+ *   bun run sim --exhaustive             every interleaving of small configurations; those larger than --limit states (500,000) are left open
+ *   bun run sim --reductions             symmetry and partial order against exploration without them, on every mutant of the cores
  *   bun run sim --mutants                deliberate mistakes, each of which must be noticed
  *
  * Exit status 1 when an invariant was violated, or a mutant was not noticed.
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import { CONFIGURATIONS } from "./core/configurations.ts";
-import type { Exploration } from "./core/explore.ts";
-import { openCores } from "./core/open-cores.ts";
+import { CARELESS, CONFIGURATIONS } from "./core/explore/configurations.ts";
+import { checkReductions, describeExplored, type Explored, exploreOne, type ReductionCheck, report } from "./core/explore/exhaustive.ts";
 import { hunt, type Hunt } from "./mutants/hunt.ts";
 import { MUTANTS } from "./mutants/all.ts";
 import { type Layer, type RangeResult, runRange, seedRunner } from "./run-seeds.ts";
 
 const WORLD_SHARE = 0.25;
-const DEFAULT_LIMIT = 200_000;
-/** Of one process: few, for code that has just been loaded is slow. */
-const CHUNK: Readonly<Record<Layer, number>> = { world: 125, core: 750 };
+const DEFAULT_LIMIT = 500_000;
+/** Seeds of one process at most: code that has just been loaded is slow, a process that runs long grows. */
+const CHUNK: Readonly<Record<Layer, number>> = { world: 1000, core: 5000 };
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: "string" }, seed: { type: "string" }, trace: { type: "boolean" }, layer: { type: "string" }, exhaustive: { type: "boolean" }, mutants: { type: "boolean" },
+    seeds: { type: "string" }, seed: { type: "string" }, trace: { type: "boolean" }, layer: { type: "string" }, exhaustive: { type: "boolean" }, reductions: { type: "boolean" }, mutants: { type: "boolean" },
     limit: { type: "string" },
     // Of the processes that this one starts.
-    range: { type: "string" }, mutant: { type: "string" }, explore: { type: "string" },
+    range: { type: "string" }, mutant: { type: "string" }, explore: { type: "string" }, reduction: { type: "string" }, careless: { type: "boolean" },
   },
 });
 
@@ -56,7 +56,8 @@ async function inParallel<T>(tasks: readonly (readonly string[])[], onResult: (r
 
 function ranges(layer: Layer, first: number, count: number): string[][] {
   const tasks: string[][] = [];
-  for (let from = first; from < first + count; from += CHUNK[layer]) tasks.push(["--layer", layer, "--range", `${from}:${Math.min(from + CHUNK[layer], first + count)}`]);
+  const chunk = Math.min(CHUNK[layer], Math.ceil(count / availableParallelism()));
+  for (let from = first; from < first + count; from += chunk) tasks.push(["--layer", layer, "--range", `${from}:${Math.min(from + chunk, first + count)}`]);
   return tasks;
 }
 
@@ -109,35 +110,28 @@ async function allMutants(): Promise<number> {
   return caught === MUTANTS.length ? 0 : 1;
 }
 
-interface Explored {
-  readonly name: string;
-  readonly seconds: number;
-  readonly result: Exploration;
-}
-
-async function exploreOne(index: number): Promise<Explored> {
-  openCores(null);
-  // The cores must be loaded after that.
-  const { explore } = await import("./core/explore.ts");
-  const startMs = performance.now();
-  const result = explore(CONFIGURATIONS[index], { maxStates: Number(values.limit ?? DEFAULT_LIMIT) });
-  return { name: CONFIGURATIONS[index].name, seconds: (performance.now() - startMs) / 1000, result };
-}
-
 async function exhaustive(): Promise<number> {
-  let [states, closed, violations] = [0, 0, 0];
   const limit = values.limit === undefined ? [] : ["--limit", values.limit];
-  await inParallel<Explored>(CONFIGURATIONS.map((_, index) => ["--explore", String(index), ...limit]), ({ name, seconds, result }) => {
-    states += result.states;
-    if (result.closed) closed++;
-    const end = result.closed ? "closed" : result.violation === null ? "NOT closed" : "VIOLATION";
-    console.log(`${end}: ${name}: ${result.states} states, ${result.transitions} transitions, ${result.deepest} deep, ${seconds.toFixed(1)} s`);
-    if (result.violation === null) return;
-    violations++;
-    console.log(`${result.violation.message}\n${result.violation.path.map((step, at) => `${at}. ${step}`).join("\n")}`);
+  const all: Explored[] = [];
+  await inParallel<Explored>(CONFIGURATIONS.map((_, index) => ["--explore", String(index), ...limit]), (explored) => {
+    all.push(explored);
+    console.log(describeExplored(explored));
   });
-  console.log(`sim: ${states} states, ${closed} of ${CONFIGURATIONS.length} configurations closed, ${violations} violations`);
-  return violations === 0 ? 0 : 1;
+  return report(all);
+}
+
+/** The reductions of the exploration against the exploration without them, on the code as it is and on every mutant of the cores. */
+async function reductions(): Promise<number> {
+  let [differences, found] = [0, 0];
+  const names = ["", ...MUTANTS.filter(({ layer }) => layer === undefined).map(({ name }) => name)];
+  await inParallel<ReductionCheck>(names.map((name) => ["--reduction", name]), (check) => {
+    differences += check.differences.length;
+    const by = check.found.find((message) => message !== null) ?? null;
+    if (by !== null) found++;
+    console.log(`${check.mutant ?? "the code as it is"}: ${by === null ? "nothing found" : `found (${by})`}, ${check.differences.length === 0 ? "with the reductions the same" : `DIFFERENT with the reductions:\n${check.differences.join("\n")}`}`);
+  });
+  console.log(`sim: ${names.length - 1} mutants of the cores explored, ${found} found, ${differences} differences between reduced and full exploration`);
+  return differences === 0 ? 0 : 1;
 }
 
 async function main(): Promise<number> {
@@ -152,9 +146,18 @@ async function main(): Promise<number> {
     return 0;
   }
   if (values.explore !== undefined) {
-    console.log(JSON.stringify(await exploreOne(Number(values.explore))));
+    console.log(JSON.stringify(await exploreOne(CONFIGURATIONS[Number(values.explore)], Number(values.limit ?? DEFAULT_LIMIT))));
     return 0;
   }
+  if (values.reduction !== undefined) {
+    console.log(JSON.stringify(await checkReductions(MUTANTS.find(({ name }) => name === values.reduction) ?? null)));
+    return 0;
+  }
+  if (values.careless === true) {
+    console.log(describeExplored(await exploreOne(CARELESS, Number(values.limit ?? DEFAULT_LIMIT))));
+    return 0;
+  }
+  if (values.reductions === true) return reductions();
   if (values.exhaustive === true) return exhaustive();
   if (values.mutants === true) return allMutants();
   if (values.seeds === undefined && values.seed !== undefined) return oneSeed(Number(values.seed));

@@ -36,10 +36,6 @@ export class CoreChecker {
     this.seen = new Array<null>(nodes).fill(null);
   }
 
-  clone(): CoreChecker {
-    return Object.assign(new CoreChecker(0), this);
-  }
-
   get acknowledgedLsn(): Lsn {
     return this.acknowledged.reduce((highest, { lsn }) => Math.max(highest, lsn), 0);
   }

@@ -73,14 +73,17 @@ export class PowerFailure extends Error {}
 
 export class CoreNode {
   readonly id: number;
+  readonly safekeepers: number;
   /** In the control file. */
   durable: TimelinePersistentState;
   log = new MemoryLog();
   /** Null while it is down. */
   acceptor: Acceptor | null;
 
-  constructor(id: number) {
+  /** @param safekeepers of how many the proposers say that there are; 0 = they do not say */
+  constructor(id: number, safekeepers = 0) {
     this.id = id;
+    this.safekeepers = safekeepers;
     this.durable = newTimelineState({ ...IDENTITY, startLsn: 0, commitLsn: 0, createdMs: 0 });
     this.acceptor = openAcceptor(this);
   }
@@ -111,7 +114,7 @@ export class CoreNode {
   }
 
   receive(message: ProposerMessage, failAfter?: number): AcceptorMessage | null {
-    return this.run<AcceptorMessage | null>((acceptor) => handlerOf(acceptor, message), failAfter);
+    return this.run<AcceptorMessage | null>((acceptor) => handlerOf(acceptor, message, this.safekeepers), failAfter);
   }
 
   flush(commitLsn: Lsn): AcceptorMessage {
@@ -119,8 +122,10 @@ export class CoreNode {
   }
 
   /** What it tells the broker. */
-  info(): Pick<SafekeeperTimelineInfo, "lastLogTerm" | "commitLsn"> | null {
-    return this.acceptor === null ? null : { lastLogTerm: this.acceptor.lastLogTerm, commitLsn: this.acceptor.volatile.commitLsn };
+  info(): Pick<SafekeeperTimelineInfo, "term" | "lastLogTerm" | "flushLsn" | "commitLsn"> | null {
+    if (this.acceptor === null) return null;
+    const { persisted, lastLogTerm, flushLsn, volatile } = this.acceptor;
+    return { term: persisted.term, lastLogTerm, flushLsn, commitLsn: volatile.commitLsn };
   }
 }
 
@@ -128,14 +133,14 @@ function openAcceptor({ id, durable, log }: CoreNode): Acceptor {
   return new Acceptor({ nodeId: id, state: durable, log });
 }
 
-function handlerOf(acceptor: Acceptor, message: ProposerMessage): Steps<AcceptorMessage | null> {
+function handlerOf(acceptor: Acceptor, message: ProposerMessage, safekeepers: number): Steps<AcceptorMessage | null> {
   switch (message.kind) {
     case "greeting":
       return handleGreeting(acceptor, message);
     case "vote-request":
       return handleVoteRequest(acceptor, message);
     case "elected":
-      return handleElected(acceptor, message);
+      return handleElected(acceptor, message, safekeepers);
     case "append":
       return handleAppend(acceptor, message satisfies AppendRequest);
   }
