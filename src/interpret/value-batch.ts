@@ -10,7 +10,7 @@
 import { copyBytes } from "../kit/copy.ts";
 import type { Lsn } from "../kit/lsn.ts";
 import type { Key } from "../keyspace/key.ts";
-import { decodeValue, encodedValueSize, encodeValue, encodeValueInto, POSTGRES_HEADER_SIZE, writeRecordHeader } from "./value-codec.ts";
+import { decodeValue, encodedValueSize, encodeNeonRecord, encodeValueInto, POSTGRES_HEADER_SIZE, writeRecordHeader } from "./value-codec.ts";
 import { type KeyValue, type Value, valueWillInit } from "./value.ts";
 
 export const KEY_FIELDS = 6;
@@ -76,11 +76,11 @@ export class ValueBatch {
 
   /** Gives an entry another value; the old one's bytes stay behind. */
   setValue(at: number, value: Value): void {
-    const encoded = value.kind === "neon" ? encodeValue(value) : null;
+    const encoded = value.kind === "neon" ? encodeNeonRecord(value.record) : null;
     const length = encoded === null ? encodedValueSize(value) : encoded.length;
     const offset = this.#reserve(length);
     if (encoded === null) encodeValueInto(value, this.bytes, offset);
-    else copyBytes(encoded, 0, this.bytes, offset, length);
+    else encoded.copyInto(this.bytes, offset);
     this.offsets[at] = offset;
     this.lengths[at] = length;
     this.willInit[at] = valueWillInit(value) ? 1 : 0;

@@ -34,10 +34,13 @@ const RECORD_TYPES = [
   "truncate-visibility-map",
 ] as const;
 const COMMIT_TS_SET_NUMBER = 1024;
+/** What one large value made longer than this is not kept. */
+const KEPT_WRITER_BYTES = 64 * 1024;
+let neonWriter = new ByteWriter();
 
 /** A new array, owned by the caller. */
 export function encodeValue(value: Value): Uint8Array {
-  if (value.kind === "neon") return encodeNeonRecord(value.record);
+  if (value.kind === "neon") return encodeNeonRecord(value.record).finish().slice();
   const bytes = new Uint8Array(encodedValueSize(value));
   encodeValueInto(value, bytes, 0);
   return bytes;
@@ -58,9 +61,9 @@ export function encodeValueInto(value: Value, target: Uint8Array, offset: number
     copyBytes(value.bytes, 0, target, offset + IMAGE_HEADER_SIZE, length);
     return IMAGE_HEADER_SIZE + length;
   }
-  const bytes = encodeNeonRecord(value.record);
-  copyBytes(bytes, 0, target, offset, bytes.length);
-  return bytes.length;
+  const encoded = encodeNeonRecord(value.record);
+  encoded.copyInto(target, offset);
+  return encoded.length;
 }
 
 /** The 17 bytes before a PostgreSQL record of `length` bytes (no record has 2^32). Positional parameters on purpose: called a record. */
@@ -78,11 +81,13 @@ function writeU32(target: Uint8Array, at: number, value: number): void {
   target[at + 3] = value;
 }
 
-function encodeNeonRecord(record: NeonRecord): Uint8Array {
-  const writer = new ByteWriter(64);
-  writer.u32be(1).u32be(record.type === "commit-ts-set" ? COMMIT_TS_SET_NUMBER : RECORD_TYPES.indexOf(record.type));
-  writeNeonRecord(writer, record);
-  return writer.finish();
+/** A value of the kind `neon`, in the one writer for all of them: to be copied out before the next. */
+export function encodeNeonRecord(record: NeonRecord): ByteWriter {
+  if (neonWriter.length > KEPT_WRITER_BYTES) neonWriter = new ByteWriter();
+  neonWriter.clear();
+  neonWriter.u32be(1).u32be(record.type === "commit-ts-set" ? COMMIT_TS_SET_NUMBER : RECORD_TYPES.indexOf(record.type));
+  writeNeonRecord(neonWriter, record);
+  return neonWriter;
 }
 
 /** Size of `encodeValue(value)`, without making it for the two hot kinds. */
@@ -132,7 +137,7 @@ function writeOptionU32(w: ByteWriter, value: number | null): void {
 }
 
 function writeXids(w: ByteWriter, xids: readonly number[]): void {
-  w.u64be(BigInt(xids.length));
+  w.u32be(0).u32be(xids.length);
   for (const xid of xids) w.u32be(xid);
 }
 

@@ -3,6 +3,7 @@
  * name. Readers never copy: `bytes(n)` is a view into the input, owned by whoever owns the input.
  */
 import { allocateBytes } from "./buffers.ts";
+import { copyBytes } from "./copy.ts";
 import { StrataError } from "./errors.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "./lsn.ts";
 
@@ -134,8 +135,10 @@ export class ByteWriter {
   #length = 0;
 
   constructor(capacity = 256) {
-    this.#data = new Uint8Array(capacity);
-    this.#view = dataViewOf(this.#data);
+    // Asking a small array for its buffer would move its bytes into one first.
+    const buffer = new ArrayBuffer(capacity);
+    this.#data = new Uint8Array(buffer);
+    this.#view = new DataView(buffer);
   }
 
   get length(): number {
@@ -234,5 +237,12 @@ export class ByteWriter {
   }
   finish(): Uint8Array {
     return this.#data.subarray(0, this.#length);
+  }
+  /** For a writer that is used again and again: what was written is copied out, and forgotten by `clear`. */
+  copyInto(target: Uint8Array, offset: number): void {
+    copyBytes(this.#data, 0, target, offset, this.#length);
+  }
+  clear(): void {
+    this.#length = 0;
   }
 }
