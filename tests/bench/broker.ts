@@ -7,26 +7,26 @@
  * they bound the rate. So the processor time a delivery costs each server is said as well: that is what fan-out itself costs.
  * Interleaved rounds, medians and all runs.
  *
+ * Beside them the ceilings: servers that know their message from the start and only send it (support/grpc-flood.ts), heard by the same
+ * clients. The library's is what a broker costs that writes through it; the batched one is what is left when nothing but bytes is.
+ *
  *   bun run bench broker [--subscribers 1,20,100] [--seconds 3] [--rounds 3] [--executable dist/strata]
  */
 import { existsSync } from "node:fs";
 import { loadavg } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { connectBroker } from "../../src/broker/api/client.ts";
-import { encodeTimelineInfo, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo } from "../../src/broker/api/messages.ts";
+import { encodeTimelineInfo, MESSAGE_TYPE_TIMELINE_INFO } from "../../src/broker/api/messages.ts";
 import { freePort } from "../../src/platform/free-port.ts";
 import { cpuTimeMs } from "./support/cpu.ts";
+import { FLOOD_INFO } from "./support/flood-info.ts";
 import { answers, Bench, goal, median } from "./support/processes.ts";
 
 const { values: args } = parseArgs({ options: { subscribers: { type: "string", default: "1,20,100" }, seconds: { type: "string", default: "3" }, rounds: { type: "string", default: "3" }, executable: { type: "string" } } });
 const SECONDS = Number(args.seconds);
 const REDIS = "/usr/bin/redis-server";
 const WINDOW = 200;
-
-const INFO: SafekeeperTimelineInfo = {
-  safekeeperId: 1, tenantId: "11".repeat(16), timelineId: "22".repeat(16), term: 5, lastLogTerm: 5, flushLsn: 0x1_2345_6780, commitLsn: 0x1_2345_6780, backupLsn: 0x1_2000_0000,
-  remoteConsistentLsn: 0x1_2300_0000, peerHorizonLsn: 0x1_2345_0000, localStartLsn: 0x100_0000, standbyHorizon: 0, safekeeperConnstr: "127.0.0.1:5454", httpConnstr: "127.0.0.1:7676",
-};
 
 /** Opens subscriptions, each counting into its place; `publish` sends one message to all, false when it should be tried again. */
 interface Channel {
@@ -49,7 +49,7 @@ function broker(port: number, pid: number): Channel {
       const publisher = sender.publisher();
       publisher.ended.catch(() => undefined);
       return {
-        publish: () => publisher.publish(INFO),
+        publish: () => publisher.publish(FLOOD_INFO),
         close: async () => {
           publisher.end();
           stop.abort();
@@ -61,7 +61,7 @@ function broker(port: number, pid: number): Channel {
 }
 
 function redis(port: number, pid: number): Channel {
-  const payload = Buffer.from(encodeTimelineInfo(INFO)).toString("latin1").replace(/[^ -~]/g, "x");
+  const payload = Buffer.from(encodeTimelineInfo(FLOOD_INFO)).toString("latin1").replace(/[^ -~]/g, "x");
   return {
     name: "redis",
     pid,
@@ -117,6 +117,29 @@ async function measure(channel: Channel, subscribers: number): Promise<Run> {
   return { rate: delivered / seconds, cpuUs };
 }
 
+/** A subscriber's cost to a server that has nothing else to do, as the same clients hear it. */
+async function ceiling(bench: Bench, kind: string, subscribers: number): Promise<Run> {
+  const server = Bun.spawn([process.execPath, join(import.meta.dir, "support/grpc-flood.ts"), kind, String(subscribers)], { stdout: "pipe", stderr: "inherit" });
+  bench.onEnd(async () => server.kill("SIGKILL"));
+  const port = Number(new TextDecoder().decode((await server.stdout.getReader().read()).value));
+  const counts = Array.from({ length: subscribers }, () => 0);
+  const { close } = await broker(port, server.pid).open(counts);
+  // Not all of them: under a flood the clients' process reads some of its connections far more often than others.
+  for (let tries = 0; counts.every((count) => count === 0) && tries < 500; tries++) await Bun.sleep(20);
+  await Bun.sleep(100);
+  counts.fill(0);
+  const cpuBefore = cpuTimeMs([server.pid]);
+  const start = performance.now();
+  await Bun.sleep(SECONDS * 1000);
+  const seconds = (performance.now() - start) / 1000;
+  const delivered = counts.reduce((sum, count) => sum + count, 0);
+  const cpuUs = ((cpuTimeMs([server.pid]) - cpuBefore) * 1000) / delivered;
+  await close();
+  server.kill("SIGKILL");
+  await server.exited;
+  return { rate: delivered / seconds, cpuUs };
+}
+
 async function main(bench: Bench): Promise<void> {
   const [brokerPort, redisPort] = [freePort(), freePort()];
   const { pid } = bench.role(["--role", "broker", "--listen-addr", `127.0.0.1:${brokerPort}`]);
@@ -127,7 +150,7 @@ async function main(bench: Bench): Promise<void> {
     channels.unshift(redis(redisPort, server.pid));
     await Bun.sleep(500);
   } else console.log(`redis: skipped, ${REDIS} is not installed`);
-  console.log(`payload ${encodeTimelineInfo(INFO).length} bytes`);
+  console.log(`payload ${encodeTimelineInfo(FLOOD_INFO).length} bytes`);
   for (const subscribers of args.subscribers.split(",").map(Number)) {
     const runs = channels.map((): Run[] => []);
     for (let round = 0; round < Number(args.rounds); round++) for (const [index, channel] of channels.entries()) runs[index].push(await measure(channel, subscribers));
@@ -136,6 +159,12 @@ async function main(bench: Bench): Promise<void> {
     const text = channels.map(({ name }, index) => `${name} ${rates[index].toFixed(0)} deliveries/s (${runs[index].map((run) => run.rate.toFixed(0)).join(" ")}), server ${cpu[index].toFixed(2)} µs of CPU each`).join(", ");
     const ratio = channels.length === 2 ? `, ratio ${(rates[1] / rates[0]).toFixed(2)}× ${goal(rates[1] / rates[0], { atLeast: 1 })}, of the servers' CPU ${(cpu[1] / cpu[0]).toFixed(2)}×` : "";
     console.log(`${String(subscribers).padStart(4)} subscribers: ${text}${ratio}; load average ${loadavg()[0].toFixed(1)}`);
+    const ceilings: string[] = [];
+    for (const kind of ["grpc-js", "http2", "http2-batched"]) {
+      const run = await ceiling(bench, kind, subscribers);
+      ceilings.push(`${kind} ${run.rate.toFixed(0)} deliveries/s, server ${run.cpuUs.toFixed(2)} µs of CPU each`);
+    }
+    console.log(`     ceilings of servers that only send: ${ceilings.join("; ")}`);
   }
 }
 
