@@ -45,6 +45,8 @@ export interface SafekeeperConfig {
   readonly brokerKeepaliveIntervalMs: number;
   /** `--disable-periodic-broker-push` */
   readonly disablePeriodicBrokerPush: boolean;
+  /** `--testing-mode`: failpoints may be set over HTTP */
+  readonly testingMode?: boolean;
   /** Others than `CONNECTION_TIMEOUTS`: for tests. */
   readonly connectionTimeouts?: ConnectionTimeouts;
   /** `--heartbeat-timeout`: a peer silent for longer is taken for dead */

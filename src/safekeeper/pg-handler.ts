@@ -1,5 +1,6 @@
 /** The libpq side of a safekeeper: who connects, to which timeline, with which command. One handler a connection. */
 import { StrataError } from "../kit/errors.ts";
+import type { Failpoints } from "../kit/failpoints.ts";
 import { parseTenantId, parseTimelineId } from "../kit/ids.ts";
 import { lsnToString } from "../kit/lsn.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
@@ -31,6 +32,8 @@ export interface PgHandlerOptions {
   /** This listener lets in tokens of scope `tenant` only. */
   readonly tenantScopeOnly: boolean;
   readonly timeouts: ConnectionTimeouts;
+  /** Null unless in testing mode. */
+  readonly failpoints: Failpoints | null;
   /** This safekeeper's. */
   readonly availabilityZone: string | null;
   readonly clock: Clock;
@@ -124,7 +127,7 @@ export class SafekeeperPgHandler implements PgHandler {
           findNewness: (id, asking) => this.#options.findNewness(id, { ...asking, password: session.password }),
         });
       case "start-replication":
-        return startReplication(session, { ...command, ...shared, ...(this.#interpreted === null ? {} : { term: null }), timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName, interpreted: this.#interpreted });
+        return startReplication(session, { ...command, ...shared, ...(this.#interpreted === null ? {} : { term: null }), timeline: timelines.get(this.#timelineId()), applicationName: this.#applicationName, failpoints: this.#options.failpoints, interpreted: this.#interpreted });
       case "identify-system":
         return this.#identifySystem(session);
       case "timeline-status":

@@ -5,6 +5,7 @@
  */
 import { isStrataError, StrataError } from "../kit/errors.ts";
 import { utf8, utf8ToString } from "../kit/bytes.ts";
+import { Failpoints } from "../kit/failpoints.ts";
 import type { Lsn } from "../kit/lsn.ts";
 import { type BrokerClient, connectBroker } from "../broker/api/client.ts";
 import type { TenantTimelineId } from "../broker/api/messages.ts";
@@ -18,6 +19,7 @@ import { Metrics } from "../observability/metrics.ts";
 import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
+import { signalProcess } from "../platform/processes.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { listenPg } from "../wire/listen.ts";
 import { backupLoop } from "./backup/backup-loop.ts";
@@ -159,6 +161,7 @@ class Role {
   #endpoints: { readonly pg: string; readonly http: string; readonly https: string | null };
   #security = PLAIN_PEERS;
   #nextConnectionId = 1;
+  readonly #failpoints: Failpoints | null;
   /** Null before it is started, and without a broker. */
   #exchange: Promise<BrokerExchange | null> | null = null;
 
@@ -167,6 +170,7 @@ class Role {
     this.#config = config;
     this.#deps = deps;
     this.#nodeId = nodeId;
+    this.#failpoints = config.testingMode === true ? makeFailpoints(deps) : null;
     this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress), https: null };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
     this.credentials = new Credentials({ platform, log, metrics: this.#registry, name: "safekeeper", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
@@ -223,7 +227,7 @@ class Role {
       auth: auth === null ? null : { authenticate: async () => undefined },
       session: () => {
         const handler = new SafekeeperPgHandler({
-          timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, timeouts, availabilityZone: this.#config.availabilityZone, clock: platform.clock, metrics: this.#metrics, log,
+          timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, timeouts, failpoints: this.#failpoints, availabilityZone: this.#config.availabilityZone, clock: platform.clock, metrics: this.#metrics, log,
         });
         // Read when the session starts, after the handler has seen which timeline it is about.
         return { handler, parameterStatus: { get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
@@ -243,7 +247,7 @@ class Role {
     const app = safekeeperHttpApp({
       role: "safekeeper", log, metrics: this.#registry, version: version ?? "0", clock: platform.clock, random: platform.random,
       auth: jwt === null ? null : { jwt },
-      timelines: this.timelines,
+      timelines: this.timelines, failpoints: this.#failpoints,
       dump: { platform, config, nodeId: this.#nodeId, walBackupEnabled: this.#backup !== null },
       peerToken: () => this.#readText(config.authTokenPath),
       peerCaPem: this.#security.caPem,
@@ -260,7 +264,7 @@ class Role {
     const { remoteStorage: storage, platform: { files, clock } } = this.#deps;
     const { disableWalBackup, noSync } = this.#config;
     if (storage === undefined || disableWalBackup) return null;
-    const askOthers = (id: TenantTimelineId, madeWithLsn: Lsn): Promise<Newness> => this.#findNewness(id, { peers: null, password: null, ...{ madeWithLsn } });
+    const askOthers = (id: TenantTimelineId, madeWithLsn: Lsn): Promise<Newness> => this.#findNewness(id, { peers: null, madeWithLsn, password: null });
     return (id, asked) => restoreTimeline({ storage, id, ...asked }, { timelines: this.timelines, files, sync: !noSync, nodeId: this.#nodeId, nowMs: clock.wallMs(), askOthers });
   }
 
@@ -337,6 +341,11 @@ class Role {
       await clock.sleep(MAINTENANCE_INTERVAL_MS, signal).catch(() => undefined);
     }
   }
+}
+
+function makeFailpoints({ platform: { clock, random }, log }: SafekeeperDeps): Failpoints {
+  log.warn("testing mode: failpoints may be set over HTTP");
+  return new Failpoints({ clock, random, say: (message, fields) => log.info(message, fields), exit: () => signalProcess(process.pid, "SIGKILL") });
 }
 
 function addressText({ host, port }: Address): string {

@@ -48,6 +48,7 @@ export const SAFEKEEPER_OPTIONS = {
     "--max-delta-for-fanout <bytes>", "--force-metric-collection-on-scrape [boolean]", "--dev", "--enable-pull-timeline-on-startup", "--hcc-base-url <url>",
     "--global-disk-check-interval <duration>", "--max-global-disk-usage-ratio <ratio>",
   ]),
+  testingMode: toggle("--testing-mode", "let failpoints be set over HTTP"),
   useHttpsSafekeeperApi: toggle("--use-https-safekeeper-api", "ask other safekeepers over HTTPS"),
   sslMode: option({ flag: "--ssl-mode <mode>", help: "of libpq connections to other safekeepers: disable, require (encrypted, to whoever answers) or verify-full", parse: oneOf(...SSL_MODES), default: "disable" as const }),
   sslCaFile: option({ flag: "--ssl-ca-file <path>", help: "certificate authority to trust", parse: optionalPath, default: null }),
@@ -87,6 +88,7 @@ export function safekeeperConfig(values: OptionValues<typeof SAFEKEEPER_OPTIONS>
     authTokenPath: values.authTokenPath,
     sslCaFile: values.sslCaFile,
     sslMode: values.sslMode,
+    testingMode: values.testingMode,
     useHttpsSafekeeperApi: values.useHttpsSafekeeperApi,
   };
 }

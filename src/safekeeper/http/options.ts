@@ -1,6 +1,7 @@
 /** What the HTTP routes are about. */
 import type { TenantTimelineId } from "../../broker/api/messages.ts";
 import type { HttpAppOptions } from "../../http/app.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import type { BackedUpWal } from "../backup/backed-up-wal.ts";
 import type { PartialBackup } from "../backup/partial-backup.ts";
 import type { WalBackup } from "../backup/wal-backup.ts";
@@ -9,6 +10,8 @@ import type { DumpContext } from "./debug-dump.ts";
 
 export interface SafekeeperHttpOptions extends HttpAppOptions {
   readonly timelines: Timelines;
+  /** Null unless in testing mode. */
+  readonly failpoints?: Failpoints | null;
   readonly dump: DumpContext;
   /** Null without object storage. */
   readonly backup: { readonly whole: WalBackup; readonly partial: PartialBackup } | null;

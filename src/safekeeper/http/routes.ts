@@ -22,6 +22,7 @@ import { operatorRoutes } from "./operator-routes.ts";
 import type { SafekeeperHttpOptions } from "./options.ts";
 import { presentStatus } from "./present.ts";
 import { restoreRoutes } from "./restore-routes.ts";
+import { testingRoutes } from "./testing-routes.ts";
 
 const DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024;
 const TIMELINE = "/v1/tenant/:tenant_id/timeline/:timeline_id";
@@ -39,6 +40,7 @@ export function safekeeperHttpApp(options: SafekeeperHttpOptions): HttpApp {
   copyRoutes(app, options);
   operatorRoutes(app, options);
   restoreRoutes(app, options);
+  testingRoutes(app, options);
   return app;
 }
 

@@ -7,7 +7,8 @@
  *
  * Source: PostgreSQL src/backend/replication/walsender.c (XLogSendPhysical); the peer safekeeper/src/send_wal.rs.
  */
-import { Cancelled, StrataError } from "../../kit/errors.ts";
+import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
+import type { Failpoints } from "../../kit/failpoints.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Clock } from "../../platform/clock.ts";
@@ -33,6 +34,8 @@ export interface StartReplicationOptions {
   readonly interpreted: Omit<MemberOptions, "startLsn"> | null;
   readonly connectionId: number;
   readonly applicationName: string | null;
+  /** Null unless in testing mode. */
+  readonly failpoints: Failpoints | null;
   /** A reader that says nothing for so long, though it is asked to, or takes nothing, is gone; 0 = it may. */
   readonly walSenderTimeoutMs: number;
   readonly clock: Clock;
@@ -117,8 +120,24 @@ class ReaderConnection {
   async #sendAll(copy: CopyStream): Promise<void> {
     while (!this.#over()) {
       if (this.#liveness.isToBeAsked()) this.#ask(copy);
-      if (this.#available() > Math.max(this.#sender.positionLsn, this.#askedLsn)) await this.#sendNext(copy);
+      const paused = this.#options.failpoints !== null && (await this.#isPaused(this.#options.failpoints));
+      if (!paused && this.#available() > Math.max(this.#sender.positionLsn, this.#askedLsn)) await this.#sendNext(copy);
       else if (!(await this.#waitForMore())) this.#idle(copy);
+    }
+  }
+
+  /** The peer's failpoints: `sk-pause-send=return` holds back WAL from all but pageservers, keepalives go on. */
+  async #isPaused(failpoints: Failpoints): Promise<boolean> {
+    const { applicationName } = this.#options;
+    const { signal } = this.#session;
+    if (applicationName === "replica") await failpoints.hit("sk-send-wal-replica-sleep", signal);
+    if (applicationName === "pageserver") return false;
+    try {
+      await failpoints.hit("sk-pause-send", signal);
+      return false;
+    } catch (error) {
+      if (isStrataError(error, "failpoint")) return true;
+      throw error;
     }
   }
 

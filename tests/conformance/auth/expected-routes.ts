@@ -52,6 +52,7 @@ export const EXPECTED: Readonly<Record<RoleName, RoleExpectations>> = {
     routes: {
       ...GUARDED,
       "get /v1/status": EVERYBODY,
+      "put /v1/failpoints": SAFEKEEPER_NODE,
       "get /v1/utilization": SAFEKEEPER_NODE,
       "get /v1/tenant/timeline": SAFEKEEPER_NODE,
       "post /v1/tenant/timeline": SAFEKEEPER_NODE,
