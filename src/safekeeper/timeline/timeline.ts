@@ -4,7 +4,7 @@
  *
  * An effect that failed ends the handler and its connection; a WAL store that failed for good ends every later one.
  */
-import { isStrataError, StrataError } from "../../kit/errors.ts";
+import { Cancelled, isStrataError, StrataError } from "../../kit/errors.ts";
 import { Gate } from "../../kit/gate.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { Mutex } from "../../kit/mutex.ts";
@@ -93,6 +93,7 @@ export class Timeline {
   readonly #mutex = new Mutex();
   readonly #cancel = new AbortController();
   #failureLogged = false;
+  #closed = false;
 
   private constructor(context: TimelineContext, options: { directory: string; state: TimelinePersistentState; store: WalStore; log: Logger; totals: Timeline["totals"] }) {
     const { directory, state, store, log } = options;
@@ -148,9 +149,9 @@ export class Timeline {
     return this.#mutex.holder;
   }
 
-  /** Runs a handler of the acceptor to its end, alone. @throws what the handler and its effects throw */
+  /** Runs a handler of the acceptor to its end, alone. @throws Cancelled once closed; what the handler and its effects throw */
   async run<T>(name: string, handler: (acceptor: Acceptor) => Steps<T>): Promise<T> {
-    return this.#mutex.run(name, async () => {
+    return this.exclusive(name, async () => {
       try {
         return await this.#drive(handler(this.#acceptor));
       } finally {
@@ -159,9 +160,13 @@ export class Timeline {
     });
   }
 
-  /** Runs `action` while no handler does: nothing of the state changes meanwhile. */
+  /** Runs `action` while no handler does: nothing of the state changes meanwhile. @throws Cancelled once closed */
   async exclusive<T>(name: string, action: () => Promise<T>): Promise<T> {
-    return this.#mutex.run(name, action);
+    return this.#mutex.run(name, async () => {
+      // Its directory may be another timeline's by now: deleted, and made again.
+      if (this.#closed) throw new Cancelled(`timeline ${this.id.tenantId}/${this.id.timelineId} is closed`);
+      return await action();
+    });
   }
 
   async #drive<T>(steps: Steps<T>): Promise<T> {
@@ -323,7 +328,10 @@ export class Timeline {
       }).catch((error: unknown) => this.log.warn("WAL could not be flushed while closing", { error }));
       await this.save().catch((error: unknown) => this.log.warn("control file could not be saved while closing", { error }));
     }
-    await this.#mutex.run("close", () => this.#store.close());
+    await this.#mutex.run("close", async () => {
+      this.#closed = true;
+      await this.#store.close();
+    });
   }
 }
 

@@ -111,6 +111,17 @@ test("a deletion that breaks off is finished by the next; nobody is served meanw
   expect(await all.presence(ID)).toBe("absent");
 });
 
+test("what was under way for a deleted timeline does not write into the one that was made again", async () => {
+  const all = await timelines();
+  const old = await all.create(NEW, { revive: false });
+  await all.delete(ID);
+  await all.create(NEW, { revive: true });
+  const path = join(directory, KEY, "safekeeper.control");
+  const before = readFileSync(path);
+  await expect(old.run("term bump", (acceptor) => acceptor.bumpTerm(99))).rejects.toThrow("is closed");
+  expect(readFileSync(path).equals(before)).toBe(true);
+});
+
 test("one that cannot be opened is not called absent, nor replaced", async () => {
   const first = await timelines();
   await first.create(NEW, { revive: false });
