@@ -1,5 +1,5 @@
 /**
- * The memory limit holds: a pageserver's storage takes WAL of ten times its limit as fast as it can, merges layers meanwhile, is
+ * The memory limit holds: a pageserver's storage takes WAL of ten times its limit as fast as it can, merges layers and makes images meanwhile, is
  * read from, and its process never has more than the limit.
  *
  *   bun run verify memory [--limit-mb 400] [--times 10]
@@ -17,7 +17,7 @@ const startMs = performance.now();
 const run = await runWithinMemory(limitBytes, limitBytes * Number(args.times));
 const seconds = (performance.now() - startMs) / 1000;
 const mb = (bytes: number): string => (bytes / MIB).toFixed(0);
-console.log(`${run.records} records, ${run.pagesRead} pages read meanwhile, ${run.layers} layers at the end (${run.l0} of them L0), ${seconds.toFixed(0)} s, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
+console.log(`${run.records} records, ${run.pagesRead} pages read meanwhile, ${run.layers} layers at the end (${run.l0} of them L0, ${run.images} images), ${seconds.toFixed(0)} s, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
 console.log(`of the limit ${mb(run.layerMemoryBytes)} MB for values of in-memory layers`);
 console.log(`memory: peak ${mb(run.peakBytes)} MB of ${mb(limitBytes)} MB, ingesting ${mb(run.walBytes)} MB of WAL`);
 process.exit(run.peakBytes <= limitBytes && run.walBytes >= limitBytes * Number(args.times) ? 0 : 1);

@@ -1,6 +1,6 @@
 /**
  * A pageserver's storage under a memory limit, in a process of its own: takes generated WAL as fast as it can, flushes and merges
- * layers on a thread, and is read from meanwhile. Prints the most memory the process ever had.
+ * layers and makes images on a thread, and is read from meanwhile. Prints the most memory the process ever had.
  *
  * Arguments: limit in bytes, WAL in bytes.
  */
@@ -35,6 +35,8 @@ const READ_EVERY_CHUNKS = 64;
 const START = SEGMENT + 40;
 const ROOT = "11111111111111111111111111111111";
 const TUPLES_PER_PAGE = 40;
+/** Pages that images cover: of several image layers, and yet few enough for the list of them, which is the test's own. */
+const IMAGE_PAGES_MAX = 30_000;
 const CHECKPOINT: CheckPoint = {
   redo: 0x100, timelineId: 1, previousTimelineId: 1, fullPageWrites: false, walLevel: 1, nextFullXid: 1000n, nextOid: 20000, nextMulti: 1, nextMultiOffset: 1,
   oldestXid: 700, oldestXidDb: 1, oldestMulti: 1, oldestMultiDb: 1, timeSeconds: 0n, oldestCommitTsXid: 0, newestCommitTsXid: 0, oldestActiveXid: 0,
@@ -60,7 +62,7 @@ async function readSome(timeline: Timeline, blocks: number, round: number): Prom
   return keys.length;
 }
 
-async function ingestAll(timeline: Timeline, ingest: WalIngest): Promise<{ records: number; pagesRead: number }> {
+async function ingestAll(timeline: Timeline, ingest: WalIngest, pagesWritten: (pages: number) => void): Promise<{ records: number; pagesRead: number }> {
   const generator = new WalGenerator(heapInserts(17, { tupleSizeBytes: 150, tuplesPerPage: TUPLES_PER_PAGE }), { version: 17, segmentSize: SEGMENT, startLsn: START, previousLsn: START - 8, systemId: 1n, timelineId: 1 });
   const decoder = new WalStreamDecoder(START, 17, SEGMENT);
   const record = new WalRecord();
@@ -75,6 +77,7 @@ async function ingestAll(timeline: Timeline, ingest: WalIngest): Promise<{ recor
     }
     await ingest.commit();
     await Bun.sleep(0);
+    pagesWritten(Math.floor(records / TUPLES_PER_PAGE));
     if (chunk % READ_EVERY_CHUNKS === READ_EVERY_CHUNKS - 1) pagesRead += await readSome(timeline, Math.floor(records / TUPLES_PER_PAGE), chunk);
   }
   return { records, pagesRead };
@@ -87,6 +90,8 @@ const watch = new MemoryWatch({ limitBytes, memory: processMemory, layers: fixtu
 const looking = setInterval(() => watch.look(), MEMORY_LOOK_MS);
 const threads = new RealJobThreads(WORKER_URLS.layerJobs, 1);
 fixture.jobRunner = new JobsOnThreads(threads);
+let pagesDurable = 0;
+fixture.liveKeys = () => Array.from({ length: Math.min(pagesDurable, IMAGE_PAGES_MAX) }, (_, block) => relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, block));
 // Merging goes on all the time, as often as there is something to merge.
 fixture.config = { ...fixture.config, checkpointDistanceBytes: Math.min(256 * MIB, Math.floor(walBytes / 8)), compactionPeriodMs: 200, compactionThreshold: 3 };
 try {
@@ -95,16 +100,23 @@ try {
   const datadir = new TimelineDatadir(timeline, { version: 17, shard: UNSHARDED_IDENTITY });
   const ingest = await empty(datadir);
   manager.maintenanceOf(ROOT).start();
-  const done = await ingestAll(timeline, ingest);
+  // A page is in files when the records that made it are: those before the last flush, at the least.
+  const written: { readonly lsn: number; readonly pages: number }[] = [];
+  const done = await ingestAll(timeline, ingest, (pages) => {
+    written.push({ lsn: timeline.lastRecordLsn, pages });
+    while (written.length > 0 && written[0].lsn <= timeline.diskConsistentLsn) pagesDurable = written.shift()?.pages ?? 0;
+  });
   await timeline.freezeAndFlush();
-  await manager.maintenanceOf(ROOT).compact({ forceL0: true });
+  pagesDurable = written.at(-1)?.pages ?? pagesDurable;
+  await manager.maintenanceOf(ROOT).compact({ forceL0: true, forceImages: true });
+  const images = [...timeline.stack.map.layers()].filter((layer) => layer.name.kind === "image").length;
   await timeline.waitUploaded();
   const layers = [...timeline.stack.map.layers()].length;
   const l0 = timeline.stack.map.l0.length;
   await manager.shutdown({ flush: false });
   clearInterval(looking);
   const peakBytes = Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) * 1024;
-  console.log(JSON.stringify({ peakBytes, walBytes: timeline.lastRecordLsn - START, layers, l0, layerMemoryBytes: memory.layerMemoryBytes, stillHeldBytes: fixture.layerMemory.usedBytes, ...done }));
+  console.log(JSON.stringify({ peakBytes, walBytes: timeline.lastRecordLsn - START, layers, l0, images, layerMemoryBytes: memory.layerMemoryBytes, stillHeldBytes: fixture.layerMemory.usedBytes, ...done }));
 } finally {
   await threads.close();
   await fixture.close();

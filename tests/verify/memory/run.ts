@@ -10,6 +10,7 @@ export interface MemoryRun {
   readonly layers: number;
   /** L0 layers left after the last merge. */
   readonly l0: number;
+  readonly images: number;
   readonly layerMemoryBytes: number;
   /** In-memory layers' share still counted when all is shut down. */
   readonly stillHeldBytes: number;
