@@ -100,7 +100,13 @@ async function createImageOf(timeline: Timeline, partition: ImagePartition, opti
     target: withoutFiles(timeline.layerTarget()),
   };
   await timeline.deps.failpoints?.hit("image-layer-writer-fail-before-finish", signal);
-  return await withHeld(inputs, signal, () => timeline.deps.layerJobs.createImage(job, signal));
+  try {
+    return await withHeld(inputs, signal, () => timeline.deps.layerJobs.createImage(job, signal));
+  } catch (error) {
+    // A record without redo is no fault of who asked for the image.
+    if (!isStrataError(error) || error.kind !== "fix-input") throw error;
+    throw new StrataError("unavailable", "image-creation-failed", `image at ${lsnToString(lsn)} cannot be made`, { cause: error });
+  }
 }
 
 /** Makes files have all of a timeline up to `lsn`. @throws StrataError retry `ancestor-not-on-disk` */
