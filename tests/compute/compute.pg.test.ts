@@ -26,7 +26,7 @@ beforeAll(async () => {
   base = await mkdtemp(join(tmpdir(), "strata-compute-"));
   await chmod(base, 0o755);
 });
-afterAll(async () => await rm(base, { recursive: true, force: true }), 30_000);
+afterAll(async () => await rm(base, { recursive: true, force: true }), 120_000);
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
   log.assertQuiet();
