@@ -16,7 +16,7 @@ interface Weights {
   readonly [action: string]: number;
 }
 
-const BASE: Weights = { deliver: 60, flush: 12, append: 16, write: 6, connect: 10, heartbeat: 2, publish: 2, gossip: 3, save: 0.5 };
+const BASE: Weights = { deliver: 60, flush: 12, append: 16, write: 6, connect: 10, heartbeat: 2, publish: 2, gossip: 3, derive: 1, save: 0.5 };
 /** What breaks, and how likely among all actions when the seed has chosen it. */
 const BREAKAGE: Weights = {
   "connection-drop": 2, "duplicate-connection": 2, "power-loss": 1, "crash-between-effects": 2, "unsynced-tail-kept": 1, "compute-crash": 0.7, "term-bump": 0.3, "node-stays-down": 0.6,
@@ -57,7 +57,7 @@ class SoupRun {
     this.#print = print;
     // Short runs on logs that have parted, in which only the connections' speed differs, reach corners that long ones blur.
     this.#isShort = random.chance(0.4);
-    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 5, computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
+    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 4 + random.below(2), computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
     if (this.#isShort || random.chance(0.4)) partLogs(this.#soup, random);
     this.#soup.slowShare = 0.4 * random.float();
     this.#soup.stickiness = 0.5 + 0.48 * random.float();
@@ -218,6 +218,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     const gossip = choose(soup.gossip, random);
     if (gossip !== undefined) soup.hearGossip(id, gossip);
   }),
+  derive: onNode(true, (soup, id) => soup.deriveCommit(id)),
   save: onNode(true, (soup, id) => soup.saveControlFile(id)),
   "connection-drop": onWire((_, { computeEnd }) => computeEnd === "open", (soup, wire) => soup.closeAtCompute(wire, true)),
   "duplicate-connection": onWire((_, { computeEnd, toNode }) => computeEnd === "open" && toNode.length > 0, (soup, wire) => soup.closeAtCompute(wire, false)),

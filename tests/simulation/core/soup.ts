@@ -7,6 +7,7 @@ import type { Lsn } from "../../../src/kit/lsn.ts";
 import type { CoreEffect } from "../../../src/compute/proposer/core-types.ts";
 import type { AcceptorMessage, ProposerMessage } from "../../../src/safekeeper/api/proposer-messages.ts";
 import { handlePeerCommit } from "../../../src/safekeeper/consensus/append.ts";
+import { deriveCommit } from "../../../src/safekeeper/consensus/derived-commit.ts";
 import { CoreChecker } from "./core-checker.ts";
 import { CoreCompute } from "./core-compute.ts";
 import { CoreNode, PowerFailure } from "./core-node.ts";
@@ -32,7 +33,9 @@ export interface Wire {
 
 export interface Gossip {
   readonly from: number;
+  readonly term: number;
   readonly lastLogTerm: number;
+  readonly flushLsn: Lsn;
   readonly commitLsn: Lsn;
 }
 
@@ -54,7 +57,7 @@ export class Soup {
   readonly settleAtMajority: boolean;
 
   constructor(options: { nodes: number; computes: number; settleAtMajority: boolean }) {
-    this.nodes = Array.from({ length: options.nodes }, (_, id) => new CoreNode(id));
+    this.nodes = Array.from({ length: options.nodes }, (_, id) => new CoreNode(id, options.nodes));
     this.checker = new CoreChecker(options.nodes);
     this.settleAtMajority = options.settleAtMajority;
     this.computes = Array.from({ length: options.computes }, (_, index) => new CoreCompute({ index, slots: options.nodes, writer: this.#nextWriter++, settlingSince: 0 }));
@@ -209,6 +212,15 @@ export class Soup {
     const node = this.nodes[id];
     if (node.acceptor === null || gossip.from === id) return;
     node.run((acceptor) => handlePeerCommit(acceptor, gossip));
+    this.checker.look(node, this.nodes);
+  }
+
+  /** From what the others said of themselves, each at another time. */
+  deriveCommit(id: number): void {
+    const node = this.nodes[id];
+    if (node.acceptor === null) return;
+    const latest = new Map(this.gossip.map(({ from, term, lastLogTerm, flushLsn }) => [from, { nodeId: from, term, lastLogTerm, flushLsn }]));
+    node.run((acceptor) => deriveCommit(acceptor, [...latest.values()]));
     this.checker.look(node, this.nodes);
   }
 
