@@ -181,6 +181,28 @@ describe.serial("with one authority", () => {
   }, 60_000);
 });
 
+/** What a fourth safekeeper, which trusts this authority, answers when it is told to copy the timeline from the others. */
+async function pull(name: string, sslCaFile: string): Promise<{ readonly status: number; readonly text: string }> {
+  const any = { host: HOST, port: 0 };
+  const config = { ...safekeeperConfig(0), dataDirectory: join(root, name), nodeId: 4, pgAddress: any, httpAddress: any, httpsAddress: any, sslCaFile, brokerEndpoint: null };
+  const fourth = await startSafekeeper(config, { platform, log: new RecordingLogger() });
+  try {
+    const body = JSON.stringify({ tenant_id: TENANT, timeline_id: TIMELINE, http_hosts: ports.safekeepers.map(({ https }) => `https://${HOST}:${https}`) });
+    const headers = { authorization: `Bearer ${token("safekeeperdata")}`, "content-type": "application/json" };
+    const reply = await fetch(`https://${HOST}:${fourth.httpsPort}/v1/pull_timeline`, { method: "POST", headers, body, tls: { ca: trusted.certPem } } as RequestInit);
+    return { status: reply.status, text: await reply.text() };
+  } finally {
+    await fourth.stop();
+  }
+}
+
+test("a timeline is copied over HTTPS, from safekeepers that are who they say", async () => {
+  const other = join(root, "stranger.crt");
+  writeFileSync(other, stranger.certPem);
+  expect(await pull("fourth", CA)).toMatchObject({ status: 200, text: expect.stringContaining("https://") });
+  expect(await pull("fifth", other)).toMatchObject({ status: 503, text: expect.stringMatching(/certificate/) });
+}, 60_000);
+
 describe.serial("with servers that a stranger vouches for", () => {
   const WAIT_MS = 4_000;
   /** Reconnects come after pauses that grow: a loop without them makes thousands. */
