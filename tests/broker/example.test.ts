@@ -10,7 +10,7 @@ import { RecordingLogger } from "../../src/observability/recording-logger.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { newCertificate, selfSignedCertificate } from "../support/certificate.ts";
 
-const EXAMPLE = join(import.meta.dir, "../../examples/broker-gossip.ts");
+const EXAMPLE = join(import.meta.dir, "../examples/broker-gossip.ts");
 const root = mkdtempSync(join(tmpdir(), "strata-broker-example-"));
 const file = (name: string, text: string): string => {
   writeFileSync(join(root, name), text);

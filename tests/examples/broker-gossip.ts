@@ -2,17 +2,17 @@
  * The broker's client module in use: publishes, subscribes by filter, discovers. Runs under Bun, and under Node from 22.18 on as it is
  * (from 20 on after `bun build --target node`):
  *
- *   bun examples/broker-gossip.ts http://127.0.0.1:50051
- *   node examples/broker-gossip.ts https://broker.example:50051 --ca ca.crt --token-file broker.jwt
+ *   bun tests/examples/broker-gossip.ts http://127.0.0.1:50051
+ *   node tests/examples/broker-gossip.ts https://broker.example:50051 --ca ca.crt --token-file broker.jwt
  *
  * It plays a safekeeper with one timeline and a pageserver that looks for it, says what each hears, and ends. Exit status 1 when
  * something was not heard within ten seconds or the broker refused.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { connectBroker, type BrokerClient } from "../src/broker/api/client.ts";
-import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo } from "../src/broker/api/messages.ts";
-import { Cancelled } from "../src/kit/errors.ts";
+import { connectBroker, type BrokerClient } from "../../src/broker/api/client.ts";
+import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_REQUEST, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMELINE_INFO, type SafekeeperTimelineInfo } from "../../src/broker/api/messages.ts";
+import { Cancelled } from "../../src/kit/errors.ts";
 
 const { values: args, positionals } = parseArgs({ options: { ca: { type: "string" }, "token-file": { type: "string" } }, allowPositionals: true });
 const [endpoint = "http://127.0.0.1:50051"] = positionals;
