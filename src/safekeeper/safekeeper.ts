@@ -22,6 +22,7 @@ import type { Platform } from "../platform/platform.ts";
 import { signalProcess } from "../platform/processes.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { listenPg } from "../wire/listen.ts";
+import { GUARDED_VOTES } from "./api/proposer-protocol.ts";
 import { backupLoop } from "./backup/backup-loop.ts";
 import { PartialBackup } from "./backup/partial-backup.ts";
 import { restoreTimeline } from "./backup/restore-timeline.ts";
@@ -230,7 +231,7 @@ class Role {
           timelines: this.timelines, findNewness: (id, asking) => this.#findNewness(id, asking), connectionId: this.#nextConnectionId++, auth, tenantScopeOnly, timeouts, failpoints: this.#failpoints, availabilityZone: this.#config.availabilityZone, clock: platform.clock, metrics: this.#metrics, log,
         });
         // Read when the session starts, after the handler has seen which timeline it is about.
-        return { handler, parameterStatus: { get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
+        return { handler, parameterStatus: { [GUARDED_VOTES]: "on", get server_version(): string { return handler.serverVersion ?? "17.0"; } } };
       },
     });
   }

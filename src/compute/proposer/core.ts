@@ -25,6 +25,7 @@ type SlotState = "offline" | "greeting" | "waiting" | "voting" | "voted" | "acti
 
 interface Slot {
   state: SlotState;
+  guardsVotes: boolean;
   nodeId: NodeId | null;
   vote: VoteResponse | null;
   /** Appends to it have reached this far. */
@@ -60,7 +61,7 @@ export class ProposerCore {
     this.#configuration = options.configuration;
     this.#availableLsn = options.mode.kind === "run" ? options.mode.availableLsn : 0;
     this.#slots = Array.from({ length: options.slots }, () => ({
-      state: "offline", nodeId: null, vote: null, sentLsn: 0, flushLsn: 0, commitLsn: 0, toldCommitLsn: 0, heartbeatDue: false,
+      state: "offline", guardsVotes: false, nodeId: null, vote: null, sentLsn: 0, flushLsn: 0, commitLsn: 0, toldCommitLsn: 0, heartbeatDue: false,
     }));
   }
 
@@ -92,11 +93,15 @@ export class ProposerCore {
     return { state, nodeId, flushLsn, commitLsn };
   }
 
-  /** START_WAL_PUSH was accepted on a new connection. */
-  connected(slot: number): readonly CoreEffect[] {
+  /**
+   * START_WAL_PUSH was accepted on a new connection.
+   * @param guardsVotes the safekeeper itself sees to it that it gives no vote after it may have forgotten something
+   */
+  connected(slot: number, guardsVotes = false): readonly CoreEffect[] {
     if (this.#phase === "dead") return [];
     const at = this.#at(slot);
     at.state = "greeting";
+    at.guardsVotes = guardsVotes;
     at.vote = null;
     this.#send(slot, { kind: "greeting", ...this.#identity, configuration: this.#configuration });
     return this.#take();
@@ -257,12 +262,14 @@ export class ProposerCore {
 
   /**
    * A safekeeper that has nothing of a log that others have may have lost its disk, and with it what it once acknowledged: its
-   * vote does not make a majority. Only when everyone has voted is nothing left that could be missed.
+   * vote does not make a majority. Only when everyone has voted is nothing left that could be missed;
+   * and one that guards its votes itself has had no WAL when it gives one.
    */
   #hasVotes(): boolean {
     const voted = (slot: Slot): boolean => slot.state === "voted";
     const hasLog = (slot: Slot): boolean => voted(slot) && slot.vote !== null && slot.vote.flushLsn > 0;
-    const counts = this.#slots.some(hasLog) && !this.#slots.every(voted) ? hasLog : voted;
+    const isSound = (slot: Slot): boolean => hasLog(slot) || (voted(slot) && slot.guardsVotes);
+    const counts = this.#slots.some(hasLog) && !this.#slots.every(voted) ? isSound : voted;
     return hasQuorum(this.#configuration, this.#slots, counts);
   }
 

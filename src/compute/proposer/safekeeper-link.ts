@@ -5,7 +5,7 @@
 import { Cancelled, StrataError } from "../../kit/errors.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { AcceptorMessage, ProposerMessage } from "../../safekeeper/api/proposer-messages.ts";
-import { MAX_APPEND_BYTES, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage } from "../../safekeeper/api/proposer-protocol.ts";
+import { MAX_APPEND_BYTES, decodeAcceptorMessage, encodeAppendHeader, encodeProposerMessage, GUARDED_VOTES } from "../../safekeeper/api/proposer-protocol.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ClientCopyStream } from "../../wire/client-copy-stream.ts";
 import type { PgClient } from "../../wire/client.ts";
@@ -109,7 +109,7 @@ export class SafekeeperLink {
     try {
       this.#stream = await startWalPush(client);
       this.#heardMs = platform.clock.monotonicMs();
-      carryOut(core.connected(slot));
+      carryOut(core.connected(slot, client.parameterStatus.get(GUARDED_VOTES) === "on"));
       await this.#receive(this.#stream);
     } catch (error) {
       throw this.#dropped ?? error;

@@ -13,6 +13,9 @@ import * as v3 from "./proposer-protocol-v3.ts";
 
 export type ProposerProtocolVersion = 2 | 3;
 
+/** Told as a parameter of the connection, "on", by safekeepers of ours: who may have forgotten what it promised gives no vote. */
+export const GUARDED_VOTES = "strata_guarded_votes";
+
 export { MAX_APPEND_BYTES } from "./append-body.ts";
 
 /** @throws StrataError fix-input `unsupported-protocol-version` */

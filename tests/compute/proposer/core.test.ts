@@ -40,10 +40,10 @@ class Rig {
     this.#streams = acceptors.map(() => false);
   }
 
-  connect(slot: number): void {
+  connect(slot: number, guardsVotes = false): void {
     if (this.up[slot] || this.over !== null) return;
     this.up[slot] = true;
-    this.#carryOut(this.core.connected(slot));
+    this.#carryOut(this.core.connected(slot, guardsVotes));
   }
 
   disconnect(slot: number): void {
@@ -338,6 +338,19 @@ describe("settling", () => {
     sync.settle();
     expect(sync.settled).toBe(START + 500);
     expect(wiped[0].log.bytes).toEqual(wiped[1].log.bytes);
+  });
+
+  test("one without WAL that guards its votes itself does: nobody else need be there", () => {
+    const acceptors = three();
+    const writer = new Rig(acceptors, run(START));
+    for (const slot of [0, 1]) writer.connect(slot);
+    writer.settle();
+    writer.write(500);
+    writer.settle();
+    const sync = new Rig(acceptors, { kind: "sync" });
+    for (const slot of [1, 2]) sync.connect(slot, true);
+    sync.settle();
+    expect(sync.settled).toBe(START + 500);
   });
 
   test("nothing anywhere settles at 0", () => {

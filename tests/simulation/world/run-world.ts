@@ -52,7 +52,6 @@ interface Scenario {
 const RECOVERY_LIMIT_MS = 90_000;
 const LOST_DISK_SHARE = 0.06;
 const LOST_EARLY_SHARE = 0.06;
-const EARLY_LOSS_AFTERMATH_MS = 5000;
 /** So long nothing happens on a timeline that nobody was told of. */
 const UNTOLD_MS = 7000;
 
@@ -163,8 +162,6 @@ class Cluster {
     const { clock } = this.#world;
     this.#trace.add("world", "everything heals");
     this.faults.healAll();
-    // One has lost its disk, another perhaps never had WAL: who is left may be no majority, and then nobody is to be elected.
-    if (this.#scenario.losesEarly !== null) return clock.sleep(EARLY_LOSS_AFTERMATH_MS);
     for (const compute of this.#computes) compute.stop("kill");
     // One whose timeline was being made or copied while its disk failed opens it only at a start.
     for (const safekeeper of this.#safekeepers) if (safekeeper.timeline === null && (!safekeeper.gone || safekeeper.isDeleted)) safekeeper.start();
