@@ -57,7 +57,7 @@ class SoupRun {
     this.#print = print;
     // Short runs on logs that have parted, in which only the connections' speed differs, reach corners that long ones blur.
     this.#isShort = random.chance(0.4);
-    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : 4 + random.below(2), computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
+    this.#soup = new Soup({ nodes: random.chance(0.8) ? 3 : random.fork("four").chance(0.5) ? 4 : 5, computes: random.chance(0.1) ? 1 : 2 + random.below(2), settleAtMajority: random.chance(0.5) });
     if (this.#isShort || random.chance(0.4)) partLogs(this.#soup, random);
     this.#soup.slowShare = 0.4 * random.float();
     this.#soup.stickiness = 0.5 + 0.48 * random.float();
@@ -65,7 +65,9 @@ class SoupRun {
     this.#phase = this.#isShort ? 15 + random.below(40) : 40 + random.below(120);
     const rate = 0.2 + 1.5 * random.float();
     const breakage = Object.entries(BREAKAGE).filter(() => !this.#isShort && random.chance(0.5)).map(([kind, weight]): [string, number] => [kind, weight * rate * random.float()]);
-    this.#weights = [...Object.entries(BASE), ...breakage];
+    // Commits that are derived are seldom wrong, and hide what a proposer does wrong.
+    const derives = random.fork("derive").chance(0.3);
+    this.#weights = [...Object.entries(BASE).filter(([action]) => derives || action !== "derive"), ...breakage];
     this.#total = this.#weights.reduce((sum, [, weight]) => sum + weight, 0);
   }
 
