@@ -11,7 +11,8 @@ export function layerMapInfo(timeline: Timeline): LayerMapInfo {
   const { frozen, open, map } = timeline.stack;
   const inMemory: InMemoryLayerInfo[] = frozen.map((layer) => ({ kind: "Frozen", lsn_start: lsnToString(layer.startLsn), lsn_end: lsnToString(layer.endLsn ?? layer.startLsn) }));
   if (open !== null) inMemory.push({ kind: "Open", lsn_start: lsnToString(open.startLsn) });
-  const retained = Math.max(-1, ...timeline.branchPoints.values(), ...timeline.leases.valid());
+  // Not as arguments of one call: there may be more branches than a call takes.
+  const retained = [...timeline.branchPoints.values(), ...timeline.leases.valid()].reduce((highest, lsn) => Math.max(highest, lsn), -1);
   return { in_memory_layers: inMemory, historic_layers: [...map.layers()].map((layer) => historicLayer(timeline, layer, retained)) };
 }
 
