@@ -64,7 +64,7 @@ export class AzureStorage implements RemoteStorage {
     // Else the runtime would add one of its own, unsigned.
     if (request.body !== undefined) headers.set("content-type", "application/octet-stream");
     headers.set("authorization", azureAuthorization(account, await accountKey(), { method: request.method, url, headers, contentLength: request.body?.length ?? 0 }));
-    return await fetch(url.toString(), { method: request.method, headers, body: request.body, signal });
+    return await fetch(url.toString(), { method: request.method, headers, body: request.body, signal, redirect: "manual" });
   }
 
   #url({ key, query = {} }: ObjectRequest): string {

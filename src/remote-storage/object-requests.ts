@@ -60,7 +60,7 @@ export class ObjectRequests {
       try {
         const response = await this.#send(request, timeout);
         const text = await answerText(response, { ...request, maxBytes: ANSWER_MAX_BYTES });
-        checkStatus(response.status, { what: request.what, key: request.key ?? "", text });
+        checkStatus(response.status, { what: request.what, key: request.key, text, headers: response.headers });
         return { text, headers: response.headers };
       } finally {
         timeout.end();
@@ -83,7 +83,7 @@ export class ObjectRequests {
     };
     try {
       const response = await this.#send({ method: "GET", key, headers, what, signal }, timeout);
-      if (response.status !== 200 && response.status !== 206) checkStatus(response.status, { what, key, text: await answerText(response, { what, signal, maxBytes: ERROR_MAX_BYTES }) });
+      if (response.status !== 200 && response.status !== 206) checkStatus(response.status, { what, key, text: await answerText(response, { what, signal, maxBytes: ERROR_MAX_BYTES }), headers: response.headers });
       const sizeBytes = Number(response.headers.get("content-length") ?? Number.NaN);
       if (!Number.isSafeInteger(sizeBytes)) throw storageUnavailable(`${what}: no length in the answer`);
       return { sizeBytes, body: bodyWithEnd(responseChunks(response, { what, signal, progress: () => timeout.restart() }), async () => end()) };

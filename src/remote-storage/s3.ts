@@ -73,13 +73,13 @@ export class S3Storage implements RemoteStorage {
       datetime: new Date(platform.clock.wallMs()).toISOString().replace(/[:-]|\.\d{3}/g, ""),
     });
     const signed = await signer.sign();
-    return await fetch(signed.url.toString(), { method: request.method, headers: signed.headers, body: request.body, signal });
+    return await fetch(signed.url.toString(), { method: request.method, headers: signed.headers, body: request.body, signal, redirect: "manual" });
   }
 
   #url({ key, query = {} }: ObjectRequest): string {
     const { endpoint, bucket } = this.#options;
-    const path = key === null ? "" : `/${(this.#prefix + key).split("/").map(encodeURIComponent).join("/")}`;
-    const search = new URLSearchParams(query).toString().replaceAll("+", "%20");
+    const path = key === null ? "" : `/${(this.#prefix + key).split("/").map(encodeStrictly).join("/")}`;
+    const search = Object.entries(query).map(([name, value]) => `${encodeStrictly(name)}=${encodeStrictly(value)}`).join("&");
     return `${endpoint}/${bucket}${path}${search === "" ? "" : `?${search}`}`;
   }
 
@@ -158,7 +158,7 @@ export class S3Storage implements RemoteStorage {
   }
 
   async #copy({ from, to, versionId, signal }: { readonly from: string; readonly to: string; readonly versionId?: string; readonly signal?: AbortSignal }): Promise<void> {
-    const path = `/${this.#options.bucket}/${(this.#prefix + from).split("/").map(encodeURIComponent).join("/")}`;
+    const path = `/${this.#options.bucket}/${(this.#prefix + from).split("/").map(encodeStrictly).join("/")}`;
     const source = versionId === undefined ? path : `${path}?versionId=${encodeURIComponent(versionId)}`;
     const what = `copy of ${from}`;
     try {
@@ -190,6 +190,11 @@ export class S3Storage implements RemoteStorage {
     }
     await this.delete(deletions, { signal });
   }
+}
+
+/** As it is signed: some servers compare with what was sent, without encoding it anew. */
+function encodeStrictly(text: string): string {
+  return encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
 /** S3 may answer 200 and tell of an error in the body. */

@@ -70,6 +70,13 @@ describe("with Azurite", () => {
   remoteStorageConformance("Azure", () => make());
   remoteStorageConformance("Azure below a prefix", () => make("some/where/"));
 
+  test("a container that is not there is no missing object", async () => {
+    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container: "never-made", accountKey: async () => ACCOUNT_KEY, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    expect(storage.maxKeysPerDelete).toBe(256);
+    const outcomes = await Promise.allSettled([storage.download("k"), storage.list({ prefix: "" }), storage.upload("k", { bytes: new Uint8Array(1) }), storage.delete(["k"]), storage.copy("k", "l")]);
+    for (const outcome of outcomes) expect(outcome).toMatchObject({ status: "rejected", reason: { kind: "unavailable", code: "storage-bucket-missing" } });
+  });
+
   test("files above 16 MiB go up in blocks", async () => {
     const { storage, writeFile } = await make();
     const bytes = new Uint8Array(18 * 1024 * 1024 + 5).map((_, i) => i);

@@ -12,6 +12,8 @@ export interface ConformanceTarget {
 export interface ConformanceOptions {
   /** S3 lists in byte order. One imitation lists directory by directory, and between pages loses names that sort differently then: those are left out. */
   readonly listsInOrder?: boolean;
+  /** One imitation escapes `&` and its like twice in listings, and signs `(` and its like as they are. */
+  readonly listsMarkup?: boolean;
   /** It keeps versions and travels back to them; others say that they cannot. */
   readonly travelsInTime?: boolean;
 }
@@ -24,6 +26,7 @@ const put = (storage: RemoteStorage, key: string, text: string) => storage.uploa
 export function remoteStorageConformance(name: string, make: Make, options: ConformanceOptions = {}): void {
   describe(`remote storage: ${name}`, () => {
     objectTests(make);
+    interruptionTests(make);
     namespaceTests(make, options);
     timeTravelTest(make, options.travelsInTime ?? false);
   });
@@ -78,8 +81,58 @@ function objectTests(make: Make): void {
   });
 }
 
+/** What goes wrong on the way. */
+function interruptionTests(make: Make): void {
+  test("files of no bytes; files that have become shorter, or are gone: told, and nothing is there under the name", async () => {
+    const { storage, writeFile } = await make();
+    const filePath = await writeFile(new Uint8Array(0));
+    await storage.upload("nothing", { filePath, sizeBytes: 0 });
+    expect(await read(storage, "nothing")).toBe("");
+    expect((await storage.list({ prefix: "nothing" })).objects[0].sizeBytes).toBe(0);
+    await writeFile(new Uint8Array(900));
+    await expect(storage.upload("short", { filePath, sizeBytes: 1000 })).rejects.toMatchObject({ kind: "corrupt", code: "file-too-short" });
+    await expect(storage.upload("gone", { filePath: `${filePath}.none`, sizeBytes: 1000 })).rejects.toThrow();
+    expect((await storage.list({ prefix: "" })).objects.map(({ key }) => key)).toEqual(["nothing"]);
+  });
+
+  test("a download that is aborted midway, or given up, ends; the storage goes on", async () => {
+    const { storage } = await make();
+    await storage.upload("large", { bytes: new Uint8Array(6_000_000).fill(7) });
+    const stop = new AbortController();
+    const { body } = await storage.download("large", { signal: stop.signal });
+    const aborted = (async () => {
+      for await (const chunk of body) {
+        expect(chunk.length).toBeGreaterThan(0);
+        stop.abort(new Error("stop"));
+      }
+    })();
+    await expect(aborted).rejects.toThrow("stop");
+    // More than places there are: each must have been given back.
+    for (let round = 0; round < 120; round++) {
+      const given = await storage.download("large", { range: { start: 0, end: 100_000 } });
+      for await (const chunk of given.body) if (chunk.length > 0) break;
+    }
+    expect((await downloadBytes(storage, "large", { maxBytes: 1e9 })).length).toBe(6_000_000);
+  });
+}
+
 /** Many objects: listings, deletion, copies. */
-function namespaceTests(make: Make, { listsInOrder = true }: ConformanceOptions): void {
+function namespaceTests(make: Make, { listsInOrder = true, listsMarkup = true }: ConformanceOptions): void {
+  test("keys with odd characters: each is itself, in every operation", async () => {
+    const { storage } = await make();
+    const keys = [...(listsMarkup ? ["a b/c+d/é&<x>'(1)*!~", "q?r=s&t"] : ["a b/c+d/é~", "q?r=s"]), "p%41", "p%2F%25", "h#i", "semi;colon:at@", "ünï/日本", `${"n".repeat(200)}/${"m".repeat(200)}`];
+    for (const key of keys) await put(storage, key, key);
+    expect((await storage.list({ prefix: "" })).objects.map(({ key }) => key).sort()).toEqual([...keys].sort());
+    for (const key of keys) {
+      expect(await read(storage, key)).toBe(key);
+      expect((await storage.list({ prefix: key })).objects.map((object) => object.key)).toEqual([key]);
+      await storage.copy(key, "copy");
+      expect(await read(storage, "copy")).toBe(key);
+    }
+    await storage.delete([...keys, "copy"]);
+    expect((await storage.list({ prefix: "" })).objects).toEqual([]);
+  });
+
   test("listings: prefix, delimiter, order, pages", async () => {
     const { storage } = await make();
     const odd = listsInOrder ? ["a-b"] : [];

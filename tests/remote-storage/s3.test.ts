@@ -84,6 +84,57 @@ describe("S3", () => {
     await expect(storageOf(dead).download("k")).rejects.toMatchObject({ kind: "unavailable" });
   });
 
+  test("a bucket that is not there, and what is no object store at all, are no missing objects", async () => {
+    const server = makeServer();
+    const missing = new S3Storage({ endpoint: server.endpoint, region: server.region, bucket: "another", credentials: async () => server.credentials, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    const gateway = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("<html>no such page</html>", { status: 404 }) });
+    const elsewhere = new S3Storage({ endpoint: `http://127.0.0.1:${gateway.port}`, region: "r", bucket: "b", credentials: async () => server.credentials, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    for (const storage of [missing, elsewhere]) {
+      const outcomes = await Promise.allSettled([storage.download("k"), storage.list({ prefix: "" }), storage.upload("k", { bytes: utf8("x") }), storage.delete(["k"]), storage.copy("k", "l")]);
+      for (const outcome of outcomes) expect(outcome).toMatchObject({ status: "rejected", reason: { kind: "unavailable", code: "storage-bucket-missing" } });
+    }
+    gateway.stop(true);
+  });
+
+  test("what passes by itself is told so, whatever its status; a redirection is not followed", async () => {
+    const server = makeServer();
+    const storage = storageOf(server);
+    const cases: [number, string, string][] = [
+      [400, "RequestTimeout", "unavailable"], [400, "BadDigest", "unavailable"], [409, "OperationAborted", "unavailable"], [503, "SlowDown", "unavailable"],
+      [400, "ExpiredToken", "forbidden"], [400, "InvalidArgument", "fix-input"], [301, "PermanentRedirect", "fix-input"],
+    ];
+    for (const [status, code, kind] of cases) {
+      server.failures.push({ status, code });
+      expect([code, await storage.upload("k", { bytes: utf8("x") }).catch((error: unknown) => error)]).toEqual([code, expect.objectContaining({ kind })]);
+    }
+    const other = makeServer();
+    const redirecting = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: ({ url }) => Response.redirect(`${other.endpoint}${new URL(url).pathname}`, 307) });
+    const sent = new S3Storage({ endpoint: `http://127.0.0.1:${redirecting.port}`, region: "r", bucket: other.bucket, credentials: async () => other.credentials, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    await expect(sent.upload("k", { bytes: utf8("x") })).rejects.toMatchObject({ code: "storage-refused" });
+    expect(other.requests).toBe(0);
+    redirecting.stop(true);
+  });
+
+  test("an upload whose parts were dropped meanwhile begins anew", async () => {
+    const server = makeServer();
+    const storage = storageOf(server);
+    const source = { bytes: new Uint8Array(17 * 1024 * 1024) };
+    server.failures.push(null, null, { status: 404, code: "NoSuchUpload" });
+    await expect(storage.upload("big", source)).rejects.toMatchObject({ kind: "unavailable" });
+    await storage.upload("big", source);
+    expect(server.objects.get("big")?.bytes.length).toBe(source.bytes.length);
+  });
+
+  test("deletions go a thousand at once", async () => {
+    const server = makeServer();
+    const storage = storageOf(server);
+    const keys = Array.from({ length: 2500 }, (_, i) => `many/${i}`);
+    for (const key of keys) server.stored.put(key, utf8("x"));
+    expect(storage.maxKeysPerDelete).toBe(1000);
+    await storage.delete(keys);
+    expect([server.requests, server.objects.size]).toEqual([3, 0]);
+  });
+
   test("a server that stops talking runs into the time limit", async () => {
     const silent = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Promise<Response>(() => {}) });
     const storage = new S3Storage({ endpoint: `http://127.0.0.1:${silent.port}`, region: "r", bucket: "b", credentials: async () => ({ accessKeyId: "a", secretAccessKey: "b" }), platform, fetch: (url, init) => fetch(url, init as RequestInit), timeoutMs: 50 });

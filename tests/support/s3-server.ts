@@ -22,8 +22,8 @@ export class S3TestServer {
   readonly bucket = "test-bucket";
   readonly region = "test-region";
   readonly credentials = { accessKeyId: "AKIDTEST", secretAccessKey: "secret/of+the=test" };
-  /** For the next requests in turn: the status to fail with, or null to serve one. */
-  readonly failures: (number | null)[] = [];
+  /** For the next requests in turn: the status to fail with, with the store's word for it, or null to serve one. */
+  readonly failures: (number | { readonly status: number; readonly code: string } | null)[] = [];
   requests = 0;
 
   constructor() {
@@ -47,7 +47,8 @@ export class S3TestServer {
     const url = new URL(request.url);
     const body = new Uint8Array(await request.arrayBuffer());
     const failure = this.failures.shift();
-    if (failure !== undefined && failure !== null) return fail(failure, "InjectedFailure");
+    if (typeof failure === "number") return fail(failure, "InjectedFailure");
+    if (failure !== undefined && failure !== null) return fail(failure.status, failure.code);
     const [, bucket, ...rest] = decodeURIComponent(url.pathname).split("/");
     const refused = this.#checkSignature(request, url, body);
     if (refused !== null) return fail(403, refused);
