@@ -276,9 +276,9 @@ export class Tenant {
 
   async deleteTimeline(timelineId: TimelineId): Promise<void> {
     this.#assertActive();
-    // Who has children, or is not there, is refused before anything of it stops.
-    const isOffloaded = this.#manager.offloaded.some((one) => one.timelineId === timelineId);
-    if (!isOffloaded && this.#manager.get(timelineId).branchPoints.size === 0) await this.#timelines.get(timelineId)?.stopReceiving();
+    // What is refused goes on.
+    this.#manager.assertDeletable(timelineId);
+    await this.#timelines.get(timelineId)?.stopReceiving();
     await this.#manager.deleteTimeline(timelineId);
     this.#timelines.delete(timelineId);
   }

@@ -71,7 +71,9 @@ export class Archival {
   }
 
   #assertNoChildInUse(timeline: Timeline): void {
-    const inUse = [...timeline.branchPoints.keys()].filter((child) => this.#host.find(child)?.remoteClient.archivedAt === null);
+    // Of one that is being made, or cannot be read, nobody knows better.
+    const isArchived = (child: TimelineId) => this.#host.offloaded.get(child) !== undefined || (this.#host.find(child)?.remoteClient.archivedAt ?? null) !== null;
+    const inUse = [...timeline.branchPoints.keys()].filter((child) => !isArchived(child));
     if (inUse.length > 0) throw new StrataError("conflict", "precondition-failed", `timeline ${timeline.timelineId} has branches that are not archived: ${inUse.join(", ")}`);
   }
 
@@ -83,7 +85,7 @@ export class Archival {
 
   /** Whether `offload` would take it. */
   canOffload(timeline: Timeline): boolean {
-    return timeline.remoteClient.archivedAt !== null && ![...timeline.branchPoints.keys()].some((child) => this.#host.find(child) !== undefined);
+    return timeline.remoteClient.archivedAt !== null && [...timeline.branchPoints.keys()].every((child) => this.#host.offloaded.get(child) !== undefined);
   }
 
   /**

@@ -51,6 +51,8 @@ export class TimelineManager {
   readonly #timelines = new Map<TimelineId, Managed>();
   /** Timelines that could not be loaded, and why; nothing of theirs is touched. */
   readonly #broken = new Map<TimelineId, unknown>();
+  /** Those of them whose index cannot be read: each may be a branch of any other. */
+  readonly #ofUnknownOrigin = new Set<TimelineId>();
   /** Being created or deleted. */
   readonly #busy = new Map<TimelineId, string>();
   /** Under way on busy timelines; none ends with an error. */
@@ -174,6 +176,7 @@ export class TimelineManager {
       await ensureInObjectStorage(parent, signal);
       // From the checks to the entry nothing else runs: GC and deletion of the ancestor see the branch point, or came before.
       this.#assertIdle(parent.timelineId);
+      this.#assertInUse(parent);
       checkBranchLsn(parent, lsn);
       parent.branchPoints.set(timelineId, lsn);
       try {
@@ -224,6 +227,13 @@ export class TimelineManager {
     }
   }
 
+  /** Not archived meanwhile, nor deleted or offloaded and made or loaded again. */
+  #assertInUse(parent: Timeline): void {
+    const { timelineId } = parent;
+    if (parent.remoteClient.archivedAt !== null) throw new StrataError("conflict", "ancestor-archived", `timeline ${timelineId} is archived: no branch can be made of it`);
+    if (this.get(timelineId) !== parent) throw busyError(timelineId, "not the one it was");
+  }
+
   #assertIdle(timelineId: TimelineId): void {
     this.assertNotBusy(timelineId);
     if (this.#offloaded.get(timelineId) === undefined) this.get(timelineId);
@@ -269,6 +279,8 @@ export class TimelineManager {
     const timeline = new Timeline({ deps: this.#deps, timelineId, directory: this.#directoryOf(timelineId), remoteClient, metadata, ancestor });
     const maintenance = new TimelineMaintenance(timeline, { loadedMs: clean === null ? null : this.#deps.platform.clock.monotonicMs() });
     this.#timelines.set(timelineId, { timeline, maintenance });
+    // Until the next load: what timelines see that cannot be read now must be there when they can.
+    if (this.#ofUnknownOrigin.size > 0) maintenance.blockGc();
     maintenance.start();
     return timeline;
   }
@@ -300,6 +312,7 @@ export class TimelineManager {
       }
     }
     for (const { timelineId } of this.#offloaded.all) this.#leaveOffloaded(timelineId, indexes);
+    if (this.#ofUnknownOrigin.size > 0) this.#deps.log.warn("timelines whose index cannot be read may be branches of any other: nothing is collected or deleted until they can be read", { timelineIds: [...this.#ofUnknownOrigin] });
     for (const id of ancestorsFirst(indexes)) await this.#loadTimeline(id, (indexes.get(id) as LoadedIndex).index);
     await this.#removeUnknownDirectories(new Set(ids.filter((id) => this.#offloaded.get(id) === undefined)));
   }
@@ -319,8 +332,9 @@ export class TimelineManager {
     const index = indexes.get(timelineId)?.index;
     if (index?.archivedAt === null || (index === undefined && !this.#broken.has(timelineId))) return this.#offloaded.forget(timelineId);
     indexes.delete(timelineId);
-    // Nobody needs it now: that it cannot be read matters to who unarchives it.
+    // Nobody needs it now: that it cannot be read matters to who unarchives it. The manifest tells what it stands on.
     this.#broken.delete(timelineId);
+    this.#ofUnknownOrigin.delete(timelineId);
   }
 
   async #loadAgain(timelineId: TimelineId, signal?: AbortSignal): Promise<Timeline> {
@@ -358,6 +372,7 @@ export class TimelineManager {
     } catch (error) {
       if (isStrataError(error, "index-part-not-found")) return log.info("objects without an index are left alone", { timelineId });
       signal?.throwIfAborted();
+      this.#ofUnknownOrigin.add(timelineId);
       this.#markBroken(timelineId, error);
     }
   }
@@ -368,15 +383,17 @@ export class TimelineManager {
   }
 
   async #loadTimeline(timelineId: TimelineId, index: IndexPart): Promise<void> {
+    const origin = index.metadata.ancestor;
+    // Whether or not it can be loaded now, its ancestor keeps what it sees.
+    if (origin !== null) this.#timelines.get(origin.timelineId)?.timeline.branchPoints.set(timelineId, origin.lsn);
     try {
-      const ancestor = index.metadata.ancestor === null ? null : { timeline: this.get(index.metadata.ancestor.timelineId), lsn: index.metadata.ancestor.lsn };
+      const ancestor = origin === null ? null : { timeline: this.get(origin.timelineId), lsn: origin.lsn };
       const { files } = this.#deps.platform;
       const directory = this.#directoryOf(timelineId);
       await files.makeDirectory(directory);
       const local = await reconcileLocalFiles(files, directory, index);
       const timeline = this.#start(timelineId, { metadata: index.metadata, clean: index, ancestor });
       timeline.adoptIndex(index, local.resident);
-      ancestor?.timeline.branchPoints.set(timelineId, ancestor.lsn);
       for (const child of this.#offloaded.childrenOf(timelineId)) timeline.branchPoints.set(child.timelineId, child.lsn);
     } catch (error) {
       this.#markBroken(timelineId, error);
@@ -408,12 +425,18 @@ export class TimelineManager {
     await deletion.finally(() => this.#deletions.delete(timelineId));
   }
 
+  /** @throws as `deleteTimeline`, before anything is done */
+  assertDeletable(timelineId: TimelineId): void {
+    if (!this.#deletions.has(timelineId)) this.#assertDeletable(timelineId);
+  }
+
   /** Null for an offloaded timeline. */
   #assertDeletable(timelineId: TimelineId): Managed | null {
     this.#assertIdle(timelineId);
     const isOffloaded = this.#offloaded.get(timelineId) !== undefined;
     const children = isOffloaded ? this.#offloaded.childrenOf(timelineId).map((child) => child.timelineId) : [...this.get(timelineId).branchPoints.keys()];
     if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${children.join(", ")}`, { details: { timelineId, children: children.length } });
+    if (this.#ofUnknownOrigin.size > 0) throw new StrataError("conflict", "precondition-failed", `timelines that cannot be read may be branches of ${timelineId}: ${[...this.#ofUnknownOrigin].join(", ")}`);
     return isOffloaded ? null : (this.#timelines.get(timelineId) as Managed);
   }
 

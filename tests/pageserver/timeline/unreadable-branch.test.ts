@@ -1,0 +1,117 @@
+/**
+ * A timeline that cannot be loaded may become readable again: by a newer release, with the disk put right, by hand. Until then what it
+ * sees of others is kept, as if it were there.
+ */
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
+import { StrataError } from "../../../src/kit/errors.ts";
+import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { indexPartKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
+import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
+import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import { downloadBytes } from "../../../src/remote-storage/remote-storage.ts";
+import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
+import { type StorageFixture, storageFixture, TENANT } from "./storage-fixture.ts";
+
+// A busy machine may need a while.
+setDefaultTimeout(60_000);
+
+const ROOT = "11".repeat(16);
+const CHILD = "22".repeat(16);
+const GRANDCHILD = "33".repeat(16);
+const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
+
+let fixture: StorageFixture;
+let files: FaultFiles;
+beforeEach(async () => {
+  fixture = await storageFixture({
+    files: (real) => {
+      files = new FaultFiles(real);
+      return files;
+    },
+  });
+  fixture.liveKeys = () => [KEY];
+});
+afterEach(async () => {
+  await fixture.close();
+  fixture.log.assertQuiet();
+});
+
+async function put(timeline: Timeline, lsn: number, text: string): Promise<void> {
+  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(text) } }]);
+  timeline.advance(lsn, lsn - 8);
+  await timeline.freezeAndFlush();
+}
+
+const textAt = async (timeline: Timeline, lsn: number): Promise<string> => utf8ToString(await timeline.get(KEY, lsn, { task: "test" }));
+
+/** A root with history, a branch at 0x1010 of it, and one of that. */
+async function makeFamily(): Promise<void> {
+  const manager = await fixture.attach(1);
+  const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
+  for (const [lsn, text] of [[0x1000, "a"], [0x1010, "b"], [0x1020, "c"]] as const) await put(root, lsn, text);
+  const child = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT, lsn: 0x1010 });
+  await put(child, 0x1020, "B");
+  await manager.createBranch({ timelineId: GRANDCHILD, ancestorTimelineId: CHILD, lsn: 0x1018 });
+  await manager.shutdown({ flush: true });
+}
+
+/** All that would become garbage if the root had no branch. */
+async function goOn(manager: TimelineManager): Promise<void> {
+  const root = manager.get(ROOT);
+  for (let lsn = root.lastRecordLsn + 0x10; lsn < 0x1080; lsn += 0x10) await put(root, lsn, `later ${lsn}`);
+  await manager.maintenanceOf(ROOT).compact({ forceL0: true, forceImages: true });
+  await put(root, 0x1080, "latest");
+  await manager.maintenanceOf(ROOT).collectGarbage();
+  await root.waitUploaded();
+  await fixture.deletionQueue.flush();
+  await manager.shutdown({ flush: true });
+}
+
+async function expectAllThere(): Promise<void> {
+  const manager = await fixture.attach(3, { directory: `${fixture.directory}-empty` });
+  await manager.loadTimelines();
+  expect([...manager.brokenTimelines]).toEqual([]);
+  expect([await textAt(manager.get(CHILD), 0x1010), await textAt(manager.get(GRANDCHILD), 0x1018), await textAt(manager.get(ROOT), 0x1080)]).toEqual(["b", "b", "latest"]);
+  await manager.shutdown({ flush: false });
+}
+
+async function damaged(timelineId: string): Promise<() => Promise<void>> {
+  const key = indexPartKey(TENANT, timelineId, 1);
+  const good = await downloadBytes(fixture.bucket, key, { maxBytes: 1e6 });
+  const newer = { ...(JSON.parse(new TextDecoder().decode(good).replaceAll(/"strata_checked":true,|,"strata_crc32c":"\w+"/g, "")) as object), version: 99 };
+  await fixture.bucket.upload(key, { bytes: utf8(JSON.stringify(newer)) });
+  return () => fixture.bucket.upload(key, { bytes: good });
+}
+
+for (const [what, id] of [["branch", CHILD], ["branch of a branch", GRANDCHILD]] as const) {
+  test(`an index of a newer version: what the ${what} sees is kept, and nothing it may stand on is deleted`, async () => {
+    await makeFamily();
+    const mend = await damaged(id);
+    fixture.log.expectWarn(/timeline cannot be loaded|index cannot be read/);
+    const manager = await fixture.attach(2);
+    await manager.loadTimelines();
+    expect(manager.brokenTimelines.get(id)).toMatchObject({ code: "index-part-too-new" });
+    await expect(manager.deleteTimeline(id === CHILD ? ROOT : CHILD)).rejects.toMatchObject({ kind: "conflict" });
+    await goOn(manager);
+    await mend();
+    await expectAllThere();
+  });
+}
+
+test("a local disk that fails while a branch is loaded", async () => {
+  await makeFamily();
+  const { makeDirectory } = files;
+  files.makeDirectory = async (path) => {
+    if (path.endsWith(CHILD)) throw new StrataError("unavailable", "io-error", "the disk failed");
+    await makeDirectory(path);
+  };
+  fixture.log.expectWarn(/timeline cannot be loaded/);
+  const manager = await fixture.attach(2);
+  await manager.loadTimelines();
+  expect([...manager.brokenTimelines.keys()].toSorted()).toEqual([CHILD, GRANDCHILD]);
+  await expect(manager.deleteTimeline(ROOT)).rejects.toMatchObject({ code: "timeline-has-children" });
+  await goOn(manager);
+  files.makeDirectory = makeDirectory;
+  await expectAllThere();
+});
