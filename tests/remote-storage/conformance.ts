@@ -12,8 +12,8 @@ export interface ConformanceTarget {
 export interface ConformanceOptions {
   /** S3 lists in byte order. One imitation lists directory by directory, and between pages loses names that sort differently then: those are left out. */
   readonly listsInOrder?: boolean;
-  /** One imitation escapes `&` and its like twice in listings, and signs `(` and its like as they are. */
-  readonly listsMarkup?: boolean;
+  /** One imitation escapes `&` and its like twice in listings, signs `(` and its like as they are, and decodes too little of a copy's source. */
+  readonly exactKeys?: boolean;
   /** It keeps versions and travels back to them; others say that they cannot. */
   readonly travelsInTime?: boolean;
 }
@@ -117,15 +117,16 @@ function interruptionTests(make: Make): void {
 }
 
 /** Many objects: listings, deletion, copies. */
-function namespaceTests(make: Make, { listsInOrder = true, listsMarkup = true }: ConformanceOptions): void {
+function namespaceTests(make: Make, { listsInOrder = true, exactKeys = true }: ConformanceOptions): void {
   test("keys with odd characters: each is itself, in every operation", async () => {
     const { storage } = await make();
-    const keys = [...(listsMarkup ? ["a b/c+d/é&<x>'(1)*!~", "q?r=s&t"] : ["a b/c+d/é~", "q?r=s"]), "p%41", "p%2F%25", "h#i", "semi;colon:at@", "ünï/日本", `${"n".repeat(200)}/${"m".repeat(200)}`];
+    const keys = [...(exactKeys ? ["a b/c+d/é&<x>'(1)*!~", "q?r=s&t"] : ["a b/c+d/é~", "q?r=s"]), "p%41", "p%2F%25", "h#i", "semi;colon:at@", "ünï/日本", `${"n".repeat(200)}/${"m".repeat(200)}`];
     for (const key of keys) await put(storage, key, key);
     expect((await storage.list({ prefix: "" })).objects.map(({ key }) => key).sort()).toEqual([...keys].sort());
     for (const key of keys) {
       expect(await read(storage, key)).toBe(key);
       expect((await storage.list({ prefix: key })).objects.map((object) => object.key)).toEqual([key]);
+      if (!exactKeys) continue;
       await storage.copy(key, "copy");
       expect(await read(storage, "copy")).toBe(key);
     }
