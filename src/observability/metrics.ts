@@ -1,15 +1,16 @@
 /**
- * Prometheus metrics, one registry a role, names printed verbatim. Label children are made once and kept (a label
- * lookup in the library costs more than the increment), up to a bound; past it all further label sets share one
- * child whose labels read `overflow`, so that a hostile or buggy label cannot eat the memory.
+ * Prometheus metrics, one registry a role, names printed verbatim. Label children are made once and kept, up to a bound; past it all
+ * further label sets share one child whose labels read `overflow`, so that a hostile or buggy label cannot eat the memory. What belongs
+ * to something that comes and goes (a timeline) is counted there, and read at each scrape (`…From`): it goes when that goes.
  *
  * Durations are recorded by `recordMs` into histograms that count seconds: the caller cannot mistake the unit.
  *
  *   const requests = metrics.counter({ name: "safekeeper_…_total", help: "…", labels: ["tenant_id"] });
  *   requests.with(tenantId).inc();
  */
-import { Counter as PromCounter, Gauge as PromGauge, Histogram as PromHistogram, Registry } from "prom-client";
 import { InvariantError } from "../kit/errors.ts";
+import { EXPOSITION_CONTENT_TYPE, headOf, histogramLines, labelsText, type MetricType, sampleLine } from "./exposition.ts";
+import { Histogram, MetricValue } from "./metric-values.ts";
 
 export interface MetricOptions {
   readonly name: string;
@@ -36,12 +37,13 @@ export interface GaugeChild {
 }
 
 export interface HistogramChild {
-  observe(value: number): void;
+  /** @param times that many observations of the same value */
+  observe(value: number, times?: number): void;
 }
 
 export interface DurationChild {
   /** @param durationMs milliseconds; kept as seconds, as Prometheus wants it */
-  recordMs(durationMs: number): void;
+  recordMs(durationMs: number, times?: number): void;
 }
 
 /** Of one label set. */
@@ -49,6 +51,11 @@ export interface GaugeReading {
   /** Values, in the order of the metric's label names. */
   readonly labels: readonly string[];
   readonly value: number;
+}
+
+export interface HistogramReading {
+  readonly labels: readonly string[];
+  readonly histogram: Histogram;
 }
 
 /** A metric with labels: children by label values. A metric without labels is its own child: `with()`. */
@@ -59,6 +66,8 @@ export interface Family<Child> {
 }
 
 const DEFAULT_MAX_CHILDREN = 10_000;
+/** Of those that are read: they are of things that are there. */
+const DEFAULT_MAX_READINGS = 200_000;
 const OVERFLOW = "overflow";
 
 /** Bounds from 30 µs to 30 s, for latencies in general (seconds). */
@@ -66,105 +75,108 @@ export const LATENCY_BUCKETS: readonly number[] = [
   0.000_03, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 3, 10, 30,
 ];
 
-export class Metrics {
-  readonly #registry = new Registry();
+interface Registered {
+  readonly head: string;
+  /** The lines of its samples. */
+  render(): string;
+}
 
-  readonly contentType: string = this.#registry.contentType;
+export class Metrics {
+  /** In the order in which they are registered, and scraped. */
+  readonly #registered = new Map<string, Registered>();
+
+  readonly contentType: string = EXPOSITION_CONTENT_TYPE;
 
   counter(options: MetricOptions): Family<CounterChild> {
-    const metric = new PromCounter(this.#config(options));
-    return new LabelFamily(options, { make: (labels) => metric.labels(labels), remove: (labels) => metric.remove(labels) });
+    return this.#values(options, "counter");
   }
 
   gauge(options: MetricOptions): Family<GaugeChild> {
-    const metric = new PromGauge(this.#config(options));
-    return new LabelFamily(options, { make: (labels) => metric.labels(labels), remove: (labels) => metric.remove(labels) });
+    return this.#values(options, "gauge");
   }
 
   /** A gauge whose value is read when it is scraped. */
   gaugeFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
-    const metric: PromGauge = new PromGauge({ ...this.#config(options), collect: () => metric.set(read()) });
+    this.#register(options, "gauge", () => sampleLine(options.name, "", read()));
   }
 
   /** A counter whose value is kept elsewhere and read when it is scraped. */
   counterFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
-    const metric: PromCounter = new PromCounter({
-      ...this.#config(options),
-      collect: () => {
-        metric.reset();
-        metric.inc(read());
-      },
-    });
+    this.#register(options, "counter", () => sampleLine(options.name, "", read()));
   }
 
   /** Gauges with labels, all read when they are scraped: what is not read any more is gone. */
   gaugesFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
-    const { labels = [], maxChildren = DEFAULT_MAX_CHILDREN } = options;
-    const metric: PromGauge = new PromGauge({
-      ...this.#config(options),
-      collect: () => {
-        metric.reset();
-        for (const reading of read().slice(0, maxChildren)) metric.set(Object.fromEntries(labels.map((label, index) => [label, reading.labels[index]])), reading.value);
-      },
-    });
+    this.#register(options, "gauge", () => readingLines(options, read()));
   }
 
   /** Counters whose totals are kept elsewhere, read when they are scraped. */
   countersFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
-    const { labels = [], maxChildren = DEFAULT_MAX_CHILDREN } = options;
-    const metric: PromCounter = new PromCounter({
-      ...this.#config(options),
-      collect: () => {
-        metric.reset();
-        for (const reading of read().slice(0, maxChildren)) metric.inc(Object.fromEntries(labels.map((label, index) => [label, reading.labels[index]])), reading.value);
-      },
+    this.#register(options, "counter", () => readingLines(options, read()));
+  }
+
+  /** The same of histograms. */
+  histogramsFrom(options: MetricOptions, read: () => readonly HistogramReading[]): void {
+    const { name, labels: names = [], maxChildren = DEFAULT_MAX_READINGS } = options;
+    this.#register(options, "histogram", () => {
+      let text = "";
+      for (const { labels, histogram } of read().slice(0, maxChildren)) text += histogramLines(name, labelsText(names, labels), histogram);
+      return text;
     });
   }
 
   /** Of counts or sizes. For durations use `duration`. */
   histogram(options: HistogramOptions): Family<HistogramChild> {
-    const metric = new PromHistogram({ ...this.#config(options), buckets: [...options.buckets] });
-    return new LabelFamily(options, { make: (labels) => metric.labels(labels), remove: (labels) => metric.remove(labels) });
+    return this.#histograms(options);
   }
 
   /** Of durations: the name should end in `_seconds`, the bounds are seconds, values come in milliseconds. */
   duration(options: HistogramOptions): Family<DurationChild> {
-    const metric = new PromHistogram({ ...this.#config(options), buckets: [...options.buckets] });
-    return new LabelFamily(options, {
-      make: (labels) => {
-        const child = metric.labels(labels);
-        return { recordMs: (durationMs: number) => child.observe(durationMs / 1000) };
-      },
-      remove: (labels) => metric.remove(labels),
-    });
+    return this.#histograms(options);
   }
 
   /** The text exposition format. */
   async render(): Promise<string> {
-    return this.#registry.metrics();
+    let text = "";
+    for (const { head, render } of this.#registered.values()) text += head + render();
+    return text;
   }
 
-  #config(options: MetricOptions) {
-    if (this.#registry.getSingleMetric(options.name) !== undefined) throw new InvariantError(`metric ${options.name} is registered twice`);
-    return { name: options.name, help: options.help, labelNames: [...(options.labels ?? [])], registers: [this.#registry] };
+  #values(options: MetricOptions, type: "counter" | "gauge"): LabelFamily<MetricValue> {
+    const family = new LabelFamily(options, () => new MetricValue());
+    this.#register(options, type, () => family.render((labels, { value }) => sampleLine(options.name, labels, value)));
+    return family;
+  }
+
+  #histograms(options: HistogramOptions): LabelFamily<Histogram> {
+    const bounds = [...options.buckets];
+    const family = new LabelFamily(options, () => new Histogram(bounds));
+    this.#register(options, "histogram", () => family.render((labels, histogram) => histogramLines(options.name, labels, histogram)));
+    return family;
+  }
+
+  #register({ name, help }: Pick<MetricOptions, "name" | "help">, type: MetricType, render: () => string): void {
+    if (this.#registered.has(name)) throw new InvariantError(`metric ${name} is registered twice`);
+    this.#registered.set(name, { head: headOf(name, help, type), render });
   }
 }
 
-interface ChildSource<Child> {
-  make(labels: Record<string, string>): Child;
-  remove(labels: Record<string, string>): void;
+function readingLines({ name, labels: names = [], maxChildren = DEFAULT_MAX_READINGS }: MetricOptions, readings: readonly GaugeReading[]): string {
+  let text = "";
+  for (const { labels, value } of readings.slice(0, maxChildren)) text += sampleLine(name, labelsText(names, labels), value);
+  return text;
 }
 
 class LabelFamily<Child> implements Family<Child> {
-  readonly #children = new Map<string, Child>();
+  readonly #children = new Map<string, { readonly labels: string; readonly child: Child }>();
   readonly #labels: readonly string[];
   readonly #maxChildren: number;
-  readonly #source: ChildSource<Child>;
+  readonly #make: () => Child;
 
-  constructor(options: MetricOptions, source: ChildSource<Child>) {
+  constructor(options: MetricOptions, make: () => Child) {
     this.#labels = options.labels ?? [];
     this.#maxChildren = options.maxChildren ?? DEFAULT_MAX_CHILDREN;
-    this.#source = source;
+    this.#make = make;
     // Scraped as 0 before anything happened, as a metric without labels should be.
     if (this.#labels.length === 0) this.with();
   }
@@ -172,23 +184,25 @@ class LabelFamily<Child> implements Family<Child> {
   with(...labelValues: readonly string[]): Child {
     const key = labelValues.length === 1 ? labelValues[0] : labelValues.join("\u0000");
     const known = this.#children.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known.child;
     if (labelValues.length !== this.#labels.length) {
       throw new InvariantError(`${labelValues.length} label values given, the labels are ${this.#labels.join(", ")}`);
     }
     if (this.#labels.length > 0 && this.#children.size >= this.#maxChildren && labelValues[0] !== OVERFLOW) {
       return this.with(...labelValues.map(() => OVERFLOW));
     }
-    const child = this.#source.make(this.#record(labelValues));
-    this.#children.set(key, child);
+    const child = this.#make();
+    this.#children.set(key, { labels: labelsText(this.#labels, labelValues), child });
     return child;
   }
 
   forget(...labelValues: readonly string[]): void {
-    if (this.#children.delete(labelValues.join("\u0000"))) this.#source.remove(this.#record(labelValues));
+    this.#children.delete(labelValues.join("\u0000"));
   }
 
-  #record(values: readonly string[]): Record<string, string> {
-    return Object.fromEntries(this.#labels.map((label, index) => [label, values[index]]));
+  render(lines: (labels: string, child: Child) => string): string {
+    let text = "";
+    for (const { labels, child } of this.#children.values()) text += lines(labels, child);
+    return text;
   }
 }

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { Histogram } from "../../src/observability/metric-values.ts";
 import { LATENCY_BUCKETS, Metrics } from "../../src/observability/metrics.ts";
 
 test("counters, gauges and durations are rendered under their own names", async () => {
@@ -41,4 +42,33 @@ test("two registries do not see each other, one refuses a name twice", async () 
   two.counter({ name: "x_total", help: "h" });
   expect(() => one.gauge({ name: "x_total", help: "h" })).toThrow("registered twice");
   expect(() => one.counter({ name: "y_total", help: "h", labels: ["a"] }).with()).toThrow("label values");
+});
+
+test("a histogram puts each value at the first bound that is not below it", () => {
+  const bounds = [1, 2, 5, 10, 100];
+  const histogram = new Histogram(bounds);
+  for (const value of [0, 1, 1.5, 2, 2.01, 5, 9, 10, 100, 101]) histogram.observe(value);
+  histogram.observe(3, 4);
+  expect([...histogram.counts]).toEqual([2, 2, 6, 2, 1, 1]);
+  expect(histogram.count).toBe(14);
+  expect(histogram.sum).toBeCloseTo(0 + 1 + 1.5 + 2 + 2.01 + 5 + 9 + 10 + 100 + 101 + 12);
+  const other = new Histogram(bounds);
+  // As it comes from another thread.
+  other.add(structuredClone({ counts: histogram.counts, sum: histogram.sum }));
+  expect(other).toEqual(histogram);
+});
+
+test("what is read at a scrape goes when it is not read any more; buckets add up; labels are escaped", async () => {
+  const metrics = new Metrics();
+  const histogram = new Histogram([1, 2]);
+  histogram.observe(0.5);
+  histogram.observe(7);
+  const there = [{ labels: ["a"], histogram }];
+  metrics.histogramsFrom({ name: "h_seconds", help: "one\ntwo", labels: ["t"] }, () => there);
+  metrics.gaugesFrom({ name: "g", help: "h", labels: ["t"] }, () => [{ labels: ['a"b\\c\nd'], value: Number.POSITIVE_INFINITY }]);
+  const text = await metrics.render();
+  expect(text).toContain('# HELP h_seconds one\\ntwo\n# TYPE h_seconds histogram\nh_seconds_bucket{le="1",t="a"} 1\nh_seconds_bucket{le="2",t="a"} 1\nh_seconds_bucket{le="+Inf",t="a"} 2\nh_seconds_sum{t="a"} 7.5\nh_seconds_count{t="a"} 2\n');
+  expect(text).toContain('g{t="a\\"b\\\\c\\nd"} +Inf\n');
+  there.pop();
+  expect(await metrics.render()).not.toContain("h_seconds_");
 });
