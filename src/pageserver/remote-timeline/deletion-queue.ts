@@ -50,7 +50,7 @@ interface TenantDeletions {
 
 interface DeletionList {
   readonly sequence: number;
-  readonly tenants: Record<string, TenantDeletions>;
+  tenants: Record<string, TenantDeletions>;
   size: number;
 }
 
@@ -182,26 +182,54 @@ export class DeletionQueue {
 
   /** Everything pushed so far: to disk, validated, deleted. @throws StrataError when a step fails; nothing is lost */
   flush(): Promise<void> {
-    const next = this.#working.then(() => this.#flush());
-    this.#working = next.catch(() => {});
-    return next;
+    return this.#inTurn(() => this.#flush());
   }
 
   /** Forgets what a tenant has pending, on disk too: the objects stay, as garbage at worst. @throws StrataError when a list cannot be written; to be repeated */
   discard(tenantId: TenantId): Promise<void> {
-    const next = this.#working.then(() => this.#discard(tenantId));
+    return this.#inTurn(() => this.#discard((shard) => parseTenantShardId(shard).tenantId === tenantId));
+  }
+
+  /** The same of a shard, or of one timeline: what is made under a name that was used before has objects of the same names. */
+  async discardShard(tenantShardId: TenantShardId, timelineId?: TimelineId): Promise<void> {
+    const shard = tenantShardIdToString(tenantShardId);
+    const isMeant = (other: string, timeline: TimelineId) => other === shard && (timelineId === undefined || timelineId === timeline);
+    // Mostly there is nothing, and nobody waits for what is under way.
+    const isThere = this.#allLists.some(({ tenants }) => Object.keys(tenants[shard]?.timelines ?? {}).some((timeline) => isMeant(shard, timeline)));
+    if (isThere) await this.#inTurn(() => this.#discard(isMeant));
+  }
+
+  get #allLists(): DeletionList[] {
+    return [this.#open, ...this.#sealed, ...this.#lists];
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const next = this.#working.then(work);
     this.#working = next.catch(() => {});
     return next;
   }
 
-  async #discard(tenantId: TenantId): Promise<void> {
-    for (const list of [this.#open, ...this.#sealed, ...this.#lists]) {
-      const shards = Object.keys(list.tenants).filter((shard) => parseTenantShardId(shard).tenantId === tenantId);
-      const others = Object.fromEntries(Object.entries(list.tenants).filter(([shard]) => !shards.includes(shard)));
+  async #discard(isMeant: (shard: string, timelineId: TimelineId) => boolean): Promise<void> {
+    for (const list of this.#allLists) {
+      const rest: Record<string, TenantDeletions> = {};
+      let isLess = false;
+      for (const [shard, { generation, timelines }] of Object.entries(list.tenants)) {
+        const kept = Object.entries(timelines).filter(([timelineId]) => !isMeant(shard, timelineId));
+        if (kept.length > 0) rest[shard] = { generation, timelines: Object.fromEntries(kept) };
+        isLess ||= kept.length < Object.keys(timelines).length;
+      }
+      if (!isLess) continue;
       // The file first: after an error the next attempt must find them again.
-      if (shards.length > 0 && this.#lists.includes(list)) await this.#save(listName(list), { version: VERSION, ...list, tenants: others });
-      for (const shard of shards) delete list.tenants[shard];
+      if (this.#lists.includes(list)) await this.#save(listName(list), { version: VERSION, ...list, tenants: rest });
+      list.tenants = rest;
     }
+  }
+
+  /** For who deletes objects without a list of them. @throws StrataError conflict `stale-generation`; what asking throws while nobody can tell */
+  async assertNewest(owner: GenerationToValidate): Promise<void> {
+    const [isNewest] = await this.#options.validate([owner]);
+    if (isNewest === true) return;
+    throw new StrataError("conflict", "stale-generation", `${tenantShardIdToString(owner.tenantShardId)} is attached under a later generation than ${owner.generation}: nothing of it is deleted here`);
   }
 
   async #flush(): Promise<void> {

@@ -294,7 +294,8 @@ export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, 
   const { tenantId } = tenantShardId;
   const last = indexPartKey(tenantShardId, timelineId, generation);
   const retries = { clock: platform.clock, random: platform.random, maxAttempts: 10, signal };
-  await deleteBelow({ ...options, prefix, except: [last, preservedInitdbKey(tenantId, timelineId)] }, signal);
+  const kept = new Set([last, preservedInitdbKey(tenantId, timelineId)]);
+  await deleteBelow({ ...options, prefix, isMeant: (key) => !kept.has(key) }, signal);
   // Of a shard it lies elsewhere; with an unsharded timeline it went with the rest.
   if (tenantShardId.count > 0) await withRetries(() => storage.delete([initdbArchiveKey(tenantId, timelineId)], { signal }), retries);
   await failpoints?.hit("timeline-delete-before-index-delete", signal);
@@ -303,23 +304,27 @@ export async function deleteRemoteTimeline(options: Pick<RemoteTimelineOptions, 
 }
 
 /**
- * The rest of a timeline that was never finished, whose index is gone. The archive of its initdb stays: a creation that is tried again
- * uses it, and of a timeline that was to be restored there may be nothing else.
+ * The rest of a timeline that was never finished, whose index is gone: what our generation made of it, for under a later one it may
+ * have been finished. The archive of its initdb stays: a creation that is tried again uses it, and of a timeline that was to be
+ * restored there may be nothing else.
  */
-export async function discardUnfinishedTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "platform">, signal?: AbortSignal): Promise<void> {
-  const { tenantShardId: { tenantId }, timelineId } = options;
-  await deleteBelow({ ...options, prefix: timelinePrefix(options.tenantShardId, timelineId), except: [initdbArchiveKey(tenantId, timelineId), preservedInitdbKey(tenantId, timelineId)] }, signal);
+export async function discardUnfinishedTimeline(options: Pick<RemoteTimelineOptions, "storage" | "tenantShardId" | "timelineId" | "generation" | "platform">, signal?: AbortSignal): Promise<void> {
+  const own = generationSuffix(options.generation);
+  await deleteBelow({ ...options, prefix: timelinePrefix(options.tenantShardId, options.timelineId), isMeant: (key) => key.endsWith(own) }, signal);
 }
 
-async function deleteBelow(options: Pick<RemoteTimelineOptions, "storage" | "platform"> & { readonly prefix: string; readonly except: readonly string[] }, signal?: AbortSignal): Promise<void> {
-  const { storage, platform, prefix, except } = options;
+async function deleteBelow(options: Pick<RemoteTimelineOptions, "storage" | "platform"> & { readonly prefix: string; readonly isMeant: (key: string) => boolean }, signal?: AbortSignal): Promise<void> {
+  const { storage, platform, prefix, isMeant } = options;
   const retries = { clock: platform.clock, random: platform.random, maxAttempts: 10, signal };
+  let continuation: string | undefined;
   for (let pass = 0; ; pass++) {
-    const page = await withRetries(() => storage.list({ prefix, signal }), retries);
-    const keys = page.objects.map((object) => object.key).filter((key) => !except.includes(key));
-    if (keys.length === 0) break;
+    const page = await withRetries(() => storage.list({ prefix, signal, ...(continuation === undefined ? {} : { continuation }) }), retries);
+    const keys = page.objects.map((object) => object.key).filter(isMeant);
+    // A page of others only is passed over; after a deletion the list begins anew.
+    continuation = keys.length === 0 ? (page.continuation ?? undefined) : undefined;
+    if (keys.length === 0 && continuation === undefined) break;
     if (pass > 10_000) throw new StrataError("unavailable", "deletion-stuck", `objects below ${prefix} do not go away`);
-    await withRetries(() => storage.delete(keys, { signal }), retries);
+    if (keys.length > 0) await withRetries(() => storage.delete(keys, { signal }), retries);
   }
 }
 

@@ -164,10 +164,11 @@ export class Tenants implements TimelineFinder {
 
   /** Deletes a shard for good: objects, then the local directory. */
   async deleteTenant(id: TenantShardId): Promise<void> {
-    const { remote } = this.#options.resources;
+    const { remote, deletionQueue } = this.#options.resources;
     const key = tenantShardIdToString(id);
     await this.#locks.run({ key, operation: "delete tenant" }, async () => {
       await this.#slots.get(key)?.tenant?.shutdown({ flush: false });
+      await deletionQueue.discardShard(id);
       const { objects } = await listAll(remote, { prefix: `tenants/${key}/`, maxTotal: OBJECTS_OF_TENANT_MAX });
       const keys = objects.map((object) => object.key);
       for (let at = 0; at < keys.length; at += remote.maxKeysPerDelete) await remote.delete(keys.slice(at, at + remote.maxKeysPerDelete));

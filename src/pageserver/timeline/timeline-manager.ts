@@ -29,6 +29,8 @@ import { WorkSlots } from "./work-slots.ts";
 
 const LOADS_AT_ONCE = 8;
 const UNBORN_ATTEMPTS = 10;
+const VALIDATE_ATTEMPTS = 10;
+const DELETION_PAUSE_MS = 30_000;
 
 interface Managed {
   readonly timeline: Timeline;
@@ -150,9 +152,9 @@ export class TimelineManager {
   }
 
   async #discardRoot(timelineId: TimelineId): Promise<void> {
-    const { remote: storage, tenantShardId, platform, log } = this.#deps;
+    const { remote: storage, tenantShardId, generation, platform, log } = this.#deps;
     if (!(await this.#discardUnborn(timelineId))) return;
-    await discardUnfinishedTimeline({ storage, tenantShardId, timelineId, platform }, this.#stop.signal).catch((error: unknown) => log.info("objects of an unfinished timeline are left behind", { timelineId, error }));
+    await discardUnfinishedTimeline({ storage, tenantShardId, timelineId, generation, platform }, this.#stop.signal).catch((error: unknown) => log.info("objects of an unfinished timeline are left behind", { timelineId, error }));
   }
 
   /** @throws StrataError conflict `timeline-busy` while it is made or deleted */
@@ -265,7 +267,8 @@ export class TimelineManager {
 
   /** Leftovers of a creation that never came to an index are cleared. Not synced: a start makes the directory again. */
   async #prepareDirectory(timelineId: TimelineId): Promise<void> {
-    const { platform: { files }, failpoints } = this.#deps;
+    const { platform: { files }, failpoints, deletionQueue, tenantShardId } = this.#deps;
+    await deletionQueue.discardShard(tenantShardId, timelineId);
     const directory = this.#directoryOf(timelineId);
     if (await files.exists(directory)) await files.removeTree(directory);
     await failpoints?.hit("timeline-creation-after-uninit", this.#stop.signal);
@@ -463,34 +466,52 @@ export class TimelineManager {
     this.#timelines.delete(timelineId);
   }
 
-  /** The mark first, at our own generation, then all objects, then the marked index. */
+  /**
+   * The mark first, at our own generation, then all objects, then the marked index. Only as the newest generation: under a later one
+   * the timeline may have been deleted and made again meanwhile.
+   */
   async #deleteRemote(timelineId: TimelineId, index: IndexPart | null, signal?: AbortSignal): Promise<void> {
     const { remote: storage, tenantShardId, generation, platform, failpoints } = this.#deps;
+    await this.#assertNewest(signal);
     if (index === null) return await deleteRemoteTimeline({ storage, tenantShardId, timelineId, generation, platform }, signal);
     const client = this.#remoteClient(timelineId, { metadata: index.metadata, clean: index });
-    await client.persistDeletedMark(signal);
-    await client.shutdown();
+    // Whoever gives up has it end with him: a mark that came later would delete what goes on elsewhere.
+    await client.persistDeletedMark(signal).finally(() => client.shutdown());
     await failpoints?.hit("timeline-delete-before-schedule", signal);
     await failpoints?.hit("in_progress_delete", signal);
+    await this.#assertNewest(signal);
     await client.deleteAll(signal);
   }
 
+  async #assertNewest(signal: AbortSignal | undefined): Promise<void> {
+    const { platform, deletionQueue, tenantShardId, generation } = this.#deps;
+    await withRetries(() => deletionQueue.assertNewest({ tenantShardId, generation }), { ...platform, maxAttempts: VALIDATE_ATTEMPTS, signal });
+  }
+
   #resumeDeletion(timelineId: TimelineId, index: IndexPart): void {
-    const { log, platform } = this.#deps;
     this.#busy.set(timelineId, "being deleted");
-    const work = (async () => {
-      await this.#deleteRemote(timelineId, index, this.#stop.signal);
-      await platform.files.removeTree(this.#directoryOf(timelineId));
-    })();
-    const guarded = work
-      .catch((error: unknown) => {
-        if (!this.#stop.signal.aborted) log.warn("deletion of a timeline could not be finished; the next start goes on", { timelineId, error });
-      })
-      .finally(() => {
-        this.#deletions.delete(timelineId);
-        this.#busy.delete(timelineId);
-      });
-    this.#deletions.set(timelineId, guarded);
+    const work = this.#finishDeletion(timelineId, index).finally(() => {
+      this.#deletions.delete(timelineId);
+      this.#busy.delete(timelineId);
+    });
+    this.#deletions.set(timelineId, work);
+  }
+
+  /** Tries until it is done, or not ours to do any more. Never throws. */
+  async #finishDeletion(timelineId: TimelineId, index: IndexPart): Promise<void> {
+    const { log, platform } = this.#deps;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.#deleteRemote(timelineId, index, signal);
+        return await platform.files.removeTree(this.#directoryOf(timelineId));
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn("deletion of a timeline could not be finished", { timelineId, error });
+        if (isStrataError(error, "stale-generation")) return;
+        await platform.clock.sleep(DELETION_PAUSE_MS, signal).catch(() => {});
+      }
+    }
   }
 
   // ---- Ending
