@@ -10,7 +10,10 @@
 import { copyBytes } from "../kit/copy.ts";
 import type { Lsn } from "../kit/lsn.ts";
 import type { Key } from "../keyspace/key.ts";
-import { decodeValue, encodedValueSize, encodeNeonRecord, encodeValueInto, POSTGRES_HEADER_SIZE, writeRecordHeader } from "./value-codec.ts";
+import {
+  decodeValue, encodedValueSize, encodeNeonRecord, encodeValueInto, type LittleEndianTime, ONE_ABORTED_SIZE, ONE_COMMITTED_SIZE,
+  POSTGRES_HEADER_SIZE, writeRecordHeader, writeXactEnd,
+} from "./value-codec.ts";
 import { type KeyValue, type Value, valueWillInit } from "./value.ts";
 
 export const KEY_FIELDS = 6;
@@ -63,13 +66,7 @@ export class ValueBatch {
   /** Returns the entry's number. */
   add(key: Key, lsn: Lsn, value: Value): number {
     const at = this.#entry(lsn);
-    const f = at * KEY_FIELDS;
-    this.fields[f] = key.field1;
-    this.fields[f + 1] = key.field2;
-    this.fields[f + 2] = key.field3;
-    this.fields[f + 3] = key.field4;
-    this.fields[f + 4] = key.field5;
-    this.fields[f + 5] = key.field6;
+    this.#setKey(at, key);
     this.setValue(at, value);
     return at;
   }
@@ -127,6 +124,28 @@ export class ValueBatch {
     this.offsets[at] = offset;
     this.lengths[at] = this.#recordLength;
     this.willInit[at] = willInit ? 1 : 0;
+  }
+
+  /** The end of a transaction on a page of the commit log, by that page's key. `time` is null for an abort. */
+  addXactEnd(page: Key, lsn: Lsn, xid: number, time: LittleEndianTime | null): void {
+    const at = this.#entry(lsn);
+    this.#setKey(at, page);
+    const length = time === null ? ONE_ABORTED_SIZE : ONE_COMMITTED_SIZE;
+    const offset = this.#reserve(length);
+    writeXactEnd(this.bytes, offset, xid, time);
+    this.offsets[at] = offset;
+    this.lengths[at] = length;
+    this.willInit[at] = 0;
+  }
+
+  #setKey(at: number, key: Key): void {
+    const f = at * KEY_FIELDS;
+    this.fields[f] = key.field1;
+    this.fields[f + 1] = key.field2;
+    this.fields[f + 2] = key.field3;
+    this.fields[f + 3] = key.field4;
+    this.fields[f + 4] = key.field5;
+    this.fields[f + 5] = key.field6;
   }
 
   #entry(lsn: Lsn): number {

@@ -81,6 +81,26 @@ function writeU32(target: Uint8Array, at: number, value: number): void {
   target[at + 3] = value;
 }
 
+/** Bytes of a `clog-set-committed` value of one transaction, and of a `clog-set-aborted` one. */
+export const ONE_COMMITTED_SIZE = 28;
+export const ONE_ABORTED_SIZE = 20;
+
+/** Where a record has the time of a commit: i64, little-endian. */
+export interface LittleEndianTime {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+}
+
+/** Writes the end of one transaction at `offset`, where there is room; `time` null for an abort. Positional parameters: as above. */
+export function writeXactEnd(target: Uint8Array, offset: number, xid: number, time: LittleEndianTime | null): void {
+  writeU32(target, offset, 1);
+  writeU32(target, offset + 4, RECORD_TYPES.indexOf(time === null ? "clog-set-aborted" : "clog-set-committed"));
+  writeU32(target, offset + 8, 0);
+  writeU32(target, offset + 12, 1);
+  writeU32(target, offset + 16, xid);
+  if (time !== null) for (let i = 0; i < 8; i++) target[offset + ONE_ABORTED_SIZE + i] = time.bytes[time.at + 7 - i];
+}
+
 /** A value of the kind `neon`, in the one writer for all of them: to be copied out before the next. */
 export function encodeNeonRecord(record: NeonRecord): ByteWriter {
   if (neonWriter.length > KEPT_WRITER_BYTES) neonWriter = new ByteWriter();

@@ -144,6 +144,11 @@ export class RelationChanges {
     return old;
   }
 
+  /** A fork whose size is known grows by its next block, which the record writes whole. */
+  extendByOne(rel: RelTag, block: number): void {
+    this.#putSize(rel, block, block + 1);
+  }
+
   /** A page of a block that exists. */
   putPage(rel: RelTag, block: number, value: Value): void {
     this.#to.put(relBlockKey(rel, block), value);

@@ -12,7 +12,11 @@ import type { RelTag } from "../../keyspace/relation.ts";
 /** Stands for "no such fork" where a size is expected. */
 export const NO_RELATION = -1;
 
+/** Entries found last, by the low bits of their relation's number: ingest asks for each block of the log. */
+const RECENT = 32;
+
 interface Entry {
+  readonly relNumber: number;
   readonly spcOid: number;
   readonly dbOid: number;
   readonly fork: number;
@@ -24,6 +28,7 @@ interface Entry {
 
 export class RelationSizeCache {
   readonly #entries = new Map<number, Entry[]>();
+  readonly #recent: (Entry | null)[] = Array.from({ length: RECENT }, () => null);
   readonly #maxRelations: number;
   #completeAsOf: Lsn;
 
@@ -38,6 +43,14 @@ export class RelationSizeCache {
   }
 
   #find(rel: RelTag): Entry | undefined {
+    const recent = this.#recent[rel.relNumber % RECENT];
+    if (recent !== null && recent.relNumber === rel.relNumber && recent.fork === rel.fork && recent.dbOid === rel.dbOid && recent.spcOid === rel.spcOid) return recent;
+    const found = this.#search(rel);
+    if (found !== undefined) this.#recent[rel.relNumber % RECENT] = found;
+    return found;
+  }
+
+  #search(rel: RelTag): Entry | undefined {
     const entries = this.#entries.get(rel.relNumber);
     if (entries === undefined) return undefined;
     for (const entry of entries) {
@@ -85,11 +98,12 @@ export class RelationSizeCache {
   /** Forgets everything: what was put above `lsn` will be put again. */
   reset(lsn: Lsn): void {
     this.#entries.clear();
+    this.#recent.fill(null);
     this.#completeAsOf = Math.max(this.#completeAsOf, lsn);
   }
 
   #insert(rel: RelTag, lsn: Lsn, blocks: number): void {
-    const entry: Entry = { spcOid: rel.spcOid, dbOid: rel.dbOid, fork: rel.fork, lsn, blocks, olderLsn: lsn, olderBlocks: blocks };
+    const entry: Entry = { relNumber: rel.relNumber, spcOid: rel.spcOid, dbOid: rel.dbOid, fork: rel.fork, lsn, blocks, olderLsn: lsn, olderBlocks: blocks };
     const entries = this.#entries.get(rel.relNumber);
     if (entries !== undefined) {
       entries.push(entry);
@@ -104,5 +118,6 @@ export class RelationSizeCache {
     if (oldest === undefined) return;
     for (const entry of oldest[1]) this.#completeAsOf = Math.max(this.#completeAsOf, entry.lsn);
     this.#entries.delete(oldest[0]);
+    this.#recent.fill(null);
   }
 }

@@ -3,6 +3,7 @@
  */
 import { applyNeonRecord } from "../../interpret/apply-neon-record.ts";
 import type { NeonRecord } from "../../interpret/value.ts";
+import type { Key } from "../../keyspace/key.ts";
 import { slruBlockKey, slruDirectoryKey, slruSegmentSizeKey } from "../../keyspace/mapping.ts";
 import { PAGE_SIZE, SLRU_KINDS, SLRU_SEGMENT_BLOCKS, type SlruKind } from "../../keyspace/relation.ts";
 import type { ModificationWriter } from "./modification-writer.ts";
@@ -27,6 +28,7 @@ export class SlruChanges {
   readonly #segments = new Map<SlruKind, Set<number>>();
   /** Sizes by `kind/segment`: at most as many as there are segments. */
   readonly #sizes = new Map<string, number>();
+  #drops = 0;
 
   constructor(to: ModificationWriter) {
     this.#to = to;
@@ -119,17 +121,26 @@ export class SlruChanges {
     return blocks !== undefined && pageNumber % SLRU_SEGMENT_BLOCKS < blocks;
   }
 
-  /** A record on a page that `hasPageNow`. */
-  putRecordNow(kind: SlruKind, pageNumber: number, record: NeonRecord): void {
-    if (!this.#here) return;
+  /**
+   * The key of a page that `hasPageNow`; null where SLRUs are not kept. The page is there until
+   * `drops` changes.
+   */
+  keyOfPageNow(kind: SlruKind, pageNumber: number): Key | null {
+    if (!this.#here) return null;
     const { segment, block } = slruPage(kind, pageNumber);
-    this.#to.put(slruBlockKey(kind, segment, block), { kind: "neon", record });
+    return slruBlockKey(kind, segment, block);
+  }
+
+  /** Rises when a segment goes. */
+  get drops(): number {
+    return this.#drops;
   }
 
   async drop(kind: SlruKind, segment: number): Promise<void> {
     if (!this.#here) return;
     const segments = await this.#load(kind);
     if (!segments.delete(segment)) return;
+    this.#drops++;
     this.#sizes.delete(`${kind}/${segment}`);
     this.#to.putImage(slruDirectoryKey(kind), encodeSegmentDirectory(segments));
   }

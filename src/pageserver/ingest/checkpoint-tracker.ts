@@ -30,12 +30,19 @@ export class CheckpointTracker {
   #current: CheckPoint;
   #changed = false;
   /** The next transaction id, without its epoch: looked at for every record. */
-  #nextXid: number;
+  #nextXid = 0;
+  /** Ids from here to the next one change nothing, so most records are done with a comparison. */
+  #coveredFrom = 0;
 
   constructor(bytes: Uint8Array, version: PgMajor) {
     this.#version = version;
     this.#current = decodeCheckPoint(bytes, version);
+    this.#noteNextXid();
+  }
+
+  #noteNextXid(): void {
     this.#nextXid = xidOf(this.#current);
+    this.#coveredFrom = this.#nextXid % XID_ROUNDING === 0 ? this.#nextXid - XID_ROUNDING : this.#nextXid;
   }
 
   get current(): CheckPoint {
@@ -56,13 +63,13 @@ export class CheckpointTracker {
 
   #set(change: Partial<CheckPoint>): void {
     this.#current = { ...this.#current, ...change };
-    this.#nextXid = xidOf(this.#current);
+    this.#noteNextXid();
     this.#changed = true;
   }
 
   /** `xid` was seen in the log. */
   seenXid(xid: number): void {
-    if (xid < FIRST_NORMAL_XID) return;
+    if (xid < FIRST_NORMAL_XID || (xid >= this.#coveredFrom && xid < this.#nextXid)) return;
     const rounded = (Math.ceil((xid + 1) / XID_ROUNDING) * XID_ROUNDING) % U32;
     const next = Math.max(rounded, FIRST_NORMAL_XID);
     const oldXid = this.nextXid;

@@ -57,13 +57,20 @@ const OPERATIONS: Readonly<Record<number, Readonly<Record<number, HeapOperation>
   [RMGR.NEON]: { 0x00: "insert", 0x10: "delete", 0x20: "update", 0x30: "update", 0x40: "lock", 0x50: "multi-insert" },
 };
 
+/** The same by one number, `operationNumber`: looked up for most records of a log. */
+const OPERATION_OF: readonly (HeapOperation | undefined)[] = Array.from({ length: 256 * 8 }, (_, at) => OPERATIONS[at >> 3]?.[(at & 7) << 4]);
+
+function operationNumber(record: WalRecord): number {
+  return (record.rmid << 3) | ((record.info & OPMASK) >> 4);
+}
+
 /**
  * For a record of the managers heap, heap2 and 134: which bits it clears, or null. Allocates nothing when there are none.
  *
  * @throws StrataError corrupt `wal-bad-effect`
  */
 export function decodeHeapVisibility(record: WalRecord): ClearVisibilityMap | null {
-  const operation = OPERATIONS[record.rmid]?.[record.info & OPMASK];
+  const operation = OPERATION_OF[operationNumber(record)];
   if (operation === undefined) return null;
   const flags = readFlags(record, operation);
   if ((flags & (operation === "update" ? FIRST_CLEARED | UPDATE_NEW_CLEARED : FIRST_CLEARED)) === 0) return null;

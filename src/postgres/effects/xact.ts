@@ -37,6 +37,8 @@ const XINFO_DROPPED_STATS = 1 << 8;
 const XINFO_RELCACHE_INIT_FILE = 1 << 30;
 
 const INVALIDATION_SIZE = 16;
+/** i64, microseconds since 2000, little-endian: what commit and abort records begin with. */
+export const XACT_TIME_SIZE = 8;
 
 export interface XactOrigin {
   readonly originId: number;
@@ -100,6 +102,17 @@ export function decodeXactRecord(record: WalRecord): XactEffect | null {
     default:
       throw unknownInfo(record);
   }
+}
+
+/**
+ * Whether the record is the end of a transaction and its time is all it says: what `decodeXactRecord` would give for it then is known
+ * without reading on. The common case by far.
+ */
+export function plainXactEnd(record: WalRecord): "xact-commit" | "xact-abort" | null {
+  if ((record.info & HAS_INFO) !== 0 || record.mainDataLength < XACT_TIME_SIZE) return null;
+  const op = record.info & OPMASK;
+  if (op === COMMIT) return "xact-commit";
+  return op === ABORT ? "xact-abort" : null;
 }
 
 function decodeFinish(record: WalRecord, prepared: boolean): XactFinish {
