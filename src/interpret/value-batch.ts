@@ -126,7 +126,10 @@ export class ValueBatch {
     this.willInit[at] = willInit ? 1 : 0;
   }
 
-  /** The end of a transaction on a page of the commit log, by that page's key. `time` is null for an abort. */
+  /**
+   * The end of a transaction on a page of the commit log, by that page's key. `time` is null for an abort.
+   * Positional parameters on purpose: called for every transaction of the log.
+   */
   addXactEnd(page: Key, lsn: Lsn, xid: number, time: LittleEndianTime | null): void {
     const at = this.#entry(lsn);
     this.#setKey(at, page);

@@ -91,7 +91,7 @@ export interface LittleEndianTime {
   readonly at: number;
 }
 
-/** Writes the end of one transaction at `offset`, where there is room; `time` null for an abort. Positional parameters: as above. */
+/** Writes the end of one transaction at `offset`, where there is room; `time` null for an abort. Positional parameters on purpose: called a transaction. */
 export function writeXactEnd(target: Uint8Array, offset: number, xid: number, time: LittleEndianTime | null): void {
   writeU32(target, offset, 1);
   writeU32(target, offset + 4, RECORD_TYPES.indexOf(time === null ? "clog-set-aborted" : "clog-set-committed"));
