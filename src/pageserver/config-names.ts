@@ -10,7 +10,7 @@ import type { Logger } from "../observability/log.ts";
 const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   "listen_https_addr", "listen_grpc_addr", "grpc_auth_type", "ssl_key_file", "ssl_cert_file", "ssl_cert_reload_period", "enable_tls_page_service_api",
   "wal_redo_timeout", "broker_keepalive_interval", "log_format", "concurrent_tenant_warmup", "concurrent_tenant_size_logical_size_queries",
-  "metric_collection_interval", "metric_collection_endpoint", "metric_collection_bucket", "cached_metric_collection_interval", "force_metric_collection_on_scrape",
+  "cached_metric_collection_interval", "force_metric_collection_on_scrape",
   "test_remote_failures", "test_remote_failures_probability", "ondemand_download_behavior_treat_error_as_warn", "background_task_maximum_delay",
   "control_plane_emergency_mode", "import_pgdata_upcall_api", "import_pgdata_upcall_api_token", "import_pgdata_aws_endpoint_url", "timeline_import_config",
   "heatmap_upload_concurrency", "secondary_download_concurrency", "virtual_file_io_engine", "virtual_file_io_mode", "io_buffer_alignment", "ingest_batch_size",

@@ -21,6 +21,7 @@ import { type Environment, parseRemoteStorage } from "../remote-storage/parse-co
 import { SSL_MODES, type SslMode } from "../wire/client-tls.ts";
 import { evictionOrderSchema } from "./api/utilization.ts";
 import { tellUnusedNames } from "./config-names.ts";
+import type { ConsumptionConfig } from "./consumption/consumption-metrics.ts";
 import type { DiskUsageEvictionConfig } from "./eviction/eviction.ts";
 import type { InitdbSettings } from "./tenant/bootstrap.ts";
 import { walProtocolSchema } from "../safekeeper/api/wal-protocol.ts";
@@ -73,6 +74,8 @@ export interface PageserverConfig {
   readonly maxOpenFiles: number;
   /** Between two calculations of all tenants' synthetic sizes; 0: none. */
   readonly syntheticSizeIntervalMs: number;
+  /** Null, or none: nobody is told what tenants consume. */
+  readonly consumption?: ConsumptionConfig | null;
   readonly pgAuth: boolean;
   readonly httpAuth: boolean;
   readonly authPublicKeyPath: string | null;
@@ -131,6 +134,9 @@ const tomlSchema = z.object({
   max_file_descriptors: z.number().int().positive().default(100),
   wait_lsn_timeout: DURATION.default(300_000),
   synthetic_size_calculation_interval: DURATION.default(600_000),
+  metric_collection_endpoint: z.url({ protocol: /^https?$/ }).optional(),
+  metric_collection_interval: DURATION.refine((ms) => ms >= 1, "at least a millisecond").default(600_000),
+  metric_collection_bucket: z.record(z.string(), z.unknown()).optional(),
   wal_receiver_protocol: walProtocolSchema.default({ type: "vanilla" }),
   image_compression: z.string().default("zstd(1)"),
   tenant_config: z.record(z.string(), z.unknown()).default({}),
@@ -184,6 +190,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     pageCacheBytes: toml.page_cache_size * BLOCK_SIZE,
     maxOpenFiles: toml.max_file_descriptors,
     syntheticSizeIntervalMs: toml.synthetic_size_calculation_interval,
+    consumption: consumption(toml, context),
     pgAuth: toml.pg_auth_type === "NeonJWT",
     httpAuth: toml.http_auth_type === "NeonJWT",
     authPublicKeyPath: toml.auth_validation_public_key_path ?? null,
@@ -193,6 +200,14 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
 
 function inDirectory(directory: string, path: string): string {
   return path.startsWith("/") ? path : `${directory}/${path}`;
+}
+
+function consumption(toml: z.output<typeof tomlSchema>, context: { readonly environment?: Environment; readonly log?: Logger }): ConsumptionConfig | null {
+  const { metric_collection_endpoint: endpoint, metric_collection_interval: intervalMs, metric_collection_bucket: table } = toml;
+  const bucket = table === undefined ? null : parseRemoteStorage(table, context.environment ?? {});
+  if (endpoint !== undefined) return { endpoint, intervalMs, bucket };
+  if (bucket !== null) context.log?.warn("metric_collection_bucket is without effect: there is no metric_collection_endpoint");
+  return null;
 }
 
 function diskUsageEviction(table: z.output<typeof tomlSchema>["disk_usage_based_eviction"]): DiskUsageEvictionConfig {

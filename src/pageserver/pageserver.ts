@@ -25,7 +25,8 @@ import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { type PgTls, pgTls } from "../wire/client-tls.ts";
 import { listenPg } from "../wire/listen.ts";
 import { isAttached, type LocationConfig } from "./api/location.ts";
-import { BackgroundTasks } from "./background-tasks.ts";
+import { type BackgroundTask, BackgroundTasks } from "./background-tasks.ts";
+import { ConsumptionMetrics } from "./consumption/consumption-metrics.ts";
 import { Eviction } from "./eviction/eviction.ts";
 import { EvictionMetrics } from "./eviction/eviction-metrics.ts";
 import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
@@ -112,6 +113,8 @@ class Role {
   readonly #metrics = new PageserverMetrics(this.#registry);
   readonly #abort = new AbortController();
   readonly #failpoints: Failpoints | null;
+  /** Of whom the pageserver asks something. */
+  #caPem: string | undefined;
   /** What to end, in the order it began. */
   readonly #undo: ((flush: boolean) => Promise<void>)[] = [];
 
@@ -150,8 +153,9 @@ class Role {
     const config = this.#config;
     const { platform, log } = this.#deps;
     if (config.remoteStorage.kind === "local") await makeDurableDirectory(platform.files, config.remoteStorage.directory);
-    const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: systemFetch });
     const caPem = await loadAuthorities(platform.files, config.sslCaFile);
+    this.#caPem = caPem;
     const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint, token: config.safekeeperToken ?? undefined, caPem });
     if (broker !== null) this.#undo.push(async () => broker.close());
     const late: { tenants: Tenants | null } = { tenants: null };
@@ -242,9 +246,21 @@ class Role {
 
   #startTasks(tenants: Tenants, eviction: Eviction): void {
     const { platform: { clock }, log } = this.#deps;
-    const tasks = new BackgroundTasks({ clock, log });
+    const tasks = new BackgroundTasks({ clock, log, metrics: this.#registry });
     this.#undo.push(() => tasks.stop());
-    tasks.start([...eviction.tasks(), ...tenantTasks({ tenants, clock, log }), ...sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs })]);
+    const sizes = sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs });
+    tasks.start([...eviction.tasks(), ...tenantTasks({ tenants, clock, log }), ...sizes, ...this.#consumptionTasks(tenants)]);
+  }
+
+  #consumptionTasks(tenants: Tenants): BackgroundTask[] {
+    const { consumption: config, workDirectory, nodeId } = this.#config;
+    if (config == null) return [];
+    const { platform, log } = this.#deps;
+    const { bucket } = config;
+    return new ConsumptionMetrics({
+      config, workDirectory, nodeId, tenants, platform, log, caPem: this.#caPem, transport: systemFetch, failpoints: this.#failpoints ?? undefined,
+      openBucket: bucket === null ? null : () => openRemoteStorage(bucket, { platform, fetch: systemFetch }),
+    }).tasks();
   }
 
   /** page_cache_size is for both: pages, and the blocks of layers they are made of. */
@@ -322,6 +338,11 @@ class Role {
     this.#undo.push(() => server.stop());
     return server;
   }
+}
+
+/** The runtime's own five-minute limit is off: deadlines are those of who asks. */
+function systemFetch(url: string, init: object): Promise<Response> {
+  return fetch(url, { ...init, timeout: false } as RequestInit);
 }
 
 function locationOf(id: string): LocationConfig {

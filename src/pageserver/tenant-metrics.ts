@@ -35,7 +35,7 @@ export function registerTenantMetrics(metrics: Metrics, tenants: Tenants): void 
   );
   metrics.gaugeFrom({ name: "pageserver_startup_is_loading", help: "1 while tenants are being loaded, 0 at other times" }, () => (tenants.list().some(({ tenant }) => tenant?.state === "attaching") ? 1 : 0));
   metrics.gaugeFrom({ name: "pageserver_relsize_cache_entries", help: "Number of entries in the relation size caches" }, () => timelines(tenants).reduce((sum, { view }) => sum + view.datadir.sizes.relationCount, 0));
-  timelineGauge("pageserver_remote_physical_size", "The size of the layer files present in the remote storage that are listed in the remote index_part.json", ({ timeline }) => sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? []));
+  timelineGauge("pageserver_remote_physical_size", "The size of the layer files present in the remote storage that are listed in the remote index_part.json", uploadedBytes);
 }
 
 /** Counted over all layers at each scrape. */
@@ -52,7 +52,7 @@ function registerLayerMetrics(metrics: Metrics, tenants: Tenants): void {
   const total = (read: (view: TenantTimeline) => number) => (): number => timelines(tenants).reduce((sum, { view }) => sum + read(view), 0);
   metrics.gaugeFrom({ name: "pageserver_timeline_ephemeral_bytes", help: "Total number of bytes in ephemeral layers, summed for all timelines" }, total(({ timeline }) => timeline.stack.memoryBytes));
   metrics.gaugeFrom({ name: "pageserver_resident_physical_size_global", help: "Like pageserver_resident_physical_size, for all timelines together" }, total(residentBytes));
-  metrics.gaugeFrom({ name: "pageserver_remote_physical_size_global", help: "Like pageserver_remote_physical_size, for all timelines together" }, total(({ timeline }) => sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? [])));
+  metrics.gaugeFrom({ name: "pageserver_remote_physical_size_global", help: "Like pageserver_remote_physical_size, for all timelines together" }, total(uploadedBytes));
 }
 
 function slotMode({ tenant }: TenantView): string {
@@ -75,6 +75,11 @@ function timelines(tenants: Tenants): { labels: string[]; view: TenantTimeline }
 
 export function residentBytes({ timeline }: TenantTimeline): number {
   return sumOf([...timeline.stack.map.layers()].filter((layer) => layer.isResident));
+}
+
+/** Of layers that the index in object storage lists. */
+export function uploadedBytes({ timeline }: TenantTimeline): number {
+  return sumOf(timeline.remoteClient.cleanIndex?.layers.values() ?? []);
 }
 
 function sumOf(layers: Iterable<{ readonly metadata: { readonly sizeBytes: number } }>): number {

@@ -5,7 +5,7 @@ import type { ReadContext } from "../timeline/timeline-store.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { compactL0, createImage } from "./compaction.ts";
 import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } from "./compaction-planner.ts";
-import { type GcPlan, planGc, planGcCutoff } from "./gc-planner.ts";
+import { type GcCounts, planGc, planGcCutoff } from "./gc-planner.ts";
 import { PrudentClock } from "./prudent-clock.ts";
 import type { Layer } from "../layers/layer.ts";
 import { Pacer } from "../layers/pacer.ts";
@@ -202,17 +202,36 @@ export class TimelineMaintenance {
       await timeline.deps.failpoints?.hit("Timeline::find_gc_cutoffs", this.#stop.signal);
       const pitrLsn = await this.#pitrLsn();
       await timeline.deps.failpoints?.hit("gc_iteration_internal_after_getting_gc_timelines", this.#stop.signal);
-      // From here to the change of the layer map nothing waits: a branch point or lease is seen, or refused by the cutoff.
+      // Nothing waits between these: a branch point or lease is seen by the plan, or was refused by the cutoff.
       const { gcHorizonBytes, pitrIntervalMs } = timeline.config;
       const { lastRecordLsn, diskConsistentLsn, gcCutoffLsn } = timeline;
       const cutoff = planGcCutoff({ lastRecordLsn, gcHorizonBytes, pitrIntervalMs, pitrLsn, current: gcCutoffLsn, diskConsistentLsn });
+      // Unknown is not shorter than what was collected already.
+      timeline.pitrCutoffLsn = pitrIntervalMs === 0 ? lastRecordLsn : (pitrLsn ?? gcCutoffLsn);
       timeline.applyGcCutoff(cutoff);
-      const retainLsns = [...timeline.branchPoints.values(), ...timeline.leases.valid()];
-      const plan: GcPlan<Layer> = planGc(timeline.stack.map, { cutoff, retainLsns });
-      timeline.replaceLayers(plan.remove, []);
-      timeline.deps.metrics.collected(plan.remove.length, clock.monotonicMs() - startMs);
-      return { cutoff, removed: plan.remove.length };
+      const retainLsns = () => [...timeline.branchPoints.values(), ...timeline.leases.valid()];
+      const { removed } = await this.#removeCollected(planGc<Layer>(timeline.stack.map, { cutoff, retainLsns }));
+      timeline.deps.metrics.collected(removed, clock.monotonicMs() - startMs);
+      return { cutoff, removed };
     });
+  }
+
+  /** What a step of the plan finds leaves the map before the next step; objects and files of all go together, after one index without them. */
+  async #removeCollected(steps: Generator<readonly Layer[], GcCounts>): Promise<GcCounts> {
+    const timeline = this.#timeline;
+    const pacer = new Pacer(timeline.deps.platform.clock);
+    try {
+      for (;;) {
+        const step = steps.next();
+        if (step.done === true) return step.value;
+        timeline.dropLayers(step.value);
+        const pause = pacer.pause();
+        if (pause !== undefined) await pause;
+        this.#stop.signal.throwIfAborted();
+      }
+    } finally {
+      timeline.deleteDropped();
+    }
   }
 
   async #pitrLsn(): Promise<Lsn | null> {

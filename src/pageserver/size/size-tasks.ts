@@ -45,6 +45,7 @@ export function sizeTasks({ tenants, log, syntheticSizeIntervalMs }: SizeTaskOpt
     {
       name: "synthetic sizes",
       periodMs: () => syntheticSizeIntervalMs,
+      overrun: { loop: "consumption_metrics_synthetic_size_worker", periodMs: () => syntheticSizeIntervalMs },
       run: (signal) =>
         each("synthetic size", signal, async (tenant) => {
           await tenant.size.calculate({ signal });

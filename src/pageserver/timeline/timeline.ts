@@ -13,6 +13,7 @@ import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { withRetries } from "../../remote-storage/retry.ts";
+import type { TimelineCounts } from "../counts/timeline-counts.ts";
 import { EPHEMERAL_PREFIX, EphemeralFile } from "../layers/ephemeral-file.ts";
 import { IN_MEMORY_LAYER_MAX_BYTES, InMemoryLayer } from "../layers/in-memory-layer.ts";
 import { CACHED_PAGE_SIZE } from "../layers/page-cache.ts";
@@ -30,7 +31,7 @@ import { type CachedPages, LayerStack, type ReadSource } from "./layer-stack.ts"
 import { LsnWaiters } from "./lsn-waiters.ts";
 import { PageReads } from "./page-reads.ts";
 import { nowRead } from "./read-now.ts";
-import { type ReadStatistics, readVectored } from "./read-path.ts";
+import { ReadStatistics, readVectored } from "./read-path.ts";
 import { Reconstructor } from "./reconstruct.ts";
 import { keysInSparseRange, presentOf } from "./scan.ts";
 import type { TimelineConfig } from "./timeline-config.ts";
@@ -60,6 +61,10 @@ export class Timeline implements TimelineStore, ReadSource {
   readonly stack = new LayerStack();
   readonly remoteClient: RemoteTimelineClient;
   readonly initdbLsn: Lsn;
+  /** Where it stood when it was loaded here, or made. */
+  readonly loadedAt: { readonly lsn: Lsn; readonly wallMs: number };
+  /** What the last look of GC found the PITR interval to begin at; null before one. */
+  pitrCutoffLsn: Lsn | null = null;
   readonly leases: LeaseTable;
   readonly log: Logger;
   /** LSNs that branches start from, by child: GC keeps what they see. */
@@ -103,8 +108,9 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#lastFreezeLsn = metadata.diskConsistentLsn;
     this.#gcCutoffLsn = metadata.latestGcCutoffLsn;
     this.log = deps.log.child({ timelineId: options.timelineId });
+    this.loadedAt = { lsn: metadata.diskConsistentLsn, wallMs: deps.platform.clock.wallMs() };
     this.leases = new LeaseTable(deps.platform.clock);
-    this.#reconstructor = new Reconstructor(this.#pgVersion);
+    this.#reconstructor = new Reconstructor(this.#pgVersion, { counts: deps.metrics.reads, clock: deps.platform.clock });
     this.#pages = new PageReads(deps.pages, this);
     this.#waiters = new LsnWaiters(deps.platform.clock, metadata.diskConsistentLsn);
     this.#layerEnvironment = this.#makeLayerEnvironment();
@@ -135,7 +141,7 @@ export class Timeline implements TimelineStore, ReadSource {
         await this.#deps.failpoints?.hit("before-downloading-layer-stream", this.#stop.signal);
         const { signal } = this.#stop;
         const beforeRename = async () => await this.#deps.failpoints?.hit("remote-storage-download-pre-rename", signal);
-        const ended = metrics.remote(this, { fileKind: "layer", kind: "download", sizeBytes: layer.metadata.sizeBytes });
+        const ended = metrics.remote(this.counts, { fileKind: "layer", kind: "download", sizeBytes: layer.metadata.sizeBytes });
         try {
           await withRetries(() => downloadLayer(ref, layer, { files: platform.files, directory: this.#directory, beforeRename, signal }), { ...platform, maxAttempts: DOWNLOAD_ATTEMPTS, signal });
         } catch (error) {
@@ -144,13 +150,16 @@ export class Timeline implements TimelineStore, ReadSource {
         }
         const tookMs = platform.clock.monotonicMs() - startMs;
         ended("success", tookMs);
-        metrics.downloaded(layer.metadata.sizeBytes, tookMs);
+        metrics.downloaded(layer.metadata.sizeBytes);
       },
     };
   }
 
   get tenantShardId(): TenantShardId {
     return this.#deps.tenantShardId;
+  }
+  get counts(): TimelineCounts {
+    return this.remoteClient.counts;
   }
   get deps(): TenantDeps {
     return this.#deps;
@@ -229,10 +238,12 @@ export class Timeline implements TimelineStore, ReadSource {
   }
 
   async #putWhenRoom(batch: ValueBatch): Promise<void> {
-    while (this.#mustWait()) {
-      this.#assertUsable();
-      await abortable(this.#room.promise, this.#stop.signal);
-    }
+    await this.#deps.metrics.timed("layer flush delay", { counts: this.counts, clock: this.#deps.platform.clock }, async () => {
+      while (this.#mustWait()) {
+        this.#assertUsable();
+        await abortable(this.#room.promise, this.#stop.signal);
+      }
+    });
     await this.putBatch(batch);
   }
 
@@ -340,7 +351,7 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#diskConsistentLsn = Math.max(this.#diskConsistentLsn, endLsn - 1);
     this.#scheduleIndex();
     this.signalRoom();
-    metrics.flushed(written.sizeBytes, platform.clock.monotonicMs() - startMs);
+    metrics.took("layer flush", this.counts, platform.clock.monotonicMs() - startMs);
     await frozen.discard();
     this.#layerListener?.();
     await failpoints?.hit("flush-frozen-exit", this.#stop.signal);
@@ -400,6 +411,17 @@ export class Timeline implements TimelineStore, ReadSource {
     if (added.length > 0) this.#layerListener?.();
   }
 
+  /** Takes layers that nobody can see out of the map, some at a time; `deleteDropped` has their objects and files deleted. */
+  dropLayers(layers: readonly Layer[]): void {
+    this.stack.replaceLayers(layers, []);
+    this.remoteClient.dropLayers(layers);
+  }
+
+  deleteDropped(): void {
+    this.remoteClient.scheduleDropped();
+    this.signalRoom();
+  }
+
   /** Moves the cutoff up; nothing below it may be asked for from now on. */
   applyGcCutoff(lsn: Lsn): void {
     if (lsn <= this.#gcCutoffLsn) return;
@@ -418,12 +440,13 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#assertUsable();
     const { clock } = this.#deps.platform;
     const startMs = clock.monotonicMs();
+    this.counts.waitsStarted++;
     let timedOut = true;
     try {
       await this.#waiters.wait(lsn, { ...options, timeoutMs: options.timeoutMs ?? this.config.waitLsnTimeoutMs });
       timedOut = false;
     } finally {
-      this.#deps.metrics.waitLsn(clock.monotonicMs() - startMs, timedOut);
+      this.#deps.metrics.lsnWaited(this.counts, clock.monotonicMs() - startMs, timedOut);
     }
   }
 
@@ -460,7 +483,8 @@ export class Timeline implements TimelineStore, ReadSource {
     copyBytes(page, 0, target.bytes, target.at, CACHED_PAGE_SIZE);
     const isKept = read.keeper?.keep(key, { page, fromLsn: read.newestLsn, lsn: read.keeperLsn }) === true;
     if (!isKept) this.#pages.keep(key, { page, fromLsn: read.newestLsn, lsn });
-    this.#deps.metrics.read("page-service", { keys: 1, layers: read.depth, depth: read.depth, durationMs: clock.monotonicMs() - startMs });
+    this.#deps.metrics.reads.pageMade(read.depth, clock.monotonicMs() - startMs, this.#reconstructor.tookMs);
+    this.counts.layers.observe(read.depth);
     return true;
   }
 
@@ -474,10 +498,11 @@ export class Timeline implements TimelineStore, ReadSource {
     this.#assertUsable();
     const { clock } = this.#deps.platform;
     const startMs = clock.monotonicMs();
-    const statistics: ReadStatistics = { layers: 0, depth: 0 };
+    const statistics = new ReadStatistics([this.#deps.metrics.reads.layers, this.counts.layers]);
     const cutoffBefore = this.#gcCutoffLsn;
     const results = await readVectored(this, { keys, lsn, context }, { reconstructor: this.#reconstructor, pacer: new Pacer(clock), statistics, pages: context.cachePages === true ? this.#pages : null });
-    this.#deps.metrics.read(context.task, { keys: keys.length, ...statistics, durationMs: clock.monotonicMs() - startMs });
+    const { layers, redoMs } = statistics;
+    this.#deps.metrics.reads.read(context.task, { keys: keys.length, layers, redoMs, totalMs: clock.monotonicMs() - startMs });
     // GC moved its cutoff over a read under way: layers it needed may have gone, and older ones been found instead.
     const overtaken = lsn >= cutoffBefore && lsn < this.#gcCutoffLsn && !this.leases.has(lsn);
     if (overtaken) return keys.map(() => new StrataError("fix-input", "lsn-garbage-collected", `LSN ${lsnToString(lsn)} was garbage collected while it was read: gc cutoff ${lsnToString(this.#gcCutoffLsn)}`));
@@ -486,8 +511,12 @@ export class Timeline implements TimelineStore, ReadSource {
 
   async scan(range: KeyRange, lsn: Lsn, context: ReadContext): Promise<{ key: Key; bytes: Uint8Array }[]> {
     this.#assertUsable();
+    const { clock } = this.#deps.platform;
+    const startMs = clock.monotonicMs();
     const keys = await keysInSparseRange(this, range, { lsn, signal: context.signal });
-    return presentOf(keys, await this.getVectored(keys, lsn, context));
+    const present = presentOf(keys, await this.getVectored(keys, lsn, context));
+    this.#deps.metrics.reads.scans.of(context.task).recordMs(clock.monotonicMs() - startMs);
+    return present;
   }
 
   // ---- Life
