@@ -21,8 +21,10 @@ const STATUS_OF_KIND: Readonly<Record<ErrorKind, number>> = {
 /** Codes that clients tell apart by their status. */
 const STATUS_OF_CODE: Readonly<Record<string, number>> = {
   "ancestor-archived": 406,
+  "bad-branch-lsn": 406,
   "request-timeout": 408,
   "precondition-failed": 412,
+  "timeline-has-children": 412,
   "body-too-large": 413,
   "too-many-requests": 429,
   "not-implemented": 501,

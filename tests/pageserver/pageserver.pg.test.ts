@@ -113,7 +113,7 @@ describe("pageserver", () => {
     expect(await pageOf(BRANCH)).toBe(before);
     expect(((await server.http("GET", path)).json as unknown[]).length).toBe(2);
     expect((await server.attach(1)).status).toBe(409);
-    expect((await server.http("DELETE", `${path}/${ROOT}`)).status).toBe(409);
+    expect((await server.http("DELETE", `${path}/${ROOT}`)).status).toBe(412);
     expect((await server.http("DELETE", `${path}/${BRANCH}`)).status).toBe(202);
     expect((await server.http("GET", `${path}/${BRANCH}`)).status).toBe(404);
   }, 30_000);

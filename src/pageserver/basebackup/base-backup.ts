@@ -41,6 +41,8 @@ export interface BaseBackupOptions {
   readonly form: "neon" | "full" | "stock";
   /** For a hot standby: no replication slots, which would hold back its WAL. */
   readonly replica: boolean;
+  /** Form `neon` only: without SLRU segments, which the server asks for when it needs them. */
+  readonly lazySlrus?: boolean;
   /** Start of the record before the backup's LSN, 0 when unknown. */
   readonly prevLsn: Lsn;
   /** The backup is of the branch point itself. */
@@ -99,7 +101,10 @@ class BaseBackup {
   }
 
   async *#slrus(): AsyncGenerator<Uint8Array> {
+    const lazy = this.#options.form === "neon" && this.#options.lazySlrus === true;
     for (const kind of SLRU_KINDS) {
+      // Patched servers ask for the kinds that the peer has.
+      if (lazy && kind !== "commit-ts") continue;
       for (const segment of await this.#reader.listSlruSegments(kind)) {
         yield this.#file(`${slruDirectory(kind)}/${slruSegmentName(segment)}`, await this.#reader.slruSegment(kind, segment));
       }

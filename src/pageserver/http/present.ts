@@ -74,6 +74,15 @@ export function knownTimelineInfo(view: TenantTimeline): TimelineInfo {
   };
 }
 
+/** Bytes of all layers of a shard that is active. */
+export function physicalSize({ tenant }: TenantView): number | null {
+  if (tenant?.state !== "active") return null;
+  let sizeBytes = 0;
+  for (const { timeline } of tenant.listTimelines()) for (const layer of timeline.stack.map.layers()) sizeBytes += layer.metadata.sizeBytes;
+  return sizeBytes;
+}
+
+/** Without the physical size, which is told of one tenant at a time. */
 export function tenantInfo(view: TenantView): TenantInfo {
   const { id, tenant, location } = view;
   const broken = tenant?.state === "broken" ? { reason: describeError(tenant.brokenBy) } : undefined;

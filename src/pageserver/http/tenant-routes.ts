@@ -6,14 +6,16 @@ import { emptyReply, jsonReply } from "../../http/route.ts";
 import { parseTenantId, tenantShardIdToString } from "../../kit/ids.ts";
 import { locationConfigListSchema, locationConfigSchema } from "../api/location.ts";
 import { tenantDetailsSchema, tenantInfoSchema } from "../api/timelines.ts";
-import { patchTenantConf } from "../tenant/tenant-config.ts";
+import { effectiveConf } from "../tenant/effective-conf.ts";
+import { checkTenantConfNames, patchTenantConf } from "../tenant/tenant-config.ts";
 import type { Tenants } from "../tenant/tenants.ts";
-import { tenantInfo } from "./present.ts";
+import { physicalSize, tenantInfo } from "./present.ts";
 import { ADMIN } from "./permissions.ts";
 
 export const shardParams = z.object({ tenant_shard_id: tenantShardIdText });
 const attachResult = z.object({ shards: z.array(z.unknown()), stripe_size: z.number().nullable() });
 const configBody = z.object({ tenant_id: z.string() }).catchall(z.unknown());
+const confSchema = z.record(z.string(), z.unknown());
 const done = { 200: { description: "done", schema: z.null() } };
 
 export function addTenantRoutes(app: HttpApp, { tenants }: { readonly tenants: Tenants }): void {
@@ -30,7 +32,7 @@ export function addTenantRoutes(app: HttpApp, { tenants }: { readonly tenants: T
     },
     ({ params }) => {
       const view = tenants.view(params.tenant_shard_id);
-      return jsonReply(200, { ...tenantInfo(view), timelines: view.tenant?.manager.timelineIds ?? [] });
+      return jsonReply(200, { ...tenantInfo(view), current_physical_size: physicalSize(view), timelines: view.tenant?.manager.timelineIds ?? [] });
     },
   );
   app.route({ method: "delete", path: "/v1/tenant/:tenant_shard_id", permission: ADMIN, summary: "Delete a tenant shard and its data", params: shardParams, responses: { 200: { description: "gone" } } }, async ({ params }) => {
@@ -58,22 +60,24 @@ function addLocationRoutes(app: HttpApp, tenants: Tenants): void {
 function addConfigRoutes(app: HttpApp, tenants: Tenants): void {
   app.route({ method: "put", path: "/v1/tenant/config", permission: ADMIN, summary: "Replace a tenant's configuration", body: configBody, responses: done }, async ({ body }) => {
     const { tenant_id: tenantId, ...conf } = body;
-    await tenants.configure(parseTenantId(tenantId), () => conf);
+    checkTenantConfNames(conf);
+    await tenants.configure(parseTenantId(tenantId), () => patchTenantConf({}, conf));
     return jsonReply(200, null);
   });
   app.route({ method: "patch", path: "/v1/tenant/config", permission: ADMIN, summary: "Change parts of a tenant's configuration: null removes, absent stays", body: configBody, responses: done }, async ({ body }) => {
     const { tenant_id: tenantId, ...patch } = body;
+    checkTenantConfNames(patch);
     await tenants.configure(parseTenantId(tenantId), (conf) => patchTenantConf(conf, patch));
     return jsonReply(200, null);
   });
   app.route(
     {
       method: "get", path: "/v1/tenant/:tenant_shard_id/config", permission: ADMIN, summary: "A tenant's configuration", params: shardParams,
-      responses: { 200: { description: "what was set, and what is in effect", schema: z.object({ tenant_specific_overrides: z.unknown(), effective_config: z.unknown() }) } },
+      responses: { 200: { description: "what was set, and what is in effect", schema: z.object({ tenant_specific_overrides: confSchema, effective_config: confSchema }) } },
     },
     ({ params }) => {
       const view = tenants.view(params.tenant_shard_id);
-      return jsonReply(200, { tenant_specific_overrides: view.location.tenant_conf, effective_config: tenants.settingsOf(params.tenant_shard_id) });
+      return jsonReply(200, { tenant_specific_overrides: view.location.tenant_conf, effective_config: effectiveConf(tenants.settingsOf(params.tenant_shard_id), view.location.tenant_conf) });
     },
   );
 }

@@ -1,14 +1,13 @@
 /** Routes of timelines: create, list, look, delete, LSN and time, leases. */
 import { z } from "zod";
-import { StrataError } from "../../kit/errors.ts";
-import { parseTimelineId, type TimelineId } from "../../kit/ids.ts";
+import { isStrataError, StrataError } from "../../kit/errors.ts";
+import { parseTimelineId, type TenantShardId, type TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { HttpApp } from "../../http/app.ts";
 import { booleanText, lsnText, tenantShardIdText, timelineIdText } from "../../http/params.ts";
 import { emptyReply, jsonReply } from "../../http/route.ts";
 import { majorFromVersionNum } from "../../postgres/versions/major.ts";
-import { postgresTimestamp } from "../../wire/replication-messages.ts";
 import { lsnByTimestampSchema, lsnLeaseSchema, type TimelineCreate, timelineCreateSchema, timelineInfoSchema } from "../api/timelines.ts";
 import { lsnForTimestamp, timestampOfLsn } from "../datadir/lsn-for-timestamp.ts";
 import type { Tenant } from "../tenant/tenant.ts";
@@ -17,8 +16,8 @@ import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
 import { shardParams } from "./tenant-routes.ts";
 import { TENANT_PERMISSION, TIMELINE_PERMISSION } from "./permissions.ts";
 import { knownTimelineInfo, timelineInfo } from "./present.ts";
+import { formatTimestamp, fromPostgresTimestamp, timestampText, toPostgresTimestamp } from "./timestamps.ts";
 
-const POSTGRES_EPOCH_MS = 946_684_800_000;
 export const timelineParams = z.object({ tenant_shard_id: tenantShardIdText, timeline_id: timelineIdText });
 
 const sizeQuery = z.object({ "include-non-incremental-logical-size": booleanText.optional(), "force-await-initial-logical-size": booleanText.optional() });
@@ -56,7 +55,7 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
   app.route(
     { method: "delete", path: "/v1/tenant/:tenant_shard_id/timeline/:timeline_id", permission: TIMELINE_PERMISSION, summary: "Delete a timeline for good", params: timelineParams, responses: { 202: { description: "deleted, ask again to be sure" }, 404: { description: "gone" } } },
     async ({ params }) => {
-      await tenants.attached(params.tenant_shard_id).deleteTimeline(params.timeline_id);
+      await tenantToDeleteFrom(tenants, params.tenant_shard_id).deleteTimeline(params.timeline_id);
       return emptyReply(202);
     },
   );
@@ -70,12 +69,32 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
   addLsnRoutes(app, find);
 }
 
+/** 404 says that the timeline is gone: of a tenant that is not here nobody may conclude that. */
+function tenantToDeleteFrom(tenants: Tenants, id: TenantShardId): Tenant {
+  try {
+    return tenants.attached(id);
+  } catch (cause) {
+    if (!isStrataError(cause, "tenant-not-found")) throw cause;
+    throw new StrataError("conflict", "precondition-failed", "the tenant is not here: whether it has the timeline is not known", { cause });
+  }
+}
+
+/** 409 is for good; of a timeline that is being made the answer comes with the next try. */
+function assertNotBusy(tenant: Tenant, timelineId: TimelineId): void {
+  try {
+    tenant.manager.assertNotBusy(timelineId);
+  } catch (cause) {
+    if (!isStrataError(cause, "timeline-busy")) throw cause;
+    throw new StrataError("retry", "too-many-requests", cause.message, { cause });
+  }
+}
+
 async function createTimeline(tenant: Tenant, body: TimelineCreate, defaultPgVersion: number): Promise<TenantTimeline> {
   await tenant.load();
   const timelineId = parseTimelineId(body.new_timeline_id);
   if (body.ancestor_timeline_id != null && body.existing_initdb_timeline_id != null) throw new StrataError("fix-input", "bad-timeline-create", "a branch begins from its ancestor, not from an initdb archive");
   // One that is half made is no answer yet.
-  tenant.manager.assertNotBusy(timelineId);
+  assertNotBusy(tenant, timelineId);
   const existing = tenant.manager.has(timelineId) ? tenant.timelineNow(timelineId) : null;
   if (existing !== null) {
     if (isTheSame(existing, body)) return existing;
@@ -122,14 +141,12 @@ function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParam
   app.route(
     {
       method: "get", path: `${base}/get_lsn_by_timestamp`, permission: TIMELINE_PERMISSION, summary: "The LSN that shows all commits up to a moment", params: timelineParams,
-      query: z.object({ timestamp: z.string(), with_lease: booleanText.optional() }), responses: { 200: { description: "LSN", schema: lsnByTimestampSchema } },
+      query: z.object({ timestamp: timestampText, with_lease: booleanText.optional() }), responses: { 200: { description: "LSN", schema: lsnByTimestampSchema } },
     },
     async ({ params, query, signal, log }) => {
-      const timestampMs = Date.parse(query.timestamp);
-      if (Number.isNaN(timestampMs)) throw new StrataError("fix-input", "bad-timestamp", `"${query.timestamp}" is not an RFC 3339 time`);
       const view = await find(shardZero(params));
       await view.timeline.deps.failpoints?.hit("find-lsn-for-timestamp", signal);
-      const found = await lsnForTimestamp(view.datadir, postgresTimestamp(timestampMs), { task: "http", signal });
+      const found = await lsnForTimestamp(view.datadir, toPostgresTimestamp(query.timestamp), { task: "http", signal });
       return jsonReply(200, { lsn: lsnToString(found.lsn), kind: found.kind, ...(query.with_lease === true ? leaseIfPossible(view, found.lsn, log) : {}) });
     },
   );
@@ -138,7 +155,7 @@ function addLsnRoutes(app: HttpApp, find: (params: z.output<typeof timelineParam
     async ({ params, query, signal }) => {
       const timestamp = await timestampOfLsn((await find(shardZero(params))).datadir, query.lsn, { task: "http", signal });
       if (timestamp === null) throw new StrataError("conflict", "precondition-failed", `timestamp for lsn ${lsnToString(query.lsn)} not found`);
-      return jsonReply(200, new Date(POSTGRES_EPOCH_MS + Number(timestamp / 1000n)).toISOString());
+      return jsonReply(200, formatTimestamp(fromPostgresTimestamp(timestamp)));
     },
   );
   app.route(

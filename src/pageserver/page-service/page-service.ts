@@ -112,6 +112,7 @@ export class PageService implements PgHandler {
     const pieces = baseBackup(timeline.datadir.at(lsn, { task: "basebackup", signal: session.signal }), {
       form: command.form,
       replica: command.replica,
+      lazySlrus: timeline.lazySlruDownload,
       prevLsn: this.#prevLsn(command, known),
       isBranchPoint: store.ancestor?.lsn === lsn,
       wallMs: clock.wallMs(),

@@ -3,6 +3,7 @@ import type { TenantId, TimelineId } from "../../kit/ids.ts";
 import type { ShardIndex } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Key } from "../../keyspace/key.ts";
+import type { TimelineCounts } from "../counts/timeline-counts.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 
 export interface ServedTimeline {
@@ -11,6 +12,8 @@ export interface ServedTimeline {
    *  @throws StrataError fix-input `lsn-out-of-range` for an LSN that is gone already */
   grantLease(lsn: Lsn): number;
   hasLease(lsn: Lsn): boolean;
+  readonly counts: TimelineCounts;
+  readonly lazySlruDownload: boolean;
   /** Where requests wait for their tenant's turn; null when they need not. */
   readonly throttle: { take(requests: number, signal?: AbortSignal): Promise<number> } | null;
 }

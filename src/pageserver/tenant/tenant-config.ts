@@ -1,14 +1,14 @@
 /**
  * A tenant's configuration: the peer's names and value forms (durations as text such as `7 days`, sizes as numbers) in
- * `tenant_conf` and in `[tenant_config]` of pageserver.toml, and the settings that come out of them. Names of things
- * that are not here yet are kept and told back, but have no effect.
+ * `tenant_conf` and in `[tenant_config]` of pageserver.toml, and the settings that come out of them. Names of the peer's that set nothing
+ * here are kept and told back; those that nobody knows are refused where somebody sets them by hand.
  */
 import { z } from "zod";
 import { StrataError } from "../../kit/errors.ts";
 import { parseDuration } from "../../kit/humantime.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../timeline/timeline-config.ts";
 import { NO_THROTTLE, type ThrottleConfig } from "./throttle.ts";
-import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
+import { type WalProtocol, walProtocolSchema } from "../../safekeeper/api/wal-protocol.ts";
 import { WAL_RECEIVER_DEFAULTS } from "../wal-receiver/wal-receiver.ts";
 
 const count = z.number().int().nonnegative();
@@ -42,7 +42,7 @@ const schema = z.object({
   compaction_period: duration.nullish(),
   compaction_threshold: count.nullish(),
   image_creation_threshold: count.nullish(),
-  image_layer_creation_check_threshold: count.nullish(),
+  image_layer_creation_check_threshold: count.max(255).nullish(),
   gc_horizon: count.nullish(),
   gc_period: duration.nullish(),
   pitr_interval: duration.nullish(),
@@ -51,13 +51,28 @@ const schema = z.object({
   l0_flush_stall_threshold: count.nullish(),
   walreceiver_connect_timeout: duration.nullish(),
   lagging_wal_timeout: duration.nullish(),
-  max_lsn_wal_lag: count.nullish(),
+  max_lsn_wal_lag: z.number().int().positive().nullish(),
   heatmap_period: duration.nullish(),
   timeline_offloading: z.boolean().nullish(),
   timeline_get_throttle: throttle.nullish(),
   min_resident_size_override: count.nullish(),
   eviction_policy: evictionPolicy.nullish(),
+  lazy_slru_download: z.boolean().nullish(),
+  wal_receiver_protocol_override: walProtocolSchema.nullish(),
 });
+
+/** The peer's, and what they set does not exist here or is decided by itself: kept and told back. */
+const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
+  "compaction_algorithm", "compaction_upper_limit", "compaction_shard_ancestor", "compaction_l0_first", "compaction_l0_semaphore", "l0_flush_delay_threshold", "image_layer_force_creation_period",
+  "evictions_low_residence_duration_metric_threshold", "image_creation_preempt_threshold", "rel_size_v2_enabled", "gc_compaction_enabled", "gc_compaction_verification",
+  "gc_compaction_initial_threshold_kb", "gc_compaction_ratio_percent", "sampling_ratio", "relsize_snapshot_cache_capacity", "basebackup_cache_enabled",
+]);
+
+/** A name that nobody knows is most likely one misspelt. @throws StrataError fix-input `bad-tenant-config` */
+export function checkTenantConfNames(conf: TenantConf): void {
+  const unknown = Object.keys(conf).filter((name) => !Object.hasOwn(schema.shape, name) && !WITHOUT_EFFECT.has(name));
+  if (unknown.length > 0) throw new StrataError("fix-input", "bad-tenant-config", `tenant configuration: unknown field ${unknown.map((name) => `\`${name}\``).join(", ")}`);
+}
 
 export type TenantConf = Readonly<Record<string, unknown>>;
 
@@ -110,12 +125,13 @@ export function tenantSettings(conf: TenantConf, base: TenantSettings = DEFAULTS
       lsnLeaseLengthMs: c.lsn_lease_length ?? timeline.lsnLeaseLengthMs,
       lsnLeaseLengthForTsMs: c.lsn_lease_length_for_ts ?? timeline.lsnLeaseLengthForTsMs,
       l0FlushStallThreshold: c.l0_flush_stall_threshold ?? timeline.l0FlushStallThreshold,
+      lazySlruDownload: c.lazy_slru_download ?? timeline.lazySlruDownload,
     },
     walReceiver: {
       connectTimeoutMs: c.walreceiver_connect_timeout ?? walReceiver.connectTimeoutMs,
       laggingWalTimeoutMs: c.lagging_wal_timeout ?? walReceiver.laggingWalTimeoutMs,
       maxLsnWalLagBytes: c.max_lsn_wal_lag ?? walReceiver.maxLsnWalLagBytes,
-      protocol: walReceiver.protocol,
+      protocol: c.wal_receiver_protocol_override ?? walReceiver.protocol,
     },
   };
 }

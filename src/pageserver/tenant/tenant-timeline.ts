@@ -94,6 +94,10 @@ export class TenantTimeline implements ServedTimeline {
     return leases.grant(lsn, lengthMs ?? config.lsnLeaseLengthMs);
   }
 
+  get lazySlruDownload(): boolean {
+    return this.timeline.config.lazySlruDownload;
+  }
+
   hasLease(lsn: Lsn): boolean {
     return this.timeline.leases.has(lsn);
   }

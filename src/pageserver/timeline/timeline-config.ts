@@ -28,6 +28,8 @@ export interface TimelineConfig {
   readonly l0FlushStallThreshold: number;
   /** image_compression: zstd level of image layers, null for none. */
   readonly imageCompressionLevel: number | null;
+  /** lazy_slru_download: base backups for patched servers are without SLRU segments, which those ask for one by one. */
+  readonly lazySlruDownload: boolean;
   /** wait_lsn_timeout */
   readonly waitLsnTimeoutMs: number;
 }
@@ -50,5 +52,6 @@ export const DEFAULT_TIMELINE_CONFIG: TimelineConfig = {
   lsnLeaseLengthForTsMs: MINUTE_MS,
   l0FlushStallThreshold: 30,
   imageCompressionLevel: 1,
+  lazySlruDownload: false,
   waitLsnTimeoutMs: 300_000,
 };

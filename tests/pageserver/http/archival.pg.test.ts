@@ -49,7 +49,7 @@ test("offloaded: told apart, over a restart too, and whole when taken up again",
   await server.stop();
   await server.start();
   await check();
-  expect((await server.http("DELETE", `${TENANT}/timeline/${ROOT}`)).status).toBe(409);
+  expect((await server.http("DELETE", `${TENANT}/timeline/${ROOT}`)).status).toBe(412);
   expect((await archive(BRANCH, "Unarchived")).status).toBe(200);
   expect((await both()).offloaded).toEqual([]);
   expect((await server.http("GET", `${TENANT}/timeline/${BRANCH}`)).json).toMatchObject({ is_archived: false, ancestor_timeline_id: ROOT });
