@@ -8,9 +8,10 @@
  *   const requests = metrics.counter({ name: "safekeeper_…_total", help: "…", labels: ["tenant_id"] });
  *   requests.with(tenantId).inc();
  */
+import { Registry } from "prom-client";
 import { InvariantError } from "../kit/errors.ts";
-import { EXPOSITION_CONTENT_TYPE, headOf, histogramLines, labelsText, type MetricType, sampleLine } from "./exposition.ts";
 import { Histogram, MetricValue } from "./metric-values.ts";
+import { histogramSamples, type Labels, type MetricType, type Sample, ScrapedMetric } from "./scraped-metric.ts";
 
 export interface MetricOptions {
   readonly name: string;
@@ -75,17 +76,10 @@ export const LATENCY_BUCKETS: readonly number[] = [
   0.000_03, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 3, 10, 30,
 ];
 
-interface Registered {
-  readonly head: string;
-  /** The lines of its samples. */
-  render(): string;
-}
-
 export class Metrics {
-  /** In the order in which they are registered, and scraped. */
-  readonly #registered = new Map<string, Registered>();
+  readonly #registry = new Registry();
 
-  readonly contentType: string = EXPOSITION_CONTENT_TYPE;
+  readonly contentType: string = this.#registry.contentType;
 
   counter(options: MetricOptions): Family<CounterChild> {
     return this.#values(options, "counter");
@@ -97,32 +91,28 @@ export class Metrics {
 
   /** A gauge whose value is read when it is scraped. */
   gaugeFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
-    this.#register(options, "gauge", () => sampleLine(options.name, "", read()));
+    this.#register(options, "gauge", () => [{ labels: {}, value: read() }]);
   }
 
   /** A counter whose value is kept elsewhere and read when it is scraped. */
   counterFrom(options: Omit<MetricOptions, "labels" | "maxChildren">, read: () => number): void {
-    this.#register(options, "counter", () => sampleLine(options.name, "", read()));
+    this.#register(options, "counter", () => [{ labels: {}, value: read() }]);
   }
 
   /** Gauges with labels, all read when they are scraped: what is not read any more is gone. */
   gaugesFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
-    this.#register(options, "gauge", () => readingLines(options, read()));
+    this.#register(options, "gauge", () => readingSamples(options, read()));
   }
 
   /** Counters whose totals are kept elsewhere, read when they are scraped. */
   countersFrom(options: MetricOptions, read: () => readonly GaugeReading[]): void {
-    this.#register(options, "counter", () => readingLines(options, read()));
+    this.#register(options, "counter", () => readingSamples(options, read()));
   }
 
   /** The same of histograms. */
   histogramsFrom(options: MetricOptions, read: () => readonly HistogramReading[]): void {
     const { name, labels: names = [], maxChildren = DEFAULT_MAX_READINGS } = options;
-    this.#register(options, "histogram", () => {
-      let text = "";
-      for (const { labels, histogram } of read().slice(0, maxChildren)) text += histogramLines(name, labelsText(names, labels), histogram);
-      return text;
-    });
+    this.#register(options, "histogram", () => read().slice(0, maxChildren).flatMap(({ labels, histogram }) => histogramSamples(name, labelsOf(names, labels), histogram)));
   }
 
   /** Of counts or sizes. For durations use `duration`. */
@@ -137,38 +127,40 @@ export class Metrics {
 
   /** The text exposition format. */
   async render(): Promise<string> {
-    let text = "";
-    for (const { head, render } of this.#registered.values()) text += head + render();
-    return text;
+    return this.#registry.metrics();
   }
 
   #values(options: MetricOptions, type: "counter" | "gauge"): LabelFamily<MetricValue> {
     const family = new LabelFamily(options, () => new MetricValue());
-    this.#register(options, type, () => family.render((labels, { value }) => sampleLine(options.name, labels, value)));
+    this.#register(options, type, () => family.children().map(({ labels, child }) => ({ labels, value: child.value })));
     return family;
   }
 
   #histograms(options: HistogramOptions): LabelFamily<Histogram> {
     const bounds = [...options.buckets];
     const family = new LabelFamily(options, () => new Histogram(bounds));
-    this.#register(options, "histogram", () => family.render((labels, histogram) => histogramLines(options.name, labels, histogram)));
+    this.#register(options, "histogram", () => family.children().flatMap(({ labels, child }) => histogramSamples(options.name, labels, child)));
     return family;
   }
 
-  #register({ name, help }: Pick<MetricOptions, "name" | "help">, type: MetricType, render: () => string): void {
-    if (this.#registered.has(name)) throw new InvariantError(`metric ${name} is registered twice`);
-    this.#registered.set(name, { head: headOf(name, help, type), render });
+  #register({ name, help }: Pick<MetricOptions, "name" | "help">, type: MetricType, read: () => Sample[]): void {
+    if (this.#registry.getSingleMetric(name) !== undefined) throw new InvariantError(`metric ${name} is registered twice`);
+    this.#registry.registerMetric(new ScrapedMetric({ name, help, type, read }));
   }
 }
 
-function readingLines({ name, labels: names = [], maxChildren = DEFAULT_MAX_READINGS }: MetricOptions, readings: readonly GaugeReading[]): string {
-  let text = "";
-  for (const { labels, value } of readings.slice(0, maxChildren)) text += sampleLine(name, labelsText(names, labels), value);
-  return text;
+function readingSamples({ labels: names = [], maxChildren = DEFAULT_MAX_READINGS }: MetricOptions, readings: readonly GaugeReading[]): Sample[] {
+  return readings.slice(0, maxChildren).map(({ labels, value }) => ({ labels: labelsOf(names, labels), value }));
+}
+
+function labelsOf(names: readonly string[], values: readonly string[]): Labels {
+  const labels: Labels = {};
+  for (let i = 0; i < names.length; i++) labels[names[i]] = values[i];
+  return labels;
 }
 
 class LabelFamily<Child> implements Family<Child> {
-  readonly #children = new Map<string, { readonly labels: string; readonly child: Child }>();
+  readonly #children = new Map<string, { readonly labels: Labels; readonly child: Child }>();
   readonly #labels: readonly string[];
   readonly #maxChildren: number;
   readonly #make: () => Child;
@@ -192,7 +184,7 @@ class LabelFamily<Child> implements Family<Child> {
       return this.with(...labelValues.map(() => OVERFLOW));
     }
     const child = this.#make();
-    this.#children.set(key, { labels: labelsText(this.#labels, labelValues), child });
+    this.#children.set(key, { labels: labelsOf(this.#labels, labelValues), child });
     return child;
   }
 
@@ -200,9 +192,7 @@ class LabelFamily<Child> implements Family<Child> {
     this.#children.delete(labelValues.join("\u0000"));
   }
 
-  render(lines: (labels: string, child: Child) => string): string {
-    let text = "";
-    for (const { labels, child } of this.#children.values()) text += lines(labels, child);
-    return text;
+  children(): { readonly labels: Labels; readonly child: Child }[] {
+    return [...this.#children.values()];
   }
 }
