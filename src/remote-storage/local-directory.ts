@@ -7,6 +7,7 @@
  */
 import { allocateBytes } from "../kit/buffers.ts";
 import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
+import { DirectorySyncs } from "../platform/directory-syncs.ts";
 import type { FileHandle, FileSystem } from "../platform/files.ts";
 import type { Platform } from "../platform/platform.ts";
 import { bodyWithEnd, checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
@@ -21,11 +22,14 @@ export class LocalDirectoryStorage implements RemoteStorage {
   readonly maxKeysPerDelete = 1000;
   readonly #root: string;
   readonly #platform: Pick<Platform, "files" | "random" | "clock">;
+  /** Durable with all their parents. */
   readonly #knownDirectories = new Set<string>();
+  readonly #syncs: DirectorySyncs;
 
   private constructor(root: string, platform: Pick<Platform, "files" | "random" | "clock">) {
     this.#root = root;
     this.#platform = platform;
+    this.#syncs = new DirectorySyncs(platform.files);
   }
 
   static async open(root: string, platform: Pick<Platform, "files" | "random" | "clock">): Promise<LocalDirectoryStorage> {
@@ -57,13 +61,18 @@ export class LocalDirectoryStorage implements RemoteStorage {
     options.signal?.throwIfAborted();
     const temporary = `${this.#root}/${UPLOADS_DIRECTORY}/${this.#platform.random.bytes(16).toHex()}`;
     try {
-      await this.#writeSynced(temporary, source, options.signal);
       const target = `${this.#root}/${key}`;
-      await this.#prepareDirectory(parentOf(target));
+      const directory = parentOf(target);
+      const isKnown = this.#knownDirectories.has(directory);
+      // Side by side, so that the disk is waited for twice only: for the content, then for all names that lead to it.
+      await allOf([this.#writeSynced(temporary, source, options.signal), ...(isKnown ? [] : [this.#files.makeDirectory(directory)])]);
       await this.#files.rename(temporary, target);
-      await this.#files.syncDirectory(parentOf(target));
+      await allOf((isKnown ? [directory] : this.#upToRoot(directory)).map((path) => this.#syncs.sync(path)));
+      this.#remember(directory);
     } catch (error) {
       await this.#files.remove(temporary).catch(() => {});
+      // Somebody may have taken directories away.
+      this.#knownDirectories.clear();
       throw asStorageError(error, `upload of ${key}`);
     }
   }
@@ -95,14 +104,17 @@ export class LocalDirectoryStorage implements RemoteStorage {
     }
   }
 
-  /** Makes the directory and syncs every parent that names a new one. */
-  async #prepareDirectory(directory: string): Promise<void> {
-    if (this.#knownDirectories.has(directory) || directory.length < this.#root.length) return;
-    if (directory !== this.#root) await this.#prepareDirectory(parentOf(directory));
-    if (!(await this.#files.exists(directory))) await this.#files.makeDirectory(directory);
-    if (directory !== this.#root) await this.#files.syncDirectory(parentOf(directory));
+  /** A directory and its parents, as far as one may not be durable yet. */
+  #upToRoot(directory: string): string[] {
+    const paths = [directory];
+    for (let at = directory; at.length > this.#root.length && !this.#knownDirectories.has(at); at = parentOf(at)) paths.push(parentOf(at));
+    return paths;
+  }
+
+  #remember(directory: string): void {
+    if (this.#knownDirectories.has(directory)) return;
     if (this.#knownDirectories.size >= KNOWN_DIRECTORIES_MAX) this.#knownDirectories.clear();
-    this.#knownDirectories.add(directory);
+    for (let at = directory; at.length >= this.#root.length; at = parentOf(at)) this.#knownDirectories.add(at);
   }
 
   async download(key: string, options: OperationOptions & { readonly range?: ByteRange } = {}): Promise<Download> {
@@ -214,7 +226,7 @@ export class LocalDirectoryStorage implements RemoteStorage {
         options.signal?.throwIfAborted();
         if (await this.#removeIfPresent(`${this.#root}/${key}`)) touched.add(parentOf(`${this.#root}/${key}`));
       }
-      for (const directory of touched) await this.#files.syncDirectory(directory);
+      await allOf([...touched].map((directory) => this.#syncs.sync(directory)));
     } catch (error) {
       throw asStorageError(error, `deletion of ${keys.length} objects`);
     }
@@ -251,6 +263,11 @@ interface Found {
 interface Search extends ListOptions {
   readonly limit: number;
   readonly found: Found[];
+}
+
+/** Throws what failed first, and not before all have ended. */
+async function allOf(works: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(works)) if (result.status === "rejected") throw result.reason;
 }
 
 function parentOf(path: string): string {

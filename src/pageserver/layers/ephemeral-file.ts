@@ -9,6 +9,7 @@ import { allocateSharedBytes } from "../../kit/buffers.ts";
 import { copyBytes } from "../../kit/copy.ts";
 import { StrataError } from "../../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
+import { openWithDirectory } from "../../platform/open-with-directory.ts";
 import type { LayerMemory, Spillable } from "./layer-memory.ts";
 
 export const EPHEMERAL_PREFIX = "ephemeral-";
@@ -131,7 +132,7 @@ export class EphemeralFile implements Spillable {
 
   async #spillWhileOver(): Promise<void> {
     while (this.#memory.isOver && this.#spillable > 0) {
-      this.#file ??= await this.#files.open(this.#path, "truncate");
+      this.#file ??= await openWithDirectory(this.#files, this.#path, "truncate");
       const at = this.#spilledChunks;
       const chunk = this.#chunks[at] as Uint8Array;
       await this.#file.write(chunk, at * CHUNK_BYTES);

@@ -11,6 +11,7 @@ import { type Lsn, lsnHigh, lsnLow } from "../../kit/lsn.ts";
 import { KEY_FIELDS } from "../../interpret/value-batch.ts";
 import { encodeKeyInto, type Key, KEY_SIZE } from "../../keyspace/key.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
+import { openWithDirectory } from "../../platform/open-with-directory.ts";
 import { BLOB_HEADER_MAX, COMPRESS_MIN_BYTES, compressedBlob, writeBlobHeader } from "./blob.ts";
 import { encodeDeltaKeyInto, DELTA_KEY_SIZE } from "./delta-layer.ts";
 import { BtreeBuilder } from "./disk-btree.ts";
@@ -27,7 +28,7 @@ export interface LayerTarget extends JobTarget {
 
 /** A target as plain data: the thread that does the work has files of its own. */
 export interface JobTarget {
-  /** Where the file goes; must exist. */
+  /** Where the file goes; made if it is missing. */
   readonly directory: string;
   /** Makes temporary names unique within the directory. */
   readonly uniqueName: string;
@@ -44,6 +45,8 @@ export interface WrittenLayer {
   readonly sizeBytes: number;
   /** For index_part. */
   readonly crc: number;
+  /** Of an image layer: bytes of values as they came, those that might have been compressed, those that were, and what was written. */
+  readonly compression?: { readonly inBytes: number; readonly consideredBytes: number; readonly chosenBytes: number; readonly outBytes: number };
 }
 
 class LayerWriter {
@@ -57,6 +60,7 @@ class LayerWriter {
   /** Where the buffer begins in the file, a multiple of the block size. */
   #flushed = BLOCK_SIZE;
   #buffered = 0;
+  readonly compression = { inBytes: 0, consideredBytes: 0, chosenBytes: 0, outBytes: 0 };
 
   constructor(target: LayerTarget, file: FileHandle, keySize: number) {
     this.#target = target;
@@ -81,7 +85,14 @@ class LayerWriter {
   put(indexKey: Uint8Array, indexValue: number, bytes: Uint8Array, start: number, length: number): Promise<void> | undefined {
     this.#tree.append(indexKey, indexValue);
     const packed = length < COMPRESS_MIN_BYTES ? null : compressedBlob(bytes.subarray(start, start + length), this.#target.zstdLevel);
-    if (packed !== null) return this.#append(packed, 0, packed.length, true);
+    const { compression } = this;
+    compression.inBytes += length;
+    if (length >= COMPRESS_MIN_BYTES && this.#target.zstdLevel !== null) compression.consideredBytes += length;
+    compression.outBytes += packed === null ? length : packed.length;
+    if (packed !== null) {
+      compression.chosenBytes += length;
+      return this.#append(packed, 0, packed.length, true);
+    }
     return this.#append(bytes, start, length, false);
   }
 
@@ -154,7 +165,7 @@ class LayerWriter {
 }
 
 async function openWriter(target: LayerTarget, keySize: number): Promise<LayerWriter> {
-  const file = await target.files.open(`${target.directory}/${target.uniqueName}${TEMPORARY_LAYER_SUFFIX}`, "truncate");
+  const file = await openWithDirectory(target.files, `${target.directory}/${target.uniqueName}${TEMPORARY_LAYER_SUFFIX}`, "truncate");
   return new LayerWriter(target, file, keySize);
 }
 
@@ -238,8 +249,9 @@ export class ImageLayerWriter {
     return this.#writer.put(this.#key, this.#writer.position, image, 0, image.length);
   }
 
-  finish(keyRange: { readonly start: Key; readonly end: Key }, lsn: Lsn): Promise<WrittenLayer> {
-    return this.#writer.finish({ kind: "image", keyRange, lsn });
+  async finish(keyRange: { readonly start: Key; readonly end: Key }, lsn: Lsn): Promise<WrittenLayer> {
+    const { compression } = this.#writer;
+    return { ...(await this.#writer.finish({ kind: "image", keyRange, lsn })), compression };
   }
 
   abort(): Promise<void> {

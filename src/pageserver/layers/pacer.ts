@@ -1,26 +1,2 @@
-/** Keeps long work from holding the event loop: ask `pause()` often, wait when it says so. */
-import type { Clock } from "../../platform/clock.ts";
-
-const SLICE_MS = 4;
-
-export class Pacer {
-  readonly #clock: Clock;
-  #sliceStartMs: number;
-
-  readonly #sliceMs: number;
-
-  /** @param sliceMs infinite on a thread that has nothing else to do */
-  constructor(clock: Clock, sliceMs = SLICE_MS) {
-    this.#clock = clock;
-    this.#sliceMs = sliceMs;
-    this.#sliceStartMs = clock.monotonicMs();
-  }
-
-  /** Undefined while the slice lasts; else a promise to wait for, after which the next slice begins. */
-  pause(): Promise<void> | undefined {
-    if (this.#clock.monotonicMs() - this.#sliceStartMs < this.#sliceMs) return undefined;
-    return this.#clock.sleep(0).then(() => {
-      this.#sliceStartMs = this.#clock.monotonicMs();
-    });
-  }
-}
+/** See platform/pacer.ts. */
+export { Pacer } from "../../platform/pacer.ts";

@@ -3,6 +3,7 @@ import { isStrataError, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import { parseTimelineId } from "../../kit/ids.ts";
 import type { FileSystem } from "../../platform/files.ts";
+import { openWithDirectory } from "../../platform/open-with-directory.ts";
 import { downloadBytes, listAll, type RemoteStorage, storageUnavailable } from "../../remote-storage/remote-storage.ts";
 import { BlockCache } from "../layers/block-cache.ts";
 import { LayerFile } from "../layers/layer-file.ts";
@@ -75,7 +76,7 @@ export async function downloadLayer(ref: RemoteTimelineRef, layer: Layer, option
 
 async function fetchToFile(storage: RemoteStorage, from: { key: string; path: string; sizeBytes: number }, options: { files: FileSystem; signal?: AbortSignal }): Promise<void> {
   const { body } = await storage.download(from.key, { signal: options.signal });
-  const file = await options.files.open(from.path, "truncate");
+  const file = await openWithDirectory(options.files, from.path, "truncate");
   try {
     let at = 0;
     for await (const chunk of body) {

@@ -31,6 +31,7 @@ const LOADS_AT_ONCE = 8;
 const UNBORN_ATTEMPTS = 10;
 const VALIDATE_ATTEMPTS = 10;
 const DELETION_PAUSE_MS = 30_000;
+const CHILDREN_TOLD_MAX = 10;
 
 interface Managed {
   readonly timeline: Timeline;
@@ -138,7 +139,7 @@ export class TimelineManager {
     const create = async ({ initdbLsn, pgVersion }: RootOrigin): Promise<Timeline> => {
       if (this.#stop.signal.aborted) throw new Cancelled("the tenant is shut down");
       const metadata: TimelineMetadata = { diskConsistentLsn: 0, prevRecordLsn: null, ancestor: null, latestGcCutoffLsn: initdbLsn, initdbLsn, pgVersion };
-      await this.#prepareDirectory(timelineId);
+      await this.#clearDirectory(timelineId);
       return this.#start(timelineId, { metadata, clean: null, ancestor: null });
     };
     return await this.#exclusively(timelineId, "being created", async () => {
@@ -201,7 +202,7 @@ export class TimelineManager {
       initdbLsn: parent.initdbLsn,
       pgVersion: parent.pgVersion,
     };
-    await this.#prepareDirectory(timelineId);
+    await this.#clearDirectory(timelineId);
     const timeline = this.#start(timelineId, { metadata, clean: null, ancestor: { timeline: parent, lsn } });
     timeline.remoteClient.scheduleIndexUpload();
     await timeline.waitUploaded(signal);
@@ -265,14 +266,13 @@ export class TimelineManager {
     }
   }
 
-  /** Leftovers of a creation that never came to an index are cleared. Not synced: a start makes the directory again. */
-  async #prepareDirectory(timelineId: TimelineId): Promise<void> {
+  /** Of leftovers of a creation that never came to an index. The directory itself comes with its first file: most branches are never written to. */
+  async #clearDirectory(timelineId: TimelineId): Promise<void> {
     const { platform: { files }, failpoints, deletionQueue, tenantShardId } = this.#deps;
     await deletionQueue.discardShard(tenantShardId, timelineId);
     const directory = this.#directoryOf(timelineId);
     if (await files.exists(directory)) await files.removeTree(directory);
     await failpoints?.hit("timeline-creation-after-uninit", this.#stop.signal);
-    await files.makeDirectory(directory);
     await failpoints?.hit("after-timeline-dir-creation", this.#stop.signal);
   }
 
@@ -391,10 +391,7 @@ export class TimelineManager {
     if (origin !== null) this.#timelines.get(origin.timelineId)?.timeline.branchPoints.set(timelineId, origin.lsn);
     try {
       const ancestor = origin === null ? null : { timeline: this.get(origin.timelineId), lsn: origin.lsn };
-      const { files } = this.#deps.platform;
-      const directory = this.#directoryOf(timelineId);
-      await files.makeDirectory(directory);
-      const local = await reconcileLocalFiles(files, directory, index);
+      const local = await reconcileLocalFiles(this.#deps.platform, this.#directoryOf(timelineId), index);
       const timeline = this.#start(timelineId, { metadata: index.metadata, clean: index, ancestor });
       timeline.adoptIndex(index, local.resident);
       for (const child of this.#offloaded.childrenOf(timelineId)) timeline.branchPoints.set(child.timelineId, child.lsn);
@@ -438,7 +435,8 @@ export class TimelineManager {
     this.#assertIdle(timelineId);
     const isOffloaded = this.#offloaded.get(timelineId) !== undefined;
     const children = isOffloaded ? this.#offloaded.childrenOf(timelineId).map((child) => child.timelineId) : [...this.get(timelineId).branchPoints.keys()];
-    if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${children.join(", ")}`, { details: { timelineId, children: children.length } });
+    const told = [...children.slice(0, CHILDREN_TOLD_MAX), ...(children.length > CHILDREN_TOLD_MAX ? ["…"] : [])].join(", ");
+    if (children.length > 0) throw new StrataError("conflict", "timeline-has-children", `timeline ${timelineId} has branches: ${told}`, { details: { timelineId, children: children.length } });
     if (this.#ofUnknownOrigin.size > 0) throw new StrataError("conflict", "precondition-failed", `timelines that cannot be read may be branches of ${timelineId}: ${[...this.#ofUnknownOrigin].join(", ")}`);
     return isOffloaded ? null : (this.#timelines.get(timelineId) as Managed);
   }

@@ -7,6 +7,7 @@
  */
 import { basename, dirname, join, normalize } from "node:path";
 import { InvariantError } from "../../kit/errors.ts";
+import { Mutex } from "../../kit/mutex.ts";
 import type { FileHandle, FileStat, FileSystem, OpenMode } from "../files.ts";
 import { isDirectoryKey, keyOf, Shadow, walk } from "./shadow.ts";
 import type { Key, NameEdit } from "./durable-tree.ts";
@@ -52,6 +53,8 @@ export class PowerLossFiles implements FileSystem {
   readonly #inner: FileSystem;
   readonly #options: PowerLossOptions;
   readonly #roots = new Map<string, Root>();
+  /** One change of names at a time: what is there before and after it tells what it did. */
+  readonly #names = new Mutex();
 
   constructor(inner: FileSystem, options: PowerLossOptions) {
     this.#inner = inner;
@@ -61,6 +64,10 @@ export class PowerLossFiles implements FileSystem {
   async open(path: string, mode: OpenMode): Promise<FileHandle> {
     const root = this.#rootOf(path);
     if (root === null || mode === "read") return this.#inner.open(path, mode);
+    return await this.#names.run("open", () => this.#openShadowed(root, path, mode));
+  }
+
+  async #openShadowed(root: Root, path: string, mode: OpenMode): Promise<FileHandle> {
     const before = keyOf(path);
     let file = await this.#inner.open(path, mode);
     if (before === null) file = await this.#asNew(root, file);
@@ -101,6 +108,10 @@ export class PowerLossFiles implements FileSystem {
   }
 
   async makeDirectory(path: string): Promise<void> {
+    await this.#names.run("make directory", () => this.#makeDirectory(path));
+  }
+
+  async #makeDirectory(path: string): Promise<void> {
     const missing: string[] = [];
     for (let at = normalize(path).replace(/\/$/, ""); keyOf(at) === null && at !== "/" && at !== "."; at = dirname(at)) missing.unshift(at);
     await this.#inner.makeDirectory(path);
@@ -114,6 +125,10 @@ export class PowerLossFiles implements FileSystem {
   }
 
   async rename(from: string, to: string): Promise<void> {
+    await this.#names.run("rename", () => this.#rename(from, to));
+  }
+
+  async #rename(from: string, to: string): Promise<void> {
     const roots = [this.#rootOf(from), this.#rootOf(to)];
     const key = keyOf(from);
     await this.#inner.rename(from, to);
@@ -124,17 +139,21 @@ export class PowerLossFiles implements FileSystem {
   }
 
   async remove(path: string): Promise<void> {
-    await this.#inner.remove(path);
-    const root = this.#rootOf(path);
-    if (root !== null) this.#change(root, [[path, null]]);
+    await this.#names.run("remove", async () => {
+      await this.#inner.remove(path);
+      const root = this.#rootOf(path);
+      if (root !== null) this.#change(root, [[path, null]]);
+    });
   }
 
   /** Of what is below it nothing is told apart: after a loss of power the tree may be back whole. */
   async removeTree(path: string): Promise<void> {
-    const existed = keyOf(path) !== null;
-    const root = this.#rootOf(path);
-    await this.#inner.removeTree(path);
-    if (root !== null && existed && !this.#options.roots.includes(normalize(path))) this.#change(root, [[path, null]]);
+    await this.#names.run("remove tree", async () => {
+      const existed = keyOf(path) !== null;
+      const root = this.#rootOf(path);
+      await this.#inner.removeTree(path);
+      if (root !== null && existed && !this.#options.roots.includes(normalize(path))) this.#change(root, [[path, null]]);
+    });
   }
 
   async syncDirectory(path: string): Promise<void> {

@@ -25,7 +25,9 @@ const SYNC_WRITE_MAX_BYTES = 1024 * 1024;
 
 export class RealFiles implements FileSystem {
   async open(path: string, mode: OpenMode): Promise<FileHandle> {
-    return attempt("open", path, () => new RealFileHandle(path, fs.openSync(path, OPEN_FLAGS[mode], 0o644)));
+    const flags = OPEN_FLAGS[mode];
+    const fd = (flags & (O_CREAT | O_TRUNC)) === 0 ? attempt("open", path, () => fs.openSync(path, flags)) : await onPool("open", path, (done) => fs.open(path, flags, 0o644, done));
+    return new RealFileHandle(path, fd);
   }
 
   async readFile(path: string): Promise<Uint8Array> {
@@ -46,20 +48,23 @@ export class RealFiles implements FileSystem {
   }
 
   async list(path: string): Promise<string[]> {
-    const names = attempt("list", path, () => fs.readdirSync(path));
-    return names.sort();
+    try {
+      return (await fs.promises.readdir(path)).sort();
+    } catch (cause) {
+      throw fileError(cause, "list", path);
+    }
   }
 
   async makeDirectory(path: string): Promise<void> {
-    attempt("create directory", path, () => fs.mkdirSync(path, { recursive: true }));
+    await onPool("create directory", path, (done) => fs.mkdir(path, { recursive: true }, (cause) => done(cause)));
   }
 
   async rename(from: string, to: string): Promise<void> {
-    attempt(`rename to ${to}`, from, () => fs.renameSync(from, to));
+    await onPool(`rename to ${to}`, from, (done) => fs.rename(from, to, done));
   }
 
   async remove(path: string): Promise<void> {
-    attempt("remove", path, () => fs.unlinkSync(path));
+    await onPool("remove", path, (done) => fs.unlink(path, done));
   }
 
   async removeTree(path: string): Promise<void> {
@@ -146,8 +151,7 @@ class RealFileHandle implements FileHandle {
   }
 
   async truncate(sizeBytes: number): Promise<void> {
-    const fd = this.#descriptor();
-    attempt("truncate", this.path, () => fs.ftruncateSync(fd, sizeBytes));
+    await this.#pooled("truncate", (fd, done) => fs.ftruncate(fd, sizeBytes, done));
   }
 
   async sizeBytes(): Promise<number> {

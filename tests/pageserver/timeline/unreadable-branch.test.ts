@@ -101,10 +101,10 @@ for (const [what, id] of [["branch", CHILD], ["branch of a branch", GRANDCHILD]]
 
 test("a local disk that fails while a branch is loaded", async () => {
   await makeFamily();
-  const { makeDirectory } = files;
-  files.makeDirectory = async (path) => {
-    if (path.endsWith(CHILD)) throw new StrataError("unavailable", "io-error", "the disk failed");
-    await makeDirectory(path);
+  const { list } = files;
+  files.list = async (path) => {
+    if (path.endsWith(CHILD) && path.includes("/local/")) throw new StrataError("unavailable", "io-error", "the disk failed");
+    return await list(path);
   };
   fixture.log.expectWarn(/timeline cannot be loaded/);
   const manager = await fixture.attach(2);
@@ -112,6 +112,6 @@ test("a local disk that fails while a branch is loaded", async () => {
   expect([...manager.brokenTimelines.keys()].toSorted()).toEqual([CHILD, GRANDCHILD]);
   await expect(manager.deleteTimeline(ROOT)).rejects.toMatchObject({ code: "timeline-has-children" });
   await goOn(manager);
-  files.makeDirectory = makeDirectory;
+  files.list = list;
   await expectAllThere();
 });
