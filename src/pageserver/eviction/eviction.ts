@@ -90,7 +90,7 @@ export class Eviction {
     this.#running = true;
     try {
       const { candidates, minResidentBytes } = await this.#allCandidates(options.signal);
-      const plan = planEviction(candidates, { order: options.order, wantedBytes, minResidentBytes: (tenant) => minResidentBytes.get(tenant) ?? null });
+      const plan = await new Pacer(this.#options.clock).run(planEviction(candidates, { order: options.order, wantedBytes, minResidentBytes: (tenant) => minResidentBytes.get(tenant) ?? null }), options.signal);
       const outcome = { evictedBytes: 0, failedBytes: 0, failedLayers: 0 };
       const { metrics } = this.#options;
       metrics.selected(plan.layers.length);
@@ -161,6 +161,8 @@ export class Eviction {
       for (const { layer: resident } of candidates) {
         signal.throwIfAborted();
         if (clock.wallMs() - resident.layer.lastAccessMs >= policy.thresholdMs) await this.#evict(resident);
+        const pause = pacer.pause();
+        if (pause !== undefined) await pause;
       }
       metrics.iteration(policy, clock.monotonicMs() - startMs);
     }
@@ -171,12 +173,16 @@ export class Eviction {
 /** Adds the layers of a tenant that are on the local disk and in object storage. */
 async function addCandidates(candidates: Candidate[], from: { readonly tenant: Tenant; readonly name: string; readonly pacer: Pacer }): Promise<void> {
   const { tenant, name, pacer } = from;
+  let looked = 0;
   for (const { timeline } of tenant.listTimelines()) {
     for (const layer of timeline.stack.map.layers()) {
       if (layer.isEvictable) candidates.push({ layer: { layer, timeline }, tenant: name, sizeBytes: layer.metadata.sizeBytes, lastAccessMs: layer.lastAccessMs });
-      const pause = candidates.length % LAYERS_PER_LOOK === 0 ? pacer.pause() : undefined;
+      // Of those looked at, not of those found: most may be none.
+      const pause = ++looked % LAYERS_PER_LOOK === 0 ? pacer.pause() : undefined;
       if (pause !== undefined) await pause;
     }
+    const pause = pacer.pause();
+    if (pause !== undefined) await pause;
   }
 }
 

@@ -248,10 +248,13 @@ export class LayerMap<L extends MappedLayer> {
 
   /** Whether images at LSNs in [from, to) cover the whole range, each part by one at least. */
   coveredByImages(range: KeyRange, lsns: { from: Lsn; to: Lsn }): boolean {
-    return this.partsOf(range).every((part) => {
-      const newest = this.newestImageLsn(part.start, lsns.to);
-      return newest !== null && newest >= lsns.from;
-    });
+    // Cell after cell without a list of them: a layer over all keys lies over tens of thousands.
+    for (let i = this.#cellOf(range.start); i < this.#cells.length && compareKeys(this.#bounds[i], range.end) < 0; i++) {
+      const cell = this.#cells[i];
+      const below = cell.imagesBelow(lsns.to);
+      if (below === 0 || layerLsnRange(cell.images[below - 1].name).start < lsns.from) return false;
+    }
+    return true;
   }
 }
 

@@ -4,6 +4,12 @@
  *   - no branch point and no lease lies at or above its start (such a reader sees the state it leads to);
  *   - images between its end and the cutoff cover its whole key range: reads at the cutoff stop there.
  *
+ * A timeline may have ten thousand layers and more, so this is done in steps, between which the map may change. That is no danger: each
+ * layer is judged by the map as it is, and taken out of it in the same step, and what was right stays right. Of the images over a key
+ * the newest one up to the cutoff never goes; layers that come are above the cutoff, or images, which only cover more; a branch point or
+ * lease that comes lies at the cutoff or above, where the newest of those images serves it, or at the LSN of a lease that is held, which
+ * is among those retained.
+ *
  * Source: the peer's gc_timeline; RFC on retention of branch points.
  */
 import type { Lsn } from "../../kit/lsn.ts";
@@ -32,33 +38,52 @@ export function planGcCutoff(input: GcCutoffInput): Lsn {
   return Math.max(current, Math.min(wanted, diskConsistentLsn));
 }
 
-export interface GcPlanInput {
+export interface GcInput {
   readonly cutoff: Lsn;
-  /** Branch points and leases. */
-  readonly retainLsns: readonly Lsn[];
+  /** Branch points and leases, as they are now: asked at each step. */
+  readonly retainLsns: () => Iterable<Lsn>;
 }
 
-export interface GcPlan<L> {
-  readonly remove: readonly L[];
+export interface GcCounts {
+  readonly removed: number;
   readonly keptByCutoff: number;
   readonly keptByRetention: number;
   readonly keptUncovered: number;
 }
 
-export function planGc<L extends MappedLayer>(map: LayerMap<L>, input: GcPlanInput): GcPlan<L> {
-  const { cutoff, retainLsns } = input;
-  const highestRetained = retainLsns.reduce((a, b) => Math.max(a, b), -1);
-  const remove: L[] = [];
-  let keptByCutoff = 0;
-  let keptByRetention = 0;
-  let keptUncovered = 0;
+/** Layers judged in one step: a few tenths of a millisecond. */
+const STEP = 128;
+
+/**
+ * Yields layers that may go, some at a time, or none. The caller takes them out of the map before it goes on; what comes into the map
+ * meanwhile is judged as well.
+ */
+export function* planGc<L extends MappedLayer>(map: LayerMap<L>, { cutoff, retainLsns }: GcInput, layersPerStep = STEP): Generator<readonly L[], GcCounts> {
+  const counts = { removed: 0, keptByCutoff: 0, keptByRetention: 0, keptUncovered: 0 };
+  // What was retained once stays so, even if its lease ends: layers may have been kept for it together.
+  let highestRetained = highest(retainLsns(), -1);
+  let remove: L[] = [];
+  let judged = 0;
   for (const layer of map.layers()) {
     const range = layerLsnRange(layer.name);
-    if (range.end > cutoff) keptByCutoff++;
-    else if (range.start <= highestRetained) keptByRetention++;
+    if (range.end > cutoff) counts.keptByCutoff++;
+    else if (range.start <= highestRetained) counts.keptByRetention++;
     // An image at a delta's last LSN has all of it; an image layer needs a newer one.
-    else if (!map.coveredByImages(layer.name.keyRange, { from: layer.name.kind === "delta" ? range.end - 1 : range.end, to: cutoff + 1 })) keptUncovered++;
+    else if (!map.coveredByImages(layer.name.keyRange, { from: layer.name.kind === "delta" ? range.end - 1 : range.end, to: cutoff + 1 })) counts.keptUncovered++;
     else remove.push(layer);
+    if (++judged % layersPerStep !== 0) continue;
+    counts.removed += remove.length;
+    yield remove;
+    remove = [];
+    highestRetained = highest(retainLsns(), highestRetained);
   }
-  return { remove, keptByCutoff, keptByRetention, keptUncovered };
+  counts.removed += remove.length;
+  yield remove;
+  return counts;
+}
+
+function highest(lsns: Iterable<Lsn>, known: Lsn): Lsn {
+  let most = known;
+  for (const lsn of lsns) most = Math.max(most, lsn);
+  return most;
 }

@@ -14,9 +14,10 @@ import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
 import { logRetries, withRetries } from "../../remote-storage/retry.ts";
 import { type Layer, type LayerMetadata, abortable } from "../layers/layer.ts";
 import { generationSuffix, type LayerName, layerNameToString } from "../layers/layer-name.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
+import { TimelineCounts } from "../counts/timeline-counts.ts";
 import type { DeletionQueue } from "./deletion-queue.ts";
 import { encodeIndexPart, type IndexLayer, type IndexPart, indexTime, type TimelineMetadata } from "./index-part.ts";
-import type { RemoteMetrics } from "./remote-metrics.ts";
 import { indexPartKey, initdbArchiveKey, layerKey, preservedInitdbKey, timelinePrefix } from "./remote-paths.ts";
 import { type QueuedOperation, UploadQueue } from "./upload-queue.ts";
 
@@ -32,7 +33,7 @@ export interface RemoteTimelineOptions {
   readonly clean: IndexPart | null;
   readonly metadata: TimelineMetadata;
   readonly maxRunningUploads?: number;
-  readonly metrics?: RemoteMetrics;
+  readonly metrics?: StorageCounts;
   readonly failpoints?: Failpoints;
 }
 
@@ -40,6 +41,8 @@ const FAILPOINT_BEFORE = { layer: "before-upload-layer", index: "before-upload-i
 const SHUTDOWN = "remote timeline client is shut down";
 
 export class RemoteTimelineClient {
+  /** What is counted of the timeline, here and elsewhere. */
+  readonly counts = new TimelineCounts();
   readonly #options: RemoteTimelineOptions;
   readonly #queue: UploadQueue<IndexPart>;
   readonly #stop = new AbortController();
@@ -47,6 +50,8 @@ export class RemoteTimelineClient {
   readonly #sources = new Map<string, Layer>();
   /** By object key: layers whose deletion waits. */
   readonly #removed = new Map<string, Layer>();
+  /** Object keys of layers that are in no index from now on, and not queued for deletion yet. */
+  #dropped: string[] = [];
   readonly #barriers = new Map<number, PromiseWithResolvers<void>>();
   readonly #running = new Set<Promise<void>>();
   readonly #layers: Map<string, IndexLayer>;
@@ -132,17 +137,28 @@ export class RemoteTimelineClient {
    * a queued index may still name them and their upload may still wait.
    */
   scheduleRemoval(layers: readonly Layer[]): void {
+    this.dropLayers(layers);
+    this.scheduleDropped();
+  }
+
+  /** The first half of `scheduleRemoval`, for so many layers that they are dropped some at a time: indexes to come do not name them. */
+  dropLayers(layers: readonly Layer[]): void {
     this.#assertOpen();
-    if (layers.length === 0) return;
-    const keys: string[] = [];
     for (const layer of layers) {
       this.#layers.delete(layer.toString());
       const key = this.#keyOf(layer);
-      keys.push(key);
+      this.#dropped.push(key);
       this.#removed.set(key, layer);
     }
+  }
+
+  /** The other half: an index without them, and then the end of what was dropped. */
+  scheduleDropped(): void {
+    this.#assertOpen();
+    if (this.#dropped.length === 0) return;
     this.#queue.push({ kind: "index", index: this.#snapshot() });
-    this.#queue.push({ kind: "delete", keys });
+    this.#queue.push({ kind: "delete", keys: this.#dropped });
+    this.#dropped = [];
     this.#pump();
   }
 
@@ -244,7 +260,7 @@ export class RemoteTimelineClient {
   async #counted(fileKind: "layer" | "index", sizeBytes: number, work: () => Promise<void>): Promise<void> {
     const { clock } = this.#options.platform;
     const startMs = clock.monotonicMs();
-    const ended = this.#options.metrics?.remote(this.#options, { fileKind, kind: "upload", sizeBytes });
+    const ended = this.#options.metrics?.remote(this.counts, { fileKind, kind: "upload", sizeBytes });
     try {
       await work();
       ended?.("success", clock.monotonicMs() - startMs);
@@ -255,13 +271,16 @@ export class RemoteTimelineClient {
   }
 
   async #performDelete(keys: readonly string[]): Promise<void> {
-    const { tenantShardId, timelineId, generation, deletionQueue } = this.#options;
+    const { tenantShardId, timelineId, generation, deletionQueue, metrics, platform: { clock } } = this.#options;
+    const startMs = clock.monotonicMs();
+    const ended = keys.map(() => metrics?.remote(this.counts, { fileKind: "layer", kind: "delete", sizeBytes: 0 }));
     const own = `${timelinePrefix(tenantShardId, timelineId)}`;
     // Objects of other shards (from before a split) may be in use by our siblings: they are never ours to delete.
     deletionQueue.push({ tenantShardId, generation, timelineId }, keys.filter((key) => key.startsWith(own)).map((key) => key.slice(own.length)));
     for (const key of keys) {
       await this.#removed.get(key)?.deleteLocal();
       this.#removed.delete(key);
+      ended.pop()?.("success", clock.monotonicMs() - startMs);
     }
   }
 

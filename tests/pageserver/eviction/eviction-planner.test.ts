@@ -1,6 +1,15 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { type EvictionCandidate, planEviction } from "../../../src/pageserver/eviction/eviction-planner.ts";
+import { type EvictionCandidate, planEviction as planInSteps } from "../../../src/pageserver/eviction/eviction-planner.ts";
+
+/** The plan after all its steps. */
+function planEviction<L>(...of: Parameters<typeof planInSteps<L>>) {
+  const steps = planInSteps<L>(...of);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
 
 const order = { highestLayerCountLosesFirst: true };
 const candidate = (tenant: string, lastAccessMs: number, sizeBytes = 10): EvictionCandidate<string> => ({ layer: `${tenant}${lastAccessMs}`, tenant, sizeBytes, lastAccessMs });
