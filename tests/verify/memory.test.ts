@@ -7,7 +7,7 @@ const LIMIT_BYTES = 320 * MIB;
 const WAL_BYTES = 110 * MIB;
 
 test("ingest, merging, images and reads stay within the memory limit", async () => {
-  const run = await runWithinMemory(LIMIT_BYTES, WAL_BYTES);
+  const run = await runWithinMemory({ limitBytes: LIMIT_BYTES, walBytes: WAL_BYTES, shortEvery: 1 });
   expect(run.walBytes).toBeGreaterThanOrEqual(WAL_BYTES);
   expect(run.walBytes).toBeGreaterThan(run.layerMemoryBytes * 2);
   expect(run.peakBytes).toBeLessThanOrEqual(LIMIT_BYTES);

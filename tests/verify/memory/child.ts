@@ -2,7 +2,8 @@
  * A pageserver's storage under a memory limit, in a process of its own: takes generated WAL as fast as it can, flushes and merges
  * layers and makes images on a thread, and is read from meanwhile. Prints the most memory the process ever had.
  *
- * Arguments: limit in bytes, WAL in bytes.
+ * Arguments: limit in bytes, WAL in bytes, and of how many pages one is of short rows: those take the most of what indexes hold, and
+ * nearly all the processor time, for they are many.
  */
 import { readFileSync } from "node:fs";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
@@ -18,7 +19,7 @@ import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { processMemory } from "../../../src/platform/real/process-memory.ts";
 import { RealJobThreads } from "../../../src/platform/real/job-threads.ts";
 import { type CheckPoint, encodeCheckPoint } from "../../../src/postgres/control-file/checkpoint.ts";
-import { heapInserts, WalGenerator } from "../../../src/postgres/wal/generator.ts";
+import { heapInserts, type RecordGenerator, WalGenerator } from "../../../src/postgres/wal/generator.ts";
 import { WalRecord } from "../../../src/postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";
 import { WORKER_URLS } from "../../../src/worker-urls.ts";
@@ -34,7 +35,8 @@ const MEMORY_LOOK_MS = 100;
 const READ_EVERY_CHUNKS = 64;
 const START = SEGMENT + 40;
 const ROOT = "11111111111111111111111111111111";
-const TUPLES_PER_PAGE = 40;
+const SHORT_ROWS = { tupleSizeBytes: 150, tuplesPerPage: 40 };
+const LONG_ROWS = { tupleSizeBytes: 1500, tuplesPerPage: 5 };
 /** Pages that images cover: of several image layers, and yet few enough for the list of them, which is the test's own. */
 const IMAGE_PAGES_MAX = 30_000;
 const CHECKPOINT: CheckPoint = {
@@ -43,7 +45,21 @@ const CHECKPOINT: CheckPoint = {
 };
 const CONTEXT = { task: "verify" };
 
-const [limitBytes, walBytes] = process.argv.slice(2).map(Number);
+const [limitBytes, walBytes, shortEvery] = process.argv.slice(2).map(Number);
+const RECORDS_PER_ROUND = SHORT_ROWS.tuplesPerPage + (shortEvery - 1) * LONG_ROWS.tuplesPerPage;
+
+/** In rounds of `shortEvery` pages, the first of each with short rows. */
+function rows(): RecordGenerator {
+  const short = heapInserts(17, SHORT_ROWS);
+  const long = heapInserts(17, LONG_ROWS);
+  return (index) => {
+    const firstPage = Math.floor(index / RECORDS_PER_ROUND) * shortEvery;
+    const at = index % RECORDS_PER_ROUND;
+    return at < SHORT_ROWS.tuplesPerPage ? short(firstPage * SHORT_ROWS.tuplesPerPage + at) : long((firstPage + 1) * LONG_ROWS.tuplesPerPage + at - SHORT_ROWS.tuplesPerPage);
+  };
+}
+
+const pagesOf = (records: number): number => Math.floor(records / RECORDS_PER_ROUND) * shortEvery;
 
 async function empty(datadir: TimelineDatadir): Promise<WalIngest> {
   const modification = new DatadirModification(datadir);
@@ -63,7 +79,7 @@ async function readSome(timeline: Timeline, blocks: number, round: number): Prom
 }
 
 async function ingestAll(timeline: Timeline, ingest: WalIngest, pagesWritten: (pages: number) => void): Promise<{ records: number; pagesRead: number }> {
-  const generator = new WalGenerator(heapInserts(17, { tupleSizeBytes: 150, tuplesPerPage: TUPLES_PER_PAGE }), { version: 17, segmentSize: SEGMENT, startLsn: START, previousLsn: START - 8, systemId: 1n, timelineId: 1 });
+  const generator = new WalGenerator(rows(), { version: 17, segmentSize: SEGMENT, startLsn: START, previousLsn: START - 8, systemId: 1n, timelineId: 1 });
   const decoder = new WalStreamDecoder(START, 17, SEGMENT);
   const record = new WalRecord();
   let records = 0;
@@ -77,8 +93,8 @@ async function ingestAll(timeline: Timeline, ingest: WalIngest, pagesWritten: (p
     }
     await ingest.commit();
     await Bun.sleep(0);
-    pagesWritten(Math.floor(records / TUPLES_PER_PAGE));
-    if (chunk % READ_EVERY_CHUNKS === READ_EVERY_CHUNKS - 1) pagesRead += await readSome(timeline, Math.floor(records / TUPLES_PER_PAGE), chunk);
+    pagesWritten(pagesOf(records));
+    if (chunk % READ_EVERY_CHUNKS === READ_EVERY_CHUNKS - 1) pagesRead += await readSome(timeline, pagesOf(records), chunk);
   }
   return { records, pagesRead };
 }

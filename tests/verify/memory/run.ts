@@ -16,9 +16,16 @@ export interface MemoryRun {
   readonly stillHeldBytes: number;
 }
 
+export interface MemoryOptions {
+  readonly limitBytes: number;
+  readonly walBytes: number;
+  /** Of so many pages one has short rows; 1: all. */
+  readonly shortEvery: number;
+}
+
 /** @throws Error with the child's words when it does not end well */
-export async function runWithinMemory(limitBytes: number, walBytes: number): Promise<MemoryRun> {
-  const child = Bun.spawn([process.execPath, CHILD, String(limitBytes), String(walBytes)], { stdout: "pipe", stderr: "pipe" });
+export async function runWithinMemory({ limitBytes, walBytes, shortEvery }: MemoryOptions): Promise<MemoryRun> {
+  const child = Bun.spawn([process.execPath, CHILD, String(limitBytes), String(walBytes), String(shortEvery)], { stdout: "pipe", stderr: "pipe" });
   const [output, errors, code] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text(), child.exited]);
   if (code !== 0) throw new Error(`the child ended with ${code}: ${errors}${output}`);
   return JSON.parse(output) as MemoryRun;
