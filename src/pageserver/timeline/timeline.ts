@@ -422,17 +422,6 @@ export class Timeline implements TimelineStore, ReadSource {
     this.signalRoom();
   }
 
-  /** Takes layers that nobody can see out of the map, some at a time; `deleteDropped` has their objects and files deleted. */
-  dropLayers(layers: readonly Layer[]): void {
-    this.stack.replaceLayers(layers, []);
-    this.remoteClient.dropLayers(layers);
-  }
-
-  deleteDropped(): void {
-    this.remoteClient.scheduleDropped();
-    this.signalRoom();
-  }
-
   /** Moves the cutoff up; nothing below it may be asked for from now on. */
   applyGcCutoff(lsn: Lsn): void {
     if (lsn <= this.#gcCutoffLsn) return;
