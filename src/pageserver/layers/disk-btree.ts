@@ -72,6 +72,12 @@ class NodeBuilder {
     return true;
   }
 
+  /** As new: the memory is kept, for the next node of its level. */
+  clear(): void {
+    this.#count = 0;
+    this.#prefix = 0;
+  }
+
   firstKey(): Uint8Array {
     return this.#keys.slice(0, this.#keySize);
   }
@@ -87,9 +93,11 @@ class NodeBuilder {
     block[4] = suffix;
     block.set(this.#keys.subarray(0, this.#prefix), HEADER_SIZE);
     let at = HEADER_SIZE + this.#prefix;
-    for (let i = 0; i < this.#count; i++, at += suffix) {
-      const start = i * this.#keySize;
-      block.set(this.#keys.subarray(start + this.#prefix, start + this.#keySize), at);
+    const keys = this.#keys;
+    for (let i = 0; i < this.#count; i++) {
+      const start = i * this.#keySize + this.#prefix;
+      // A loop, as above.
+      for (let k = 0; k < suffix; k++) block[at++] = keys[start + k];
     }
     block.set(this.#values.subarray(0, this.#count * VALUE_SIZE), at);
     return block;
@@ -137,9 +145,9 @@ export class BtreeBuilder {
     if (node.push(key, high, low)) return;
     if (node.compress() && node.push(key, high, low)) return;
     this.#flush();
-    const next = new NodeBuilder(node.level, this.#keySize);
-    invariant(next.push(key, high, low), "an empty node takes any key");
-    this.#stack.push(next);
+    node.clear();
+    invariant(node.push(key, high, low), "an empty node takes any key");
+    this.#stack.push(node);
   }
 
   /** Writes out the last node of the stack and enters it in its parent, which may split in turn. */
