@@ -145,7 +145,9 @@ export class ConsumptionMetrics {
       const [first] = group.readings;
       behindMs = Math.max(behindMs, eventTimeMs(recordedAt(first)) - nowMs);
     }
-    outbox.retain((owner) => sampling.isHere(owner));
+    const pacer = new Pacer(clock);
+    const steps = outbox.retain((owner) => sampling.isHere(owner));
+    while (steps.next().done !== true) await pacer.pause();
     if (behindMs > CLOCK_BEHIND_MS) log.warn("the clock is behind what was told of consumption: increments are dated there", { behindMs: Math.round(behindMs) });
     return { groups, made };
   }

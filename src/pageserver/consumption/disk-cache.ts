@@ -22,7 +22,7 @@ import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
 import { Pacer } from "../layers/pacer.ts";
 import { type EventTime, parseEventTime } from "./event-time.ts";
-import { type EventGroup, kindMembers, METRIC_NAMES, type MetricName, type Owner, ownerKey, ownerMembers, type Reading, type ReadingGroup } from "./events.ts";
+import { kindMembers, METRIC_NAMES, type MetricName, type Owner, ownerKey, ownerMembers, type Reading, type ReadingGroup } from "./events.ts";
 import { Outbox } from "./outbox.ts";
 
 export const CACHE_FILE = "last_consumption_metrics.json";
@@ -147,7 +147,16 @@ async function decode(bytes: Uint8Array, pacer: Pacer): Promise<Outbox> {
   const head = utf8(`${HEAD}\n`);
   if (bytesEqual(bytes.subarray(0, head.length), head)) await decodeLines(bytes, { start: head.length, told, unanswered, pacer });
   else await decodeDocument(parsedJson(utf8ToString(bytes)), { told, unanswered, pacer });
-  return new Outbox({ told: told.groups(), unanswered: unanswered.groups().filter(isComplete) });
+  const outbox = new Outbox();
+  for (const { tenantId, timelineId, readings } of told.groups()) {
+    outbox.restore({ tenantId, timelineId, readings });
+    await pacer.pause();
+  }
+  for (const group of unanswered.groups()) {
+    if (group.idempotencyKeys.length === group.readings.length) outbox.restore(group);
+    await pacer.pause();
+  }
+  return outbox;
 }
 
 interface Into {
@@ -238,8 +247,8 @@ class Grouping {
     return known;
   }
 
-  groups(): Gathered[] {
-    return [...this.#groups.values()];
+  groups(): Iterable<Gathered> {
+    return this.#groups.values();
   }
 }
 
@@ -250,10 +259,6 @@ function reading(metric: MetricName, kind: z.output<typeof kindSchema>, value: n
 function fromOld(item: unknown): z.output<typeof entrySchema> {
   const [key, [kind, value]] = checked(oldEntrySchema, item);
   return { key, kind, value };
-}
-
-function isComplete(group: EventGroup): boolean {
-  return group.idempotencyKeys.length === group.readings.length;
 }
 
 function parsedJson(text: string): unknown {

@@ -12,9 +12,10 @@ export class Outbox {
   readonly #told = new Map<string, ReadingGroup>();
   readonly #unanswered = new Map<string, EventGroup>();
 
-  constructor(before: { readonly told: Iterable<ReadingGroup>; readonly unanswered: Iterable<EventGroup> } = { told: [], unanswered: [] }) {
-    for (const group of before.told) this.#told.set(ownerKey(group), group);
-    for (const group of before.unanswered) this.#unanswered.set(ownerKey(group), group);
+  /** What the process before knew. */
+  restore(group: ReadingGroup | EventGroup): void {
+    if ("idempotencyKeys" in group) this.#unanswered.set(ownerKey(group), group);
+    else this.#told.set(ownerKey(group), group);
   }
 
   get told(): Iterable<ReadingGroup> {
@@ -51,10 +52,13 @@ export class Outbox {
     this.#unanswered.delete(ownerKey(group));
   }
 
-  /** Forgets who is not here any more. */
-  retain(isHere: (owner: Owner) => boolean): void {
+  /** Forgets who is not here any more, one at each step. */
+  *retain(isHere: (owner: Owner) => boolean): Generator<void, void> {
     for (const groups of [this.#told, this.#unanswered]) {
-      for (const [key, group] of groups) if (!isHere(group)) groups.delete(key);
+      for (const [key, group] of groups) {
+        if (!isHere(group)) groups.delete(key);
+        yield;
+      }
     }
   }
 }

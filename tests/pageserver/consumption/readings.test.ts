@@ -160,7 +160,8 @@ class World {
   }
 
   restart(lostBytes: number): void {
-    this.#outbox = new Outbox(this.#disk);
+    this.#outbox = new Outbox();
+    for (const group of [...this.#disk.told, ...this.#disk.unanswered]) this.#outbox.restore(group);
     // What was not on disk is read again from the safekeepers; it may take a while.
     for (const [index, lsn] of this.lsns.entries()) this.lsns[index] = Math.max(START_LSN, lsn - lostBytes);
   }
