@@ -31,17 +31,34 @@ export interface RemoteTimelineRef {
 }
 
 /**
- * The index of the highest generation not above `generation`: those above belong to somebody who attached later.
+ * The index of the highest generation not above `generation`: those above belong to somebody who attached later. That of the one before
+ * ours, where it is mostly, is asked for by its name if the listing does not have it: an older one read in its place, because a listing
+ * was from before the last upload, would take away what came since.
  * @throws StrataError not-found `index-part-not-found`; corrupt `bad-index-part`; fix-input `index-part-too-new`
  */
 export async function loadIndexPart(ref: RemoteTimelineRef, generation: number, signal?: AbortSignal): Promise<{ index: IndexPart; generation: Generation }> {
-  const generations = (await listIndexGenerations(ref, signal)).filter((found) => (found ?? -1) <= generation);
-  if (generations.length === 0) {
+  const listed = (await listIndexGenerations(ref, signal)).map((found) => found ?? -1).filter((found) => found <= generation);
+  const newest = Math.max(Number.NEGATIVE_INFINITY, ...listed);
+  const previous = newest < generation - 1 && generation > 0 ? await downloadIndexIfThere(ref, generation - 1, signal) : null;
+  if (previous !== null) return previous;
+  if (listed.length === 0) {
     throw new StrataError("not-found", "index-part-not-found", `timeline ${ref.timelineId} has no index_part.json up to generation ${generation}`, { details: { timelineId: ref.timelineId } });
   }
-  const newest = generations.reduce((a, b) => ((b ?? -1) > (a ?? -1) ? b : a));
-  const key = indexPartKey(ref.tenantShardId, ref.timelineId, newest);
-  return { index: decodeIndexPart(await downloadBytes(ref.storage, key, { maxBytes: INDEX_PART_MAX_BYTES, signal })), generation: newest };
+  return await downloadIndex(ref, newest < 0 ? null : newest, signal);
+}
+
+async function downloadIndex(ref: RemoteTimelineRef, generation: Generation, signal: AbortSignal | undefined): Promise<{ index: IndexPart; generation: Generation }> {
+  const key = indexPartKey(ref.tenantShardId, ref.timelineId, generation);
+  return { index: decodeIndexPart(await downloadBytes(ref.storage, key, { maxBytes: INDEX_PART_MAX_BYTES, signal })), generation };
+}
+
+async function downloadIndexIfThere(ref: RemoteTimelineRef, generation: number, signal: AbortSignal | undefined): Promise<{ index: IndexPart; generation: Generation } | null> {
+  try {
+    return await downloadIndex(ref, generation, signal);
+  } catch (error) {
+    if (isStrataError(error, "object-not-found")) return null;
+    throw error;
+  }
 }
 
 export async function listIndexGenerations(ref: RemoteTimelineRef, signal?: AbortSignal): Promise<Generation[]> {

@@ -4,6 +4,7 @@ import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { Cancelled, StrataError } from "../../../src/kit/errors.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
+import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
 import type { RemoteStorage } from "../../../src/remote-storage/remote-storage.ts";
 import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 
@@ -104,4 +105,31 @@ test("who stops while object storage is away does not wait for it", async () => 
   stop.abort();
   expect(await loading).toBeInstanceOf(Cancelled);
   await manager.shutdown({ flush: false });
+});
+
+test("a listing from before the last upload does not take it away", async () => {
+  const first = await fixture.attach(1);
+  const timeline = await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 });
+  await flushOne(timeline);
+  await first.shutdown({ flush: true });
+  const stale = new FaultInjectingStorage(fixture.bucket, fixture.platform);
+  for (const generation of [2, 3]) {
+    const manager = await fixture.attach(generation, { bucket: stale });
+    await manager.loadTimelines();
+    const loaded = manager.get(TIMELINE);
+    // What the generation before wrote.
+    expect(loaded.lastRecordLsn).toBe(0x1000 + (generation - 2) * 16);
+    const lsn = loaded.lastRecordLsn + 16;
+    await loaded.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(`of ${generation}`) } }]);
+    loaded.advance(lsn, lsn - 8);
+    await manager.shutdown({ flush: true });
+    stale.plan = { ...stale.plan, staleList: 1 };
+  }
+  stale.plan = { ...stale.plan, staleList: 0 };
+  const last = await fixture.attach(4);
+  await last.loadTimelines();
+  expect(utf8ToString(await last.get(TIMELINE).get(KEY, 0x1020, { task: "test" }))).toBe("of 3");
+  await last.shutdown({ flush: false });
+  expect(stale.faults).toBeGreaterThan(0);
+  fixture.log.assertQuiet();
 });
