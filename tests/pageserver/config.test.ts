@@ -39,6 +39,18 @@ test("names of the peer's without effect here are told, unknown ones warned of; 
   expect([told("info"), told("warn")]).toEqual([["virtual_file_io_engine", "ingest_batch_size"], ["no_such_thing"]]);
 });
 
+test("consumption metrics: off without an endpoint, bad values are refused", async () => {
+  expect((await load("")).config.consumption).toBeNull();
+  expect((await load(`metric_collection_endpoint = "http://127.0.0.1:8080/events"`)).config.consumption).toEqual({ endpoint: "http://127.0.0.1:8080/events", intervalMs: 600_000, bucket: null });
+  const whole = await load(`metric_collection_endpoint = "https://meter.example/v1/events"\nmetric_collection_interval = "1s"\n[metric_collection_bucket]\nlocal_path = "/var/events"`);
+  expect(whole.config.consumption).toEqual({ endpoint: "https://meter.example/v1/events", intervalMs: 1000, bucket: { kind: "local", directory: "/var/events" } });
+  const alone = await load(`metric_collection_bucket = { local_path = "/var/events" }`);
+  expect([alone.config.consumption, alone.log.entries.map(({ level, message }) => [level, message.includes("without effect")])]).toEqual([null, [["warn", true]]]);
+  for (const bad of [`metric_collection_endpoint = "ftp://host/x"`, `metric_collection_endpoint = "host"`, `metric_collection_endpoint = 5`, `metric_collection_interval = "0s"`, `metric_collection_interval = "often"`, `metric_collection_bucket = { bucket_name = "b" }`, `metric_collection_bucket = "b"`]) {
+    await expect(load(bad)).rejects.toMatchObject({ kind: "fix-input" });
+  }
+});
+
 test("disk usage eviction is off without its table, and on with it", async () => {
   expect((await load("")).config.diskUsageEviction).toMatchObject({ enabled: false });
   const { config } = await load(`[disk_usage_based_eviction]\nmax_usage_pct = 70\nmin_avail_bytes = 5\nperiod = "10s"\n`);

@@ -28,10 +28,12 @@ const GROUPS_PER_PIECE = 64;
 export class MetricsBucket {
   readonly #options: MetricsBucketOptions;
   #storage: RemoteStorage | null = null;
-  #lastSecondMs = 0;
+  /** Of the last object's name; at first the second we began in, which may be in the name of an object of the process before. */
+  #lastSecondMs: number;
 
   constructor(options: MetricsBucketOptions) {
     this.#options = options;
+    this.#lastSecondMs = Math.floor(options.platform.clock.wallMs() / 1000) * 1000;
   }
 
   /** Never throws: what the bucket misses is in the log, and at the receiver. */
@@ -49,7 +51,7 @@ export class MetricsBucket {
     }
   }
 
-  /** Never the same twice, even for two in one second. */
+  /** Never the same twice. */
   #nextKey(): string {
     this.#lastSecondMs = Math.max(Math.floor(this.#options.platform.clock.wallMs() / 1000), this.#lastSecondMs / 1000 + 1) * 1000;
     const [date, time] = eventTime(this.#lastSecondMs).split("T");
