@@ -30,11 +30,19 @@ export class TenantTimeline implements ServedTimeline {
   #starting: { readonly abort: AbortController; readonly done: Promise<void> } | null = null;
 
   readonly #throttle: Throttle | null;
+  /** From the control file; it never changes. */
+  #segmentSizeBytes: number | null = null;
 
   constructor(timeline: Timeline, shard: ShardIdentity, throttle: Throttle | null = null) {
     this.timeline = timeline;
     this.#throttle = throttle;
     this.datadir = new TimelineDatadir(timeline, { version: timeline.pgVersion, shard });
+  }
+
+  /** A branch that was made just now: what is known of its ancestor need not be read again, which for thousands of branches is work. */
+  inherit(ancestor: TenantTimeline, logicalSizeBytes: number | null): void {
+    this.#segmentSizeBytes = ancestor.#segmentSizeBytes;
+    if (logicalSizeBytes !== null) this.datadir.startWithSize(logicalSizeBytes);
   }
 
   /** The safekeeper WAL comes from now. */
@@ -66,10 +74,9 @@ export class TenantTimeline implements ServedTimeline {
     const { deps: { platform, failpoints }, log } = this.timeline;
     while (!signal.aborted) {
       try {
-        const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver", signal });
-        const { segmentSize } = decodeControlFile(await reader.controlFile());
+        const segmentSizeBytes = (this.#segmentSizeBytes ??= await this.#readSegmentSize(signal));
         if (signal.aborted) return;
-        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes: segmentSize, platform, log, failpoints, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
+        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes, platform, log, failpoints, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
         this.timeline.onWaiting(() => this.#receiver?.nudge());
         return this.#receiver.start();
       } catch (error) {
@@ -79,6 +86,11 @@ export class TenantTimeline implements ServedTimeline {
         await platform.clock.sleep(RETRY_MS, signal).catch(() => undefined);
       }
     }
+  }
+
+  async #readSegmentSize(signal: AbortSignal): Promise<number> {
+    const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver", signal });
+    return decodeControlFile(await reader.controlFile()).segmentSize;
   }
 
   get throttle(): Throttle | null {

@@ -261,15 +261,15 @@ export class Tenant {
   /** @throws StrataError conflict `timeline-exists`; not-found; fix-input `bad-branch-lsn` */
   async branchTimeline(options: { readonly timelineId: TimelineId; readonly ancestorTimelineId: TimelineId; readonly lsn?: Lsn }): Promise<TenantTimeline> {
     this.#assertActive();
-    const { offloaded } = this.#manager;
-    const isArchived = offloaded.some(({ timelineId }) => timelineId === options.ancestorTimelineId) || this.#manager.get(options.ancestorTimelineId).remoteClient.archivedAt !== null;
+    const isArchived = this.#manager.isOffloaded(options.ancestorTimelineId) || this.#manager.get(options.ancestorTimelineId).remoteClient.archivedAt !== null;
     if (isArchived) throw new StrataError("conflict", "ancestor-archived", `timeline ${options.ancestorTimelineId} is archived: no branch can be made of it`);
-    const { timeline: parent, datadir } = this.#adopt(this.#manager.get(options.ancestorTimelineId));
-    const lsn = options.lsn ?? parent.lastRecordLsn;
+    const parent = this.#adopt(this.#manager.get(options.ancestorTimelineId));
+    const { lastRecordLsn } = parent.timeline;
+    const lsn = options.lsn ?? lastRecordLsn;
     // Of this very LSN: counting it again, for thousands of branches, would be most of their work.
-    const knownSizeBytes = lsn === parent.lastRecordLsn ? datadir.knownLogicalSizeBytes : null;
+    const knownSizeBytes = lsn === lastRecordLsn ? parent.datadir.knownLogicalSizeBytes : null;
     const branch = this.#adopt(await this.#manager.createBranch({ ...options, lsn }));
-    if (knownSizeBytes !== null) branch.datadir.startWithSize(knownSizeBytes);
+    branch.inherit(parent, knownSizeBytes);
     this.#startReceiving(branch);
     return branch;
   }
@@ -292,13 +292,13 @@ export class Tenant {
 
   /** Errors as `Archival.offload`. */
   async offloadTimeline(timelineId: TimelineId, signal?: AbortSignal): Promise<void> {
-    if (this.#manager.offloaded.some((one) => one.timelineId === timelineId)) return;
+    if (this.#manager.isOffloaded(timelineId)) return;
     const view = this.timelineNow(timelineId);
     if (this.#manager.archival.canOffload(view.timeline)) await view.stopReceiving();
     try {
       await this.#manager.archival.offload(timelineId, signal);
     } catch (error) {
-      if (this.#manager.timelineIds.includes(timelineId)) this.#startReceiving(this.timelineNow(timelineId));
+      if (this.#manager.has(timelineId)) this.#startReceiving(this.timelineNow(timelineId));
       throw error;
     }
     this.#timelines.delete(timelineId);

@@ -86,6 +86,10 @@ export class TimelineManager {
     return this.#offloaded.all;
   }
 
+  isOffloaded(timelineId: TimelineId): boolean {
+    return this.#offloaded.get(timelineId) !== undefined;
+  }
+
   get timelineIds(): TimelineId[] {
     return [...this.#timelines.keys()];
   }
