@@ -45,10 +45,11 @@ export class Archival {
   async configure(timelineId: TimelineId, state: ArchivalState, signal?: AbortSignal): Promise<void> {
     const { offloaded } = this.#host;
     const entry = offloaded.get(timelineId);
-    if (entry === undefined) return await this.#mark(this.#host.get(timelineId), state, signal);
+    // Busy, so that it is not offloaded or deleted meanwhile.
+    if (entry === undefined) return await this.#host.whileBusy(timelineId, `being ${state.toLowerCase()}`, () => this.#mark(this.#host.get(timelineId), state, signal));
     if (state === "Archived") return;
     this.#assertAncestorIsThere(entry.ancestor?.timelineId ?? null);
-    const timeline = await this.#host.whileBusy(timelineId, "being unarchived", async () => {
+    await this.#host.whileBusy(timelineId, "being unarchived", async () => {
       const loaded = await this.#host.load(timelineId, signal);
       try {
         await offloaded.remove(timelineId);
@@ -56,9 +57,8 @@ export class Archival {
         await this.#host.unload(timelineId);
         throw error;
       }
-      return loaded;
+      await this.#mark(loaded, state, signal);
     });
-    await this.#mark(timeline, state, signal);
   }
 
   async #mark(timeline: Timeline, state: ArchivalState, signal?: AbortSignal): Promise<void> {

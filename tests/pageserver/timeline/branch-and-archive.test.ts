@@ -1,7 +1,8 @@
-/** Archiving a timeline while a branch of it is made: one of the two is refused. */
+/** Archiving a timeline while a branch of it is made, unarchiving one that is being offloaded: one of the two is refused. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { utf8 } from "../../../src/kit/bytes.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { JobsHere } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
 import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
@@ -70,6 +71,37 @@ test("an ancestor is neither archived nor offloaded while a branch of it is made
   held.resolve();
   const child = await creation;
   expect(Buffer.from(await child.get(KEY, 0x1000, { task: "test" })).toString()).toBe("at 4096");
+  await manager.shutdown({ flush: false });
+  await fixture.close();
+  fixture.log.assertQuiet();
+});
+
+test("a timeline that is on its way out is not unarchived", async () => {
+  const held = Promise.withResolvers<void>();
+  const fixture = await storageFixture();
+  const here = new JobsHere(fixture.platform);
+  fixture.jobRunner = {
+    run: async (job, signal) => {
+      if (job.kind === "compact-l0") await held.promise;
+      return await here.run(job, signal);
+    },
+  };
+  const { manager, root } = await withRoot(fixture);
+  await put(root, 0x1010);
+  await root.freezeAndFlush();
+  const merge = manager.maintenanceOf(ROOT).compact({ forceL0: true });
+  await manager.archival.configure(ROOT, "Archived");
+  // It waits for the merge, its uploads done.
+  const offload = manager.archival.offload(ROOT);
+  await root.waitUploaded();
+  await Bun.sleep(20);
+  await expect(manager.archival.configure(ROOT, "Unarchived")).rejects.toMatchObject({ code: "timeline-busy" });
+  held.resolve();
+  await merge.catch(() => {});
+  await offload;
+  expect(manager.offloaded.map(({ timelineId }) => timelineId)).toEqual([ROOT]);
+  await manager.archival.configure(ROOT, "Unarchived");
+  expect(manager.get(ROOT).remoteClient.archivedAt).toBeNull();
   await manager.shutdown({ flush: false });
   await fixture.close();
   fixture.log.assertQuiet();
