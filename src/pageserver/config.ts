@@ -58,9 +58,13 @@ export interface PageserverConfig {
   readonly sslMode?: SslMode;
   /** Null: no broker, no WAL. */
   readonly brokerEndpoint: string | null;
+  /** Between HTTP/2 pings to the broker; the client's own unless given. */
+  readonly brokerKeepaliveIntervalMs?: number | undefined;
   /** Base of the upcall API; null: local generations are trusted. */
   readonly controlPlaneApi: string | null;
   readonly controlPlaneToken: string | null;
+  /** Tenants are attached as this node last knew them, without a word from the control plane, which may be away. */
+  readonly emergencyMode?: boolean;
   readonly availabilityZone: string | null;
   /** Null: it does not register itself. */
   readonly metadata: NodeMetadata | null;
@@ -74,6 +78,8 @@ export interface PageserverConfig {
   readonly maxOpenFiles: number;
   /** Between two calculations of all tenants' synthetic sizes; 0: none. */
   readonly syntheticSizeIntervalMs: number;
+  /** Counts of logical sizes at past LSNs that may run at once; one unless given. */
+  readonly sizeCountsAtOnce?: number;
   /** Null, or none: nobody is told what tenants consume. */
   readonly consumption?: ConsumptionConfig | null;
   readonly pgAuth: boolean;
@@ -109,8 +115,10 @@ const tomlSchema = z.object({
   http_auth_type: authType.default("Trust"),
   auth_validation_public_key_path: z.string().optional(),
   broker_endpoint: z.string().optional(),
+  broker_keepalive_interval: DURATION.refine((ms) => ms >= 1, "at least a millisecond").optional(),
   control_plane_api: z.string().optional(),
   control_plane_api_token: z.string().optional(),
+  control_plane_emergency_mode: z.boolean().default(false),
   safekeeper_auth_token: z.string().optional(),
   availability_zone: z.string().optional(),
   pg_distrib_dir: z.string().optional(),
@@ -134,6 +142,8 @@ const tomlSchema = z.object({
   max_file_descriptors: z.number().int().positive().default(100),
   wait_lsn_timeout: DURATION.default(300_000),
   synthetic_size_calculation_interval: DURATION.default(600_000),
+  concurrent_tenant_size_logical_size_queries: z.number().int().min(1).max(1000).default(1),
+  timeline_offloading: z.boolean().optional(),
   metric_collection_endpoint: z.url({ protocol: /^https?$/ }).optional(),
   metric_collection_interval: DURATION.refine((ms) => ms >= 1, "at least a millisecond").default(600_000),
   metric_collection_bucket: z.record(z.string(), z.unknown()).optional(),
@@ -159,7 +169,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
   const identity = parsed("identity.toml", z.object({ id: z.number().int().nonnegative() }), await readToml(files, `${workDirectory}/identity.toml`));
   const metadata = await readMetadata(files, `${workDirectory}/metadata.json`);
   const compression = imageCompressionLevel(toml.image_compression);
-  const defaults = tenantSettings(toml.tenant_config);
+  const defaults = tenantSettings({ timeline_offloading: toml.timeline_offloading, ...toml.tenant_config });
   return {
     workDirectory,
     nodeId: identity.id,
@@ -171,8 +181,10 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     sslCaFile: toml.ssl_ca_file === undefined ? null : inDirectory(workDirectory, toml.ssl_ca_file),
     sslMode: toml.ssl_mode,
     brokerEndpoint: toml.broker_endpoint ?? null,
+    brokerKeepaliveIntervalMs: toml.broker_keepalive_interval,
     controlPlaneApi: toml.control_plane_api ?? null,
     controlPlaneToken: toml.control_plane_api_token ?? null,
+    emergencyMode: toml.control_plane_emergency_mode,
     availabilityZone: toml.availability_zone ?? null,
     metadata,
     remoteStorage: toml.remote_storage === undefined ? { kind: "local", directory: `${workDirectory}/remote` } : parseRemoteStorage(toml.remote_storage, context.environment ?? {}),
@@ -190,6 +202,7 @@ export async function loadPageserverConfig(files: FileSystem, workDirectory: str
     pageCacheBytes: toml.page_cache_size * BLOCK_SIZE,
     maxOpenFiles: toml.max_file_descriptors,
     syntheticSizeIntervalMs: toml.synthetic_size_calculation_interval,
+    sizeCountsAtOnce: toml.concurrent_tenant_size_logical_size_queries,
     consumption: consumption(toml, context),
     pgAuth: toml.pg_auth_type === "NeonJWT",
     httpAuth: toml.http_auth_type === "NeonJWT",

@@ -84,7 +84,6 @@ const AUDIENCE = "pageserver";
 const MEMORY_LOOK_MS = 100;
 const FLUSHES_AT_ONCE = 2;
 const MAINTENANCE_AT_ONCE = 1;
-const SIZE_COUNTS_AT_ONCE = 1;
 const DEFAULT_PG_VERSION = 17;
 
 /** From the files in the working directory. Errors as `startPageserver`, and fix-input `bad-config`. */
@@ -156,14 +155,16 @@ class Role {
     const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: systemFetch });
     const caPem = await loadAuthorities(platform.files, config.sslCaFile);
     this.#caPem = caPem;
-    const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint, token: config.safekeeperToken ?? undefined, caPem });
+    const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint, token: config.safekeeperToken ?? undefined, caPem, keepaliveIntervalMs: config.brokerKeepaliveIntervalMs });
     if (broker !== null) this.#undo.push(async () => broker.close());
     const late: { tenants: Tenants | null } = { tenants: null };
     const controlPlane = this.#controlPlane(caPem);
     const validate: ValidateGenerations = controlPlane?.validate ?? trustLocalGenerations(() => late.tenants?.generations() ?? new Map());
     // Only read: nothing is attached before the control plane has spoken.
     const local = await readLocalLocations(this.#deps, config.workDirectory);
-    const locations = controlPlane === null ? local : await this.#reAttach(controlPlane, local);
+    const isEmergency = controlPlane !== null && config.emergencyMode === true;
+    if (isEmergency) log.error("emergency mode: tenants are attached under the generations last known here, which others may have by now", { tenants: local.size });
+    const locations = controlPlane === null || isEmergency ? local : await this.#reAttach(controlPlane, local);
     const attached = new Map([...locations].flatMap(([id, { generation, mode }]) => (generation === null || !isAttached(mode) ? [] : [[id, generation] as const])));
     const deletionQueue = await DeletionQueue.open({ platform, log, storage: remote, directory: `${config.workDirectory}/deletion`, validate, ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }) }, attached);
     this.#undo.push(() => deletionQueue.shutdown());
@@ -191,7 +192,7 @@ class Role {
       availabilityZone: config.availabilityZone,
       safekeeperToken: config.safekeeperToken,
       throttleMetrics: (id) => this.#metrics.throttle(id),
-      sizeSlots: new WorkSlots(SIZE_COUNTS_AT_ONCE),
+      sizeSlots: new WorkSlots(config.sizeCountsAtOnce ?? 1),
       walSource: broker === null ? null : { broker, tls, metrics: this.#metrics },
       resources: {
         platform, remote, deletionQueue, workDirectory: config.workDirectory,

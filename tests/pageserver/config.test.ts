@@ -32,11 +32,26 @@ describe("remote_storage", () => {
   });
 });
 
-test("names of the peer's without effect here are told, unknown ones warned of; neither keeps it from starting", async () => {
-  const { config, log } = await load(`virtual_file_io_engine = "tokio-epoll-uring"\ningest_batch_size = 100\nno_such_thing = 1\npage_cache_size = 100\n`);
+test("names of the peer's without effect here are told when they say something else than it does by itself, unknown ones too; neither keeps it from starting", async () => {
+  const { config, log } = await load(`virtual_file_io_engine = "tokio-epoll-uring"\ningest_batch_size = 200\nno_such_thing = 1\nneither_this = 2\npage_cache_size = 100\n[tenant_config]\ngc_compaction_enabled = true\nmisspelt = 5\ngc_horizon = 7\n`);
   expect(config.nodeId).toBe(7);
-  const told = (level: string) => log.entries.filter((entry) => entry.level === level).map((entry) => entry.fields?.name);
-  expect([told("info"), told("warn")]).toEqual([["virtual_file_io_engine", "ingest_batch_size"], ["no_such_thing"]]);
+  expect(log.entries.map(({ level, message, fields }) => [level, message, fields.names])).toEqual([
+    ["warn", "configuration without effect here", "virtual_file_io_engine, ingest_batch_size, tenant_config.gc_compaction_enabled"],
+    ["warn", "ignoring unknown configuration", "no_such_thing, neither_this, tenant_config.misspelt"],
+  ]);
+  const asThePeer = await load(`ingest_batch_size = 100\nwal_redo_timeout = "1m"\nlog_format = "plain"\npage_service_pipelining = { mode = "pipelined", max_batch_size = 32, execution = "concurrent-futures", batching = "scattered-lsn" }\ntimeline_import_config = { import_job_concurrency = 32, import_job_soft_size_limit = 268435456, import_job_checkpoint_threshold = 32, import_job_max_byte_range_size = 4194304 }\n`);
+  expect(asThePeer.log.entries).toEqual([]);
+  const other = await load(`page_service_pipelining = { mode = "serial" }\nwal_redo_timeout = "2m"`);
+  expect(other.log.entries.map(({ fields }) => fields.names)).toEqual(["page_service_pipelining, wal_redo_timeout"]);
+});
+
+test("emergency mode, pings to the broker, counts at once, and offloading unless the tenant says otherwise", async () => {
+  expect((await load("")).config).toMatchObject({ emergencyMode: false, sizeCountsAtOnce: 1, tenantDefaults: { timelineOffloading: true } });
+  const { config, log } = await load(`control_plane_emergency_mode = true\nbroker_keepalive_interval = "2s"\nconcurrent_tenant_size_logical_size_queries = 3\ntimeline_offloading = false\n`);
+  expect(config).toMatchObject({ emergencyMode: true, brokerKeepaliveIntervalMs: 2000, sizeCountsAtOnce: 3, tenantDefaults: { timelineOffloading: false } });
+  expect((await load(`timeline_offloading = false\ntenant_config = { timeline_offloading = true }`)).config.tenantDefaults.timelineOffloading).toBe(true);
+  expect(log.entries).toEqual([]);
+  await expect(load(`concurrent_tenant_size_logical_size_queries = 0`)).rejects.toMatchObject({ kind: "fix-input" });
 });
 
 test("consumption metrics: off without an endpoint, bad values are refused", async () => {

@@ -68,6 +68,9 @@ const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
   "gc_compaction_initial_threshold_kb", "gc_compaction_ratio_percent", "sampling_ratio", "relsize_snapshot_cache_capacity", "basebackup_cache_enabled",
 ]);
 
+/** For who wants to tell of those that set nothing. */
+export const tenantConfNames: { readonly read: ReadonlySet<string>; readonly withoutEffect: ReadonlySet<string> } = { read: new Set(Object.keys(schema.shape)), withoutEffect: WITHOUT_EFFECT };
+
 /** A name that nobody knows is most likely one misspelt. @throws StrataError fix-input `bad-tenant-config` */
 export function checkTenantConfNames(conf: TenantConf): void {
   const unknown = Object.keys(conf).filter((name) => !Object.hasOwn(schema.shape, name) && !WITHOUT_EFFECT.has(name));
