@@ -89,6 +89,8 @@ describe("garbage collection", () => {
     expect(removedOf([old, image(range(0, 9), 30)], 50)).toEqual([]);
     expect(removedOf([old, image(range(0, 5), 30), image(range(5, 10), 40)], 50)).toEqual([old]);
     expect(removedOf([old, image(range(0, 10), 60)], 50)).toEqual([]);
+    expect(removedOf([old, image(range(0, 10), 51)], 50)).toEqual([]);
+    expect(removedOf([old, image(range(0, 10), 50)], 50)).toEqual([old]);
     expect(removedOf([old, cover], 50, [9])).toEqual([old]);
     expect(removedOf([old, cover], 50, [10])).toEqual([]);
     expect(removedOf([old, cover], 50, [45])).toEqual([]);
