@@ -17,9 +17,8 @@ import { freePort } from "../../src/platform/free-port.ts";
 import { bytes, u32, u64, u8 } from "../conformance/bytes.ts";
 import { RawLibpq } from "../conformance/raw-libpq.ts";
 import { cpuTimeMs } from "./support/cpu.ts";
-import { cleanups, Client, http, median, PAGE, PAGE_ANSWER_BYTES, pagestreamClient, startPageserver, TENANT } from "./support/page-client.ts";
+import { cleanups, Client, http, median, PAGE, PAGE_ANSWER_BYTES, pagestreamClient, startCeiling, startPageserver, TENANT } from "./support/page-client.ts";
 
-const CEILING = join(import.meta.dir, "support/echo-server.ts");
 const TIMELINE = "aa".repeat(16);
 const LATEST = 0xffff_ffff_ffff_ffffn;
 /** Catalogs whose file number is their oid in a fresh cluster: pg_type, pg_attribute, pg_proc, pg_depend, … */
@@ -90,18 +89,6 @@ async function startRedis(pages: number): Promise<Contestant | null> {
   return { name: "Redis GET", pid: child.pid, socket, requests: keys.map((key) => command(Buffer.from("GET"), key)), answerBytes: REDIS_ANSWER_BYTES };
 }
 
-/** What an event loop can do at all: a server that answers every request of a page's size with as many bytes from memory. */
-async function startCeiling(requests: readonly Uint8Array[]): Promise<Contestant> {
-  const child = Bun.spawn([process.execPath, CEILING, String(requests[0].length), String(PAGE_ANSWER_BYTES)], { stdout: "pipe", stderr: "inherit" });
-  cleanups.push(async () => {
-    child.kill("SIGKILL");
-    await child.exited;
-  });
-  const { value } = await child.stdout.getReader().read();
-  const port = Number(new TextDecoder().decode(value));
-  return { name: "ceiling", pid: child.pid, socket: await Client.connect(port), requests, answerBytes: PAGE_ANSWER_BYTES };
-}
-
 interface Measured {
   readonly rate: number;
   /** Of the server's processor time, user and system, for each answer. */
@@ -135,7 +122,8 @@ async function main(): Promise<void> {
   const ports = await startPageserver({ root, executable: args.executable });
   const requests = await preparePages(ports);
   const contestants: Contestant[] = [{ name: "strata", pid: ports.pid, socket: await pagestreamClient(ports.pgPort, TIMELINE), requests, answerBytes: PAGE_ANSWER_BYTES }];
-  contestants.push(await startCeiling(requests));
+  const ceiling = await startCeiling(requests[0].length);
+  contestants.push({ name: "ceiling", pid: ceiling.pid, socket: ceiling.client, requests, answerBytes: PAGE_ANSWER_BYTES });
   const redis = await startRedis(requests.length);
   if (redis === null) console.log("SKIPPED: redis-server is not installed, nothing to compare with");
   else contestants.push(redis);

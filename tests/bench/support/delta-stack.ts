@@ -1,6 +1,6 @@
 /**
  * A bucket with a timeline made of real WAL: a table of PostgreSQL 17 in image layers, and above them one L0 delta layer for each of
- * many rounds, in which every page of the table changed (an update of one row on each).
+ * many rounds, in which every page of the table changed (an update of a row or two on each).
  */
 import { interpretRecord } from "../../../src/interpret/interpret-record.ts";
 import { type Lsn, parseLsn } from "../../../src/kit/lsn.ts";
@@ -42,19 +42,47 @@ interface Rounds {
   readonly segments: readonly { readonly lsn: Lsn; readonly content: Uint8Array }[];
 }
 
-async function makeBase(pages: number): Promise<StockPostgres> {
+/** What a round is to change on every page. */
+interface Workload {
+  readonly create: readonly string[];
+  readonly update: (round: number) => string;
+}
+
+/**
+ * - `updates`: few rows on a page and much room, as in the peer's own benchmark of such stacks (make_l0_stack): one record of a
+ *   page in each layer.
+ * - `updates-and-pruning`: half a page of rows, so that from the second round on each page is pruned, too: two records.
+ */
+export type DeltaWorkload = "updates" | "updates-and-pruning";
+
+function workloadOf(name: DeltaWorkload, pages: number): Workload {
+  if (name === "updates") {
+    return {
+      create: [
+        "CREATE TABLE t (i bigint, v char(92)) WITH (fillfactor = 10)",
+        `INSERT INTO t SELECT i, 'row' || i FROM generate_series(1, ${pages * 6}) i`,
+        "ALTER TABLE t SET (fillfactor = 100)",
+      ],
+      update: (round) => `UPDATE t SET v = v || ',u' WHERE i % 6 = ${round % 6}`,
+    };
+  }
+  return {
+    create: ["CREATE TABLE t (i int, v text) WITH (fillfactor = 50)", `INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, ${pages * 40}) i`],
+    update: (round) => `UPDATE t SET v = md5(v) || md5(i::text) WHERE (ctid::text::point)[1] = ${round}`,
+  };
+}
+
+async function makeBase(workload: Workload): Promise<StockPostgres> {
   const base = await StockPostgres.create({ major: MAJOR, conf: CONF });
   await base.start();
-  // Some 30 rows a page, and as much room again for what the updates leave behind.
   const sql = base.sql();
-  await sql.unsafe("CREATE TABLE t (i int, v text) WITH (fillfactor = 50)");
-  await sql.unsafe(`INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, ${pages * 40}) i`);
+  for (const statement of workload.create) await sql.unsafe(statement);
   await sql.unsafe("VACUUM FREEZE t");
   await base.stop();
   return base;
 }
 
-async function makeRounds(base: StockPostgres, rounds: number): Promise<Rounds> {
+async function makeRounds(base: StockPostgres, workload: Workload, rounds: number): Promise<Rounds> {
   const run = base.copy();
   try {
     await run.start();
@@ -62,7 +90,7 @@ async function makeRounds(base: StockPostgres, rounds: number): Promise<Rounds> 
     const one = async (text: string): Promise<string> => String((await sql.unsafe(text))[0]?.["v"]);
     const lsns: Lsn[] = [];
     for (let round = 1; round <= rounds; round++) {
-      await sql.unsafe(`UPDATE t SET v = md5(v) || md5(i::text) WHERE (ctid::text::point)[1] = ${round}`);
+      await sql.unsafe(workload.update(round));
       lsns.push(parseLsn(await one("SELECT pg_current_wal_insert_lsn()::text AS v")));
     }
     const relNumber = Number(await one("SELECT pg_relation_filenode('t')::int AS v"));
@@ -116,12 +144,13 @@ async function ingestRounds(fixture: StorageFixture, base: StockPostgres, { lsns
 }
 
 /** @param rounds delta layers; @param pages of the table, about */
-export async function makeDeltaStack(options: { readonly rounds: number; readonly pages: number }): Promise<DeltaStack> {
+export async function makeDeltaStack(options: { readonly rounds: number; readonly pages: number; readonly workload: DeltaWorkload }): Promise<DeltaStack> {
   const fixture = await storageFixture({ cacheBytes: 64 * 1024 * 1024 });
   try {
-    const base = await makeBase(options.pages);
+    const workload = workloadOf(options.workload, options.pages);
+    const base = await makeBase(workload);
     try {
-      const rounds = await makeRounds(base, options.rounds);
+      const rounds = await makeRounds(base, workload, options.rounds);
       await ingestRounds(fixture, base, rounds);
       return { ...rounds, bucket: fixture.directory.replace(/local$/, "bucket"), timelineId: TIMELINE, remove: () => fixture.close() };
     } finally {

@@ -8,6 +8,7 @@ import { bytes, u32 } from "../../conformance/bytes.ts";
 import { onInterrupt } from "./interrupt.ts";
 
 const MAIN = join(import.meta.dir, "../../../src/main.ts");
+const CEILING = join(import.meta.dir, "echo-server.ts");
 export const TENANT = "0123456789abcdef0123456789abcdef";
 export const PAGE = 8192;
 /** d, length, 102, echo of 41 bytes, page. */
@@ -130,6 +131,17 @@ export async function pagestreamClient(pgPort: number, timelineId: string): Prom
   // CopyBothResponse: 8 bytes.
   await client.exchange(bytes(Buffer.from("Q"), u32(query.length + 4), query), 8);
   return client;
+}
+
+/** What an event loop can do at all: a server that answers every request of a size with as many bytes as a page's answer has, from memory. */
+export async function startCeiling(requestBytes: number): Promise<{ readonly pid: number; readonly client: Client }> {
+  const child = Bun.spawn([process.execPath, CEILING, String(requestBytes), String(PAGE_ANSWER_BYTES)], { stdout: "pipe", stderr: "inherit" });
+  cleanups.push(async () => {
+    child.kill("SIGKILL");
+    await child.exited;
+  });
+  const { value } = await child.stdout.getReader().read();
+  return { pid: child.pid, client: await Client.connect(Number(new TextDecoder().decode(value))) };
 }
 
 export function median(values: readonly number[]): number {
