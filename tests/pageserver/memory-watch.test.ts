@@ -76,27 +76,38 @@ describe("memory of layers", () => {
   });
 });
 
-test("near the limit garbage is collected, not again and again; nearer, layers are squeezed until that is over", () => {
+test("near the limit garbage is collected, not again and again; nearer, each time that is time for it, and layers are squeezed until that is over", () => {
   const world = new VirtualWorld({ seed: 1 });
   world.clock.run(async () => {
     let resident = 60;
     let collections = 0;
+    let tookMs = 0;
     const layers = new LayerMemory(800);
-    const memory = { residentBytes: () => resident, collect: () => void collections++ };
-    const watch = new MemoryWatch({ limitBytes: 100, memory, layers, clock: world.clock });
+    const clock = { monotonicMs: () => world.clock.monotonicMs() + tookMs };
+    const collect = (): void => {
+      collections++;
+      tookMs += 300;
+    };
+    const watch = new MemoryWatch({ limitBytes: 100, memory: { residentBytes: () => resident, collect }, layers, clock: { ...world.clock, ...clock } as typeof world.clock });
     watch.look();
     expect(collections).toBe(0);
     resident = 75;
     for (let i = 0; i < 5; i++) watch.look();
     expect([collections, layers.limitBytes]).toEqual([1, 800]);
-    resident = 85;
+    await world.clock.sleep(5900);
     watch.look();
-    expect([collections, layers.limitBytes]).toEqual([1, 200]);
-    await world.clock.sleep(1000);
+    expect(collections).toBe(1);
+    await world.clock.sleep(200);
     watch.look();
     expect(collections).toBe(2);
+    resident = 85;
+    watch.look();
+    expect([collections, layers.limitBytes]).toEqual([2, 200]);
+    await world.clock.sleep(301);
+    watch.look();
+    expect(collections).toBe(3);
     resident = 60;
     watch.look();
-    expect([collections, layers.limitBytes]).toEqual([2, 800]);
+    expect([collections, layers.limitBytes]).toEqual([3, 800]);
   });
 });
