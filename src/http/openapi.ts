@@ -1,6 +1,5 @@
 /** A route's entry in the OpenAPI document. */
-import type { OpenAPIHono } from "@hono/zod-openapi";
-import { z } from "zod";
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { openApiPath, type ResponseSpec, type RouteSpec } from "./route.ts";
 
 type DocumentRegistry = OpenAPIHono["openAPIRegistry"];
@@ -15,13 +14,21 @@ export function registerInDocument(registry: DocumentRegistry, spec: RouteSpec):
     summary: spec.summary,
     ...security(spec),
     request: {
-      ...(spec.params === undefined ? {} : { params: objectSchema(spec.params) }),
+      ...pathParameters(spec),
       ...(spec.query === undefined ? {} : { query: objectSchema(spec.query) }),
       ...(spec.headers === undefined ? {} : { headers: objectSchema(spec.headers) }),
       ...(spec.body === undefined ? {} : { body: { required: spec.bodyDefault === undefined, content: { "application/json": { schema: spec.body } } } }),
+      ...(spec.rawBodyType === undefined ? {} : { body: { required: true, content: { [spec.rawBodyType]: { schema: z.string().openapi({ format: "binary" }) } } } }),
     },
     responses: responses(spec),
   });
+}
+
+/** What a last segment `*` stands for is a parameter in the document. */
+function pathParameters(spec: RouteSpec): { params?: z.ZodObject } {
+  const params = spec.params === undefined ? null : objectSchema(spec.params);
+  if (!spec.path.endsWith("*")) return params === null ? {} : { params };
+  return { params: (params ?? z.object({})).extend({ rest: z.string() }) };
 }
 
 /** Parameters can only be listed from an object; anything else would be a route without documented parameters. */

@@ -35,6 +35,8 @@ export interface RouteSpec<
   readonly headers?: H;
   /** Of a JSON body. A route without it reads `raw.body` itself if it wants one. */
   readonly body?: B;
+  /** Media type of a body that the route reads itself. */
+  readonly rawBodyType?: string;
   /** An absent body is parsed as this instead of being refused. */
   readonly bodyDefault?: unknown;
   readonly responses: Readonly<Record<number, ResponseSpec>>;

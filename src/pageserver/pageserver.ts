@@ -59,6 +59,8 @@ export interface PageserverDeps {
   readonly platform: Platform;
   readonly log: Logger;
   readonly version?: string;
+  /** See HttpAppOptions. */
+  readonly checkReplies?: boolean | undefined;
   /** For what takes the processor long; without them it is done here, in slices. Closed at the end. */
   readonly jobThreads?: JobThreads;
   /** What the process may take; see memory-plan.ts. */
@@ -323,11 +325,11 @@ class Role {
   }
 
   async #listenHttp(parts: { tenants: Tenants; deletionQueue: DeletionQueue; jwt: JwtAuth | null; eviction: Eviction }): Promise<{ readonly port: number; readonly httpsPort: number | null }> {
-    const { platform, log, version } = this.#deps;
+    const { platform, log, version, checkReplies } = this.#deps;
     const { clock, random } = platform;
     const { nodeId, httpAuth, httpAddress, httpsAddress = null } = this.#config;
     const app = pageserverHttpApp({
-      role: "pageserver", log, metrics: this.#registry, version: version ?? "0", clock, random, nodeId, ...parts,
+      role: "pageserver", log, metrics: this.#registry, version: version ?? "0", ...(checkReplies === undefined ? {} : { checkReplies }), clock, random, nodeId, ...parts,
       auth: httpAuth && parts.jwt !== null ? { jwt: parts.jwt } : null,
       defaultPgVersion: DEFAULT_PG_VERSION,
       evictionConfig: this.#config.diskUsageEviction,

@@ -46,7 +46,7 @@ export class TestPageserver {
       diskUsageEviction: { enabled: false, maxUsagePercent: 80, minAvailableBytes: 0, periodMs: 60_000, order: { highestLayerCountLosesFirst: true } }, pgAuth: false, httpAuth: false, authPublicKeyPath: null, safekeeperToken: null,
       ...this.#overrides,
     };
-    this.#running = await startPageserver(config, { platform: this.platform, log: this.log });
+    this.#running = await startPageserver(config, { platform: this.platform, log: this.log, checkReplies: true });
   }
 
   async stop(flush = true): Promise<void> {

@@ -14,14 +14,14 @@ const done = { 200: { description: "done", schema: z.null() } };
 
 export function addImportRoutes(app: HttpApp, { imports }: { readonly imports: Imports }): void {
   app.route(
-    { method: "put", path: `${path}/import_basebackup`, permission, summary: "A timeline from a base backup: a tar archive", params, query: z.object({ base_lsn: lsnText, end_lsn: lsnText, pg_version: integerText }), responses: done },
+    { method: "put", path: `${path}/import_basebackup`, permission, summary: "A timeline from a base backup: a tar archive", params, query: z.object({ base_lsn: lsnText, end_lsn: lsnText, pg_version: integerText }), rawBodyType: "application/x-tar", responses: done },
     async ({ params: { tenant_id: tenantId, timeline_id: timelineId }, query, raw }) => {
       await imports.baseBackup({ tenantId, timelineId }, { baseLsn: query.base_lsn, endLsn: query.end_lsn, pgVersion: majorFromVersionNum(query.pg_version * 10_000) }, bodyOf(raw));
       return jsonReply(200, null);
     },
   );
   app.route(
-    { method: "put", path: `${path}/import_wal`, permission, summary: "WAL for an imported timeline: a tar archive of segments", params, query: z.object({ start_lsn: lsnText, end_lsn: lsnText }), responses: done },
+    { method: "put", path: `${path}/import_wal`, permission, summary: "WAL for an imported timeline: a tar archive of segments", params, query: z.object({ start_lsn: lsnText, end_lsn: lsnText }), rawBodyType: "application/x-tar", responses: done },
     async ({ params: { tenant_id: tenantId, timeline_id: timelineId }, query, raw }) => {
       await imports.wal({ tenantId, timelineId }, { startLsn: query.start_lsn, endLsn: query.end_lsn }, bodyOf(raw));
       return jsonReply(200, null);

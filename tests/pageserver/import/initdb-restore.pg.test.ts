@@ -148,8 +148,8 @@ describe("initdb archive of a timeline", () => {
     expect((await server.http("PUT", "/v1/failpoints", [{ name: "flush-frozen", actions: "sleep(60000)" }])).status).toBe(200);
     const making = create(ROOT, { existing_initdb_timeline_id: ROOT });
     for (let tries = 0; tries < 200 && (await server.http("GET", `${path}/${ROOT}`)).status === 404; tries++) await Bun.sleep(50);
-    expect((await create(ROOT, { existing_initdb_timeline_id: ROOT })).status).toBe(409);
-    expect((await server.http("DELETE", `${path}/${ROOT}`)).status).toBe(412);
+    expect((await create(ROOT, { existing_initdb_timeline_id: ROOT })).status).toBe(429);
+    expect((await server.http("DELETE", `${path}/${ROOT}`)).status).toBe(409);
     // The shard is taken away while the content waits to be flushed.
     expect((await server.http("PUT", `/v1/tenant/${TENANT_ID}/location_config`, { mode: "Detached", tenant_conf: {} })).status).toBe(200);
     expect((await making).status).toBeGreaterThanOrEqual(400);
