@@ -10,7 +10,11 @@ import { CACHE_FILE, loadOutbox, saveOutbox } from "../../../src/pageserver/cons
 import { eventTime } from "../../../src/pageserver/consumption/event-time.ts";
 import type { EventGroup, ReadingGroup } from "../../../src/pageserver/consumption/events.ts";
 import { Outbox } from "../../../src/pageserver/consumption/outbox.ts";
+import { makeDurableDirectory } from "../../../src/platform/durable-directory.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
+import { Lifeline } from "../../../src/platform/virtual/lifeline.ts";
+import { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
+import { VirtualDisk } from "../../../src/platform/virtual/virtual-disk.ts";
 
 const root = mkdtempSync(join(tmpdir(), "strata-consumption-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -130,3 +134,32 @@ test("what an ended process left beside it is removed, and nothing else; a faile
   await saveOutbox(new Outbox(), { platform, log, directory, failpoints });
   expect(JSON.parse(readFileSync(file(), "utf8"))).toMatchObject({ version: 2, metrics: [], unanswered: [] });
 });
+
+test("whatever the disk does in the middle of it, and wherever the power goes: what was saved before, or what was to be saved", async () => {
+  const random = new SeededRandom(11);
+  const groups = (first: number) => Array.from({ length: 200 }, (_, index) => groupOf(first + index, [5, 6]));
+  for (const [how, cut] of [["io-error", true], ["disk-full", true], ["io-error", false], ["disk-full", false]] as const) {
+    let completed = false;
+    for (let failsAt = 0; !completed; failsAt++) {
+      expect(failsAt).toBeLessThan(100);
+      let operations = Number.NEGATIVE_INFINITY;
+      // A disk that has failed fails for good, until the power is cut; a full one may have room again.
+      const disk = new VirtualDisk({ clock: platform.clock, random, faults: { fail: () => (cut ? operations++ >= failsAt : operations++ === failsAt) ? how : undefined } });
+      const at = (files: ReturnType<VirtualDisk["files"]>) => ({ platform: { ...platform, files }, log, directory: "/data" });
+      const before = disk.files(new Lifeline());
+      await makeDurableDirectory(before, "/data");
+      await saveOutbox(restored(groups(1000).map(withoutKeys)), at(before));
+      operations = 0;
+      completed = await saveOutbox(restored(groups(2000)), at(before)).then(
+        () => true,
+        () => false,
+      );
+      operations = Number.NEGATIVE_INFINITY;
+      if (cut) disk.crash();
+      const files = cut ? disk.files(new Lifeline()) : before;
+      const { told, unanswered } = contents(await loadOutbox(at(files)));
+      expect([told.length + unanswered.length, unanswered.length > 0 || !completed, (await files.list("/data")).length]).toEqual([200, true, 1]);
+    }
+  }
+  log.assertQuiet();
+}, 20_000);
