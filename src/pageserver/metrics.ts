@@ -1,186 +1,209 @@
-/** The role's metrics, under the peer's names (pageserver/src/metrics.rs). */
-import { type CounterChild, type Family, type HistogramChild, LATENCY_BUCKETS, type Metrics } from "../observability/metrics.ts";
-import type { TenantShardId, TimelineId } from "../kit/ids.ts";
-import { shardSlug } from "./shard-slug.ts";
-import type { ThrottleMetrics } from "./tenant/throttle.ts";
-import type { PageServiceMetrics } from "./page-service/pagestream-metrics.ts";
-import type { RemoteOperation, RemoteOutcome } from "./remote-timeline/remote-metrics.ts";
-import type { TimelineMetrics } from "./timeline/timeline-deps.ts";
+/** What a whole pageserver counts (counts/storage-counts.ts), under the peer's names (pageserver/src/metrics.rs). */
+import type { Histogram } from "../observability/metric-values.ts";
+import type { GaugeReading, HistogramReading, Metrics } from "../observability/metrics.ts";
+import type { Clock } from "../platform/clock.ts";
+import { BATCH_MAX } from "./counts/bounds.ts";
+import { IO_OPERATIONS } from "./counts/io-counts.ts";
+import { type Labelled, SMGR_NAMES, type SlotCount, type SmgrKind, type StorageCounts } from "./counts/storage-counts.ts";
+import { BATCH_BREAKS, type ThrottleCounts } from "./counts/timeline-counts.ts";
 
-/** From a file in memory to a merge of gigabytes. */
-const OPERATION_SECONDS = [0.0001, 0.001, 0.01, 0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 3600];
-/** As of a compute's start. */
-const BACKUP_SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10, 20, 40, 60];
-const COUNT_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
-/** The peer's words for the kinds of requests. */
-const SMGR_NAMES = { exists: "get_rel_exists", nblocks: "get_rel_size", getpage: "get_page_at_lsn", dbsize: "get_db_size", "slru-segment": "get_slru_segment" } as const;
-
-export class PageserverMetrics implements TimelineMetrics, PageServiceMetrics {
-  readonly receivedBytes: CounterChild;
-  readonly receivedRecords: CounterChild;
-  readonly #getVectored;
-  readonly #readDepth: HistogramChild;
-  readonly #waitLsn;
-  readonly #waitTimeouts: CounterChild;
-  readonly #flush;
-  readonly #downloads: CounterChild;
-  readonly #downloadedLayers: CounterChild;
-  readonly #layersWritten: Family<CounterChild>;
-  readonly #collected: CounterChild;
-  readonly #batches: HistogramChild;
-  /** Requests by kind: plain numbers, since there may be hundreds of thousands a second. */
-  readonly #answered = new Map<keyof typeof SMGR_NAMES, { ok: number; failed: number }>();
-  readonly #pages = { ok: 0, failed: 0 };
-  readonly #throttling: ThrottleCounters;
-  readonly #throttlingOfTenants: ThrottleCounters;
-  readonly #operations;
-  readonly #connectionsStarted: CounterChild;
-  readonly #connectionsFinished: CounterChild;
-  readonly #commands: Family<CounterChild>;
-  readonly #backups;
-  readonly #remote: RemoteCounters;
-
-  constructor(metrics: Metrics) {
-    this.receivedBytes = metrics.counter({ name: "pageserver_wal_ingest_bytes_received", help: "Bytes of WAL ingested from safekeepers" }).with();
-    this.receivedRecords = metrics.counter({ name: "pageserver_wal_ingest_records_received", help: "Number of WAL records received from safekeepers" }).with();
-    this.#getVectored = metrics.duration({ name: "pageserver_get_vectored_seconds", help: "Time spent in get_vectored", labels: ["task_kind"], buckets: LATENCY_BUCKETS });
-    this.#readDepth = metrics.histogram({ name: "pageserver_layers_visited_per_read_global", help: "Number of layers visited to reconstruct one key", buckets: COUNT_BUCKETS }).with();
-    this.#waitLsn = metrics.duration({ name: "pageserver_wait_lsn_seconds", help: "Time spent waiting for WAL to arrive", buckets: LATENCY_BUCKETS }).with();
-    this.#waitTimeouts = metrics.counter({ name: "pageserver_wait_lsn_timeouts_total", help: "Waits for WAL that ended without it" }).with();
-    this.#flush = metrics.duration({ name: "pageserver_flush_layer_seconds", help: "Time to write a frozen layer to disk", buckets: LATENCY_BUCKETS }).with();
-    this.#downloads = metrics.counter({ name: "pageserver_remote_ondemand_downloaded_bytes_total", help: "Total bytes of layers on-demand downloaded" }).with();
-    this.#downloadedLayers = metrics.counter({ name: "pageserver_remote_ondemand_downloaded_layers_total", help: "Total on-demand downloaded layers" }).with();
-    this.#operations = metrics.duration({ name: "pageserver_storage_operations_seconds_global", help: "Time spent on storage operations", labels: ["operation"], buckets: OPERATION_SECONDS });
-    this.#remote = new RemoteCounters(metrics);
-    const connections = (name: string, help: string) => metrics.counter({ name: `pageserver_live_connections_${name}`, help, labels: ["pageserver_connection_kind"] }).with("page_service");
-    this.#connectionsStarted = connections("started", "Number of network connections that we started handling");
-    this.#connectionsFinished = connections("finished", "Number of network connections that we finished handling");
-    this.#commands = metrics.counter({ name: "pageserver_compute_commands", help: "Number of compute -> pageserver commands processed", labels: ["command"] });
-    this.#backups = metrics.duration({ name: "pageserver_basebackup_query_seconds", help: "Histogram of basebackup queries durations, by result type", labels: ["result"], buckets: BACKUP_SECONDS });
-    this.#layersWritten = metrics.counter({ name: "pageserver_compaction_layers_written_total", help: "Layers made by compaction", labels: ["kind"] });
-    this.#collected = metrics.counter({ name: "pageserver_gc_layers_removed_total", help: "Layers removed by garbage collection" }).with();
-    this.#batches = metrics.histogram({ name: "pageserver_page_service_batch_size_global", help: "Requests of a pagestream taken together", buckets: COUNT_BUCKETS }).with();
-    for (const kind of Object.keys(SMGR_NAMES) as (keyof typeof SMGR_NAMES)[]) this.#answered.set(kind, kind === "getpage" ? this.#pages : { ok: 0, failed: 0 });
-    metrics.countersFrom({ name: "pageserver_smgr_query_started_global_count", help: "Number of smgr queries", labels: ["smgr_query_type", "outcome"] }, () =>
-      [...this.#answered].flatMap(([kind, { ok, failed }]) => [{ labels: [SMGR_NAMES[kind], "ok"], value: ok }, { labels: [SMGR_NAMES[kind], "error"], value: failed }]));
-    this.#throttling = new ThrottleCounters(metrics, "_global", ["kind"]);
-    this.#throttlingOfTenants = new ThrottleCounters(metrics, "", ["kind", "tenant_id", "shard_id"]);
-  }
-
-  /** Of one tenant shard, and all together. */
-  throttle(id: TenantShardId): ThrottleMetrics {
-    const counters = [this.#throttling.with("pagestream"), this.#throttlingOfTenants.with("pagestream", id.tenantId, shardSlug(id))];
-    return {
-      started: () => counters.forEach(({ started }) => started.inc()),
-      finished: (waitedMs) => {
-        for (const { finished, throttled, waitedMicros } of counters) {
-          finished.inc();
-          if (waitedMs === 0) continue;
-          throttled.inc();
-          waitedMicros.inc(Math.round(waitedMs * 1000));
-        }
-      },
-    };
-  }
-  read(task: string, measured: { readonly keys: number; readonly layers: number; readonly depth: number; readonly durationMs: number }): void {
-    this.#getVectored.with(task).recordMs(measured.durationMs);
-    this.#readDepth.observe(measured.depth);
-  }
-  connected(): void {
-    this.#connectionsStarted.inc();
-  }
-  disconnected(): void {
-    this.#connectionsFinished.inc();
-  }
-  command(name: string): void {
-    this.#commands.with(name).inc();
-  }
-  backedUp(result: string, durationMs: number): void {
-    this.#backups.with(result).recordMs(durationMs);
-  }
-  answeredQuickly(requests: number): void {
-    this.#batches.observe(requests);
-    this.#pages.ok += requests;
-  }
-  waitLsn(durationMs: number, timedOut: boolean): void {
-    this.#waitLsn.recordMs(durationMs);
-    if (timedOut) this.#waitTimeouts.inc();
-  }
-  flushed(_sizeBytes: number, durationMs: number): void {
-    this.#flush.recordMs(durationMs);
-    this.#operations.with("layer flush").recordMs(durationMs);
-  }
-  downloaded(sizeBytes: number): void {
-    this.#downloads.inc(sizeBytes);
-    this.#downloadedLayers.inc();
-  }
-  remote(timeline: { readonly tenantShardId: TenantShardId; readonly timelineId: TimelineId }, operation: RemoteOperation): (outcome: RemoteOutcome, durationMs: number) => void {
-    return this.#remote.started(timeline, operation);
-  }
-  compacted(kind: "l0" | "image", written: { readonly layers: number; readonly durationMs: number }): void {
-    this.#layersWritten.with(kind).inc(written.layers);
-    this.#operations.with(kind === "l0" ? "compact" : "create images").recordMs(written.durationMs);
-  }
-  collected(layers: number, durationMs: number): void {
-    this.#collected.inc(layers);
-    this.#operations.with("gc").recordMs(durationMs);
-  }
-  batch(requests: number): void {
-    this.#batches.observe(requests);
-  }
-  answered(kind: keyof typeof SMGR_NAMES, failed: boolean): void {
-    const counts = this.#answered.get(kind);
-    if (counts === undefined) return;
-    if (failed) counts.failed++;
-    else counts.ok++;
-  }
+export function registerStorageMetrics(metrics: Metrics, counts: StorageCounts, clock: Clock): void {
+  registerPagestream(metrics, counts, clock);
+  registerReads(metrics, counts);
+  registerStorage(metrics, counts);
+  registerRemote(metrics, counts);
+  registerLayers(metrics, counts);
+  registerIngest(metrics, counts);
+  registerTenantCounts(metrics, counts);
 }
 
-/** What timelines do with object storage: in all, and how much of it is under way for each. */
-class RemoteCounters {
-  readonly #seconds;
-  readonly #callsStarted: Family<CounterChild>;
-  readonly #callsFinished: Family<CounterChild>;
-  readonly #bytesStarted: Family<CounterChild>;
-  readonly #bytesFinished: Family<CounterChild>;
+type Named = readonly [name: string, help: string, read: () => number];
 
-  constructor(metrics: Metrics) {
-    const labels = ["tenant_id", "shard_id", "timeline_id", "file_kind", "op_kind"];
-    const counter = (name: string, help: string) => metrics.counter({ name: `pageserver_remote_timeline_client_${name}`, help, labels });
-    this.#seconds = metrics.duration({ name: "pageserver_remote_operation_seconds", help: "Time spent on remote storage operations, without that in queues", labels: ["file_kind", "op_kind", "status"], buckets: OPERATION_SECONDS });
-    this.#callsStarted = counter("calls_started", "Number of started calls to remote timeline client");
-    this.#callsFinished = counter("calls_finished", "Number of finished calls to remote timeline client");
-    this.#bytesStarted = counter("bytes_started", "Bytes of remote timeline client operations that began");
-    this.#bytesFinished = counter("bytes_finished", "Bytes of remote timeline client operations that ended");
-  }
-
-  started({ tenantShardId, timelineId }: { readonly tenantShardId: TenantShardId; readonly timelineId: TimelineId }, { fileKind, kind, sizeBytes }: RemoteOperation): (outcome: RemoteOutcome, durationMs: number) => void {
-    const labels = [tenantShardId.tenantId, shardSlug(tenantShardId), timelineId, fileKind, kind];
-    this.#callsStarted.with(...labels).inc();
-    this.#bytesStarted.with(...labels).inc(sizeBytes);
-    return (outcome, durationMs) => {
-      this.#seconds.with(fileKind, kind, outcome).recordMs(durationMs);
-      this.#callsFinished.with(...labels).inc();
-      this.#bytesFinished.with(...labels).inc(sizeBytes);
-    };
-  }
+export function counters(metrics: Metrics, all: readonly Named[]): void {
+  for (const [name, help, read] of all) metrics.counterFrom({ name: `pageserver_${name}`, help }, read);
 }
 
-class ThrottleCounters {
-  readonly #started: Family<CounterChild>;
-  readonly #finished: Family<CounterChild>;
-  readonly #throttled: Family<CounterChild>;
-  readonly #waited: Family<CounterChild>;
+function histograms(metrics: Metrics, all: readonly (readonly [name: string, help: string, histogram: Histogram])[]): void {
+  for (const [name, help, histogram] of all) metrics.histogramsFrom({ name: `pageserver_${name}`, help }, () => [{ labels: [], histogram }]);
+}
 
-  constructor(metrics: Metrics, suffix: string, labels: readonly string[]) {
-    const counter = (name: string, help: string) => metrics.counter({ name: `pageserver_tenant_throttling_${name}${suffix}`, help, labels });
-    this.#started = counter("count_accounted_start", "Count of tenant throttling starts, by kind of throttle");
-    this.#finished = counter("count_accounted_finish", "Count of tenant throttling finishes, by kind of throttle");
-    this.#throttled = counter("count", "Count of tenant throttlings, by kind of throttle");
-    this.#waited = counter("wait_usecs_sum", "Sum of microseconds that spent waiting throttle by kind of throttle");
-  }
+function labelled(all: Labelled<Histogram>): HistogramReading[] {
+  return [...all.all].map(([key, histogram]) => ({ labels: key.split(" "), histogram }));
+}
 
-  with(...labels: readonly string[]) {
-    return { started: this.#started.with(...labels), finished: this.#finished.with(...labels), throttled: this.#throttled.with(...labels), waitedMicros: this.#waited.with(...labels) };
-  }
+function readings(all: ReadonlyMap<string, number>): GaugeReading[] {
+  return [...all].map(([key, value]) => ({ labels: key.split(" "), value }));
+}
+
+/** Of a throttle's counts, by the end of the metric's name. */
+export const THROTTLE_COUNTERS: readonly (readonly [name: string, help: string, read: (counts: ThrottleCounts) => number])[] = [
+  ["count_accounted_start", "Requests that came to the throttle", ({ started }) => started],
+  ["count_accounted_finish", "Requests that passed the throttle, or gave up there", ({ finished }) => finished],
+  ["count", "Times that requests had to wait in the throttle", ({ throttled }) => throttled],
+  ["wait_usecs_sum", "Microseconds waited in the throttle", ({ waitedMs }) => Math.round(waitedMs * 1000)],
+];
+
+function registerPagestream(metrics: Metrics, counts: StorageCounts, clock: Clock): void {
+  const { pagestream, throttle, connections } = counts;
+  const kinds = Object.keys(SMGR_NAMES) as SmgrKind[];
+  const labels = ["smgr_query_type"];
+  metrics.countersFrom({ name: "pageserver_smgr_query_started_global_count", help: "Requests of computes that were begun, by kind", labels }, () => kinds.map((kind) => ({ labels: [SMGR_NAMES[kind]], value: pagestream.kinds[kind].started })));
+  metrics.histogramsFrom({ name: "pageserver_smgr_query_seconds_global", help: "Time to execute requests of computes, without waiting for a batch or in the throttle", labels }, () =>
+    kinds.map((kind) => ({ labels: [SMGR_NAMES[kind]], histogram: pagestream.kinds[kind].seconds })));
+  histograms(metrics, [
+    ["page_service_batch_size_global", "Page requests executed together", pagestream.batches],
+    ["page_service_pagestream_batch_wait_time_seconds_global", "Time from when a page request could be executed until its batch was", pagestream.batchWait],
+  ]);
+  metrics.countersFrom({ name: "pageserver_page_service_batch_break_reason_global", help: "Batches of page requests by why no more were taken into them", labels: ["reason"] }, () => BATCH_BREAKS.map((reason) => ({ labels: [reason], value: pagestream.breaks[reason] })));
+  metrics.counterFrom({ name: "pageserver_page_service_pagestream_flush_in_progress_micros_global", help: "Microseconds that answers took to get into their connections, those on their way included" }, () => {
+    // Those of timelines are scraped later.
+    counts.tellFlushing(clock.monotonicMs());
+    return Math.round(pagestream.flushMs * 1000);
+  });
+  metrics.countersFrom({ name: "pageserver_pagestream_handler_results_total", help: "Requests of computes by how they ended: well, by a failure here, by one of the request", labels: ["outcome"] }, () => readings(new Map(Object.entries(pagestream.results))));
+  metrics.gaugesFrom({ name: "pageserver_page_service_config_max_batch_size", help: "Page requests that may be executed together", labels: ["mode", "execution", "batching"] }, () => [{ labels: ["pipelined", "concurrent-futures", "uniform-lsn"], value: BATCH_MAX }]);
+  for (const [name, help, read] of THROTTLE_COUNTERS) metrics.countersFrom({ name: `pageserver_tenant_throttling_${name}_global`, help: `${help}, by kind of throttle`, labels: ["kind"] }, () => [{ labels: ["pagestream"], value: read(throttle) }]);
+  const connection = (name: string, help: string, read: () => number) => metrics.countersFrom({ name: `pageserver_live_connections_${name}`, help, labels: ["pageserver_connection_kind"] }, () => [{ labels: ["page_service"], value: read() }]);
+  connection("started", "Connections that were taken up", () => connections.started);
+  connection("finished", "Connections that ended", () => connections.finished);
+  metrics.countersFrom({ name: "pageserver_compute_commands", help: "Commands of computes that were taken up", labels: ["command"] }, () => readings(connections.commands));
+  metrics.histogramsFrom({ name: "pageserver_basebackup_query_seconds", help: "Time for a base backup, by how it ended", labels: ["result"] }, () => labelled(connections.backups));
+  counters(metrics, [["misrouted_pagestream_requests_total", "Requests of computes for a shard that is not here, of a tenant that is", () => pagestream.misrouted]]);
+}
+
+function registerReads(metrics: Metrics, { reads, lsnWaits }: StorageCounts): void {
+  const byTask = (name: string, help: string, all: ReadonlyMap<string, Histogram>) => metrics.histogramsFrom({ name: `pageserver_${name}`, help, labels: ["task_kind"] }, () => [...all].map(([kind, histogram]) => ({ labels: [kind], histogram })));
+  byTask("get_vectored_seconds", "Time to read one key or several as of one LSN, by who reads", reads.vectored.all);
+  byTask("scan_seconds", "Time to find and read all keys of a sparse range, by who reads", reads.scans.all);
+  const byKind = (name: string, help: string, part: "data" | "reconstruct") => metrics.histogramsFrom({ name: `pageserver_${name}`, help, labels: ["get_kind"] }, () => [
+    { labels: ["singular"], histogram: reads.one[part] },
+    { labels: ["vectored"], histogram: reads.several[part] },
+  ]);
+  byKind("getpage_get_reconstruct_data_seconds", "Time of a read to find in layers what its values are made of", "data");
+  byKind("getpage_reconstruct_seconds", "Time of a read to make its values of what was found", "reconstruct");
+  histograms(metrics, [
+    ["layers_visited_per_vectored_read_global", "Layers looked into, a key of a read on the average", reads.layersVisited],
+    ["layers_per_read_global", "Layers looked into for one key; none for a page of the cache", reads.layers],
+    ["layers_per_read_batch_global", "Layers looked into for all keys of a read", reads.batches],
+    ["layers_per_read_amortized_global", "Layers looked into for all keys of a read, divided by these", reads.amortized],
+    ["deltas_per_read_global", "Records that were applied to make one value", reads.deltas],
+    ["wal_redo_seconds", "Time to replay the records of one page", reads.redoSeconds],
+    ["wal_redo_records_histogram", "Records replayed for one page", reads.redoRecords],
+    ["wal_redo_bytes_histogram", "Bytes of the records replayed for one page", reads.redoBytes],
+    ["wait_lsn_seconds", "Time spent waiting for WAL to arrive", lsnWaits.seconds],
+  ]);
+  counters(metrics, [
+    ["replayed_wal_records_total", "Records replayed", () => reads.replayedRecords],
+    ["wait_lsn_timeouts_total", "Waits for WAL that ended without it", () => lsnWaits.timeouts],
+  ]);
+}
+
+function registerStorage(metrics: Metrics, counts: StorageCounts): void {
+  const { operations, io, slots, compression } = counts;
+  metrics.histogramsFrom({ name: "pageserver_storage_operations_seconds_global", help: "Time spent on storage operations", labels: ["operation"] }, () => [...operations].map(([operation, histogram]) => ({ labels: [operation], histogram })));
+  metrics.histogramsFrom({ name: "pageserver_io_operations_seconds", help: "Time of operations on local files", labels: ["operation"] }, () => IO_OPERATIONS.map((operation) => ({ labels: [operation], histogram: io.seconds[operation] })));
+  counters(metrics, [
+    ["compression_image_in_bytes_total", "Bytes of values that went into image layers", () => compression.inBytes],
+    ["compression_image_in_bytes_considered", "Those that compression was tried on", () => compression.consideredBytes],
+    ["compression_image_in_bytes_chosen", "Those that were written compressed", () => compression.chosenBytes],
+    ["compression_image_out_bytes_total", "Bytes that values take in image layers", () => compression.outBytes],
+  ]);
+  const entries = () => [...slots.all];
+  const labels = ["task"];
+  const slotCounter = (name: string, help: string, read: (slot: SlotCount) => number) =>
+    metrics.countersFrom({ name: `pageserver_background_loop_semaphore_${name}`, help, labels }, () => entries().map(([task, slot]) => ({ labels: [task], value: read(slot) })));
+  slotCounter("wait_start_count", "Times that background work began to wait for its turn", ({ started }) => started);
+  slotCounter("wait_finish_count", "Times that it had its turn, or gave up", ({ finished }) => finished);
+  slotCounter("wait_duration_seconds", "Time that background work has waited for its turn", ({ seconds }) => seconds.sum);
+  const slotGauge = (name: string, help: string, read: (slot: SlotCount) => number) =>
+    metrics.gaugesFrom({ name: `pageserver_background_loop_semaphore_${name}`, help, labels }, () => entries().map(([task, slot]) => ({ labels: [task], value: read(slot) })));
+  slotGauge("waiting_tasks", "Background work that waits for its turn now", ({ started, finished }) => started - finished);
+  slotGauge("running_tasks", "Background work under way", ({ running }) => running);
+  metrics.histogramsFrom({ name: "pageserver_background_loop_semaphore_wait_seconds", help: "Waits of background work for its turn", labels }, () => entries().map(([task, { seconds }]) => ({ labels: [task], histogram: seconds })));
+}
+
+function registerRemote(metrics: Metrics, { remoteSeconds, downloads, heatmaps }: StorageCounts): void {
+  const labels = ["file_kind", "op_kind", "status"];
+  metrics.histogramsFrom({ name: "pageserver_remote_operation_seconds", help: "Time of operations on object storage, without that in queues", labels }, () => labelled(remoteSeconds));
+  counters(metrics, [
+    ["remote_ondemand_downloaded_layers_total", "Layers fetched because they were needed", () => downloads.layers],
+    ["remote_ondemand_downloaded_bytes_total", "Bytes of layers fetched because they were needed", () => downloads.bytes],
+  ]);
+  metrics.histogramsFrom({ name: "pageserver_wait_ondemand_download_seconds_global", help: "Time that reads waited for a layer to come", labels: ["task_kind"] }, () => labelled(downloads.waits));
+  const byTask = (name: string, help: string, part: "layers" | "bytes") => metrics.countersFrom({ name: `pageserver_ondemand_download_${name}`, help, labels: ["task_kind"] }, () => [...downloads.layersByTask.all].map(([kind, count]) => ({ labels: [kind], value: count[part] })));
+  byTask("count", "Layers fetched, by who needed them first", "layers");
+  byTask("bytes_total", "Bytes of layers fetched, by who needed them first", "bytes");
+  counters(metrics, [
+    ["secondary_upload_heatmap", "Heatmaps written to object storage", () => heatmaps.uploaded],
+    ["secondary_upload_heatmap_errors", "Heatmaps that could not be written", () => heatmaps.errors],
+  ]);
+  histograms(metrics, [["secondary_upload_heatmap_duration", "Time to make and write a heatmap", heatmaps.seconds]]);
+}
+
+function registerLayers(metrics: Metrics, { layers, relationSizes }: StorageCounts): void {
+  counters(metrics, [
+    ["layer_started_evictions", "Evictions of layers that began", () => layers.evictionsStarted],
+    ["layer_completed_evictions", "Evictions of layers that were carried out", () => layers.evictionsCompleted],
+    ["layer_started_deletes", "Deletions of layers' local files that began", () => layers.deletesStarted],
+    ["layer_completed_deletes", "Deletions of layers' local files that were carried out", () => layers.deletesCompleted],
+    ["gc_layers_removed_total", "Layers removed by garbage collection", () => layers.collected],
+    ["relsize_cache_hits", "Sizes of relations found in their cache", () => relationSizes.hits],
+    ["relsize_cache_misses", "Sizes of relations that were not in their cache", () => relationSizes.misses],
+    ["relsize_cache_misses_old", "Those of them that were known, but only of later LSNs", () => relationSizes.missesOld],
+  ]);
+  metrics.countersFrom({ name: "pageserver_layer_cancelled_evictions_count", help: "Evictions of layers that were not carried out", labels: ["reason"] }, () => readings(layers.evictionsCancelled));
+  metrics.countersFrom({ name: "pageserver_compaction_layers_written_total", help: "Layers made by compaction", labels: ["kind"] }, () => [{ labels: ["l0"], value: layers.writtenL0 }, { labels: ["image"], value: layers.writtenImages }]);
+  histograms(metrics, [["layer_redownloaded_after", "Time from evicting a layer to fetching it again", layers.redownloadedAfter]]);
+}
+
+function registerIngest(metrics: Metrics, { ingest, walReceivers }: StorageCounts): void {
+  counters(metrics, [
+    ["wal_ingest_bytes_received", "Bytes of WAL taken from safekeepers", () => ingest.bytesReceived],
+    ["wal_ingest_records_received", "Records taken from safekeepers", () => ingest.recordsReceived],
+    ["wal_ingest_records_observed", "Those of which a shard needs to know only that they were there", () => ingest.recordsObserved],
+    ["wal_ingest_records_committed", "Those that left something in storage", () => ingest.recordsCommitted],
+    ["wal_ingest_records_filtered", "Those with nothing for the shard that took them", () => ingest.recordsFiltered],
+    ["gap_blocks_zeroed_on_rel_extend", "Pages written as zeros where a relation grew past its end", () => ingest.gapBlocks],
+    ["walreceiver_started_connections_total", "Connections to safekeepers that were begun", () => walReceivers.startedConnections],
+    ["walreceiver_broker_updates_total", "Messages of the broker about timelines here", () => walReceivers.brokerUpdates],
+  ]);
+  metrics.countersFrom({ name: "pageserver_wal_ingest_values_committed", help: "Values that records left in storage", labels: ["class", "kind"] }, () => [
+    { labels: ["metadata", "image"], value: ingest.metadataImages },
+    { labels: ["metadata", "delta"], value: ingest.metadataDeltas },
+    { labels: ["data", "image"], value: ingest.dataImages },
+    { labels: ["data", "delta"], value: ingest.dataDeltas },
+  ]);
+  metrics.countersFrom({ name: "pageserver_wal_ingest_clear_vm_bits_unknown", help: "Bits of visibility maps not cleared, since there was no such map or page", labels: ["entity"] }, () => [
+    { labels: ["relation"], value: ingest.unknownMapRelations },
+    { labels: ["new_page"], value: ingest.unknownNewPages },
+    { labels: ["old_page"], value: ingest.unknownOldPages },
+  ]);
+  metrics.gaugeFrom({ name: "pageserver_walreceiver_active_managers", help: "Timelines for which WAL is looked for" }, () => walReceivers.activeManagers);
+  metrics.countersFrom({ name: "pageserver_walreceiver_switches_total", help: "Choices of a safekeeper to take WAL from, by why", labels: ["reason"] }, () => readings(walReceivers.switches));
+  metrics.countersFrom({ name: "pageserver_walreceiver_candidates_events_total", help: "Safekeepers that came to be known to have a timeline's WAL, and that were forgotten", labels: ["event"] }, () => [
+    { labels: ["add"], value: walReceivers.candidatesAdded },
+    { labels: ["remove"], value: walReceivers.candidatesRemoved },
+  ]);
+}
+
+function registerTenantCounts(metrics: Metrics, { tenants, initdb, logicalSizes, startupSeconds }: StorageCounts): void {
+  histograms(metrics, [
+    ["tenant_activation_seconds", "Time until a tenant could be used, from when it was taken up", tenants.activation],
+    ["tenant_preload_seconds", "Time to read what object storage has of a tenant's timelines", tenants.preload],
+    ["tenant_attach_seconds", "Time to make a tenant's timelines of what was read", tenants.attach],
+    ["initdb_seconds_global", "Time of initdb", initdb.seconds],
+  ]);
+  metrics.gaugeFrom({ name: "pageserver_concurrent_initdb", help: "Runs of initdb under way" }, () => initdb.running);
+  counters(metrics, [
+    ["tenant_startup_scheduled", "Tenants that were there at the start", () => tenants.startupScheduled],
+    ["tenant_startup_complete", "Those of them that can be used, or were let go", () => tenants.startupComplete],
+    ["tenant_manager_slot_writes", "Changes of which tenants are here and how", () => tenants.slotWrites],
+    ["tenant_manager_unexpected_errors_total", "Tenants that could not be taken up, or did not stop cleanly", () => tenants.unexpectedErrors],
+    ["initial_logical_size_finish_calculation", "Counts of timelines' sizes that came to their end", () => logicalSizes.finished],
+    ["initial_logical_size_drop_finished_calculation", "Sizes that were counted, of timelines that are not there any more", () => logicalSizes.droppedFinished],
+  ]);
+  metrics.countersFrom({ name: "pageserver_tenant_task_events", help: "Background loops of timelines that began, and that ended", labels: ["event"] }, () => [{ labels: ["start"], value: tenants.tasksStarted }, { labels: ["stop"], value: tenants.tasksStopped }]);
+  metrics.countersFrom({ name: "pageserver_initial_logical_size_start_calculation", help: "Counts of timelines' sizes that began, first ones and later ones, and what for", labels: ["attempt", "circumstances"] }, () => readings(logicalSizes.started));
+  metrics.countersFrom({ name: "pageserver_initial_logical_size_drop_calculation", help: "Counts of timelines' sizes that were not brought to an end", labels: ["attempt"] }, () => [{ labels: ["first"], value: logicalSizes.droppedFirst }, { labels: ["retry"], value: logicalSizes.droppedRetry }]);
+  metrics.gaugesFrom({ name: "pageserver_startup_duration_seconds", help: "Seconds from the start to the end of each phase of it", labels: ["phase"] }, () => readings(startupSeconds));
 }

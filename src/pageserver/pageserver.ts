@@ -33,6 +33,7 @@ import { loadPageserverConfig, type PageserverConfig } from "./config.ts";
 import { ControlPlane, trustLocalGenerations } from "./control-plane.ts";
 import { sweepImportDirectories } from "./import/import-directory.ts";
 import { Imports } from "./import/imports.ts";
+import { utilization } from "./http/node-routes.ts";
 import { pageserverHttpApp } from "./http/routes.ts";
 import { watchCaches } from "./cache-metrics.ts";
 import { BlockCache } from "./layers/block-cache.ts";
@@ -42,7 +43,9 @@ import { OpenLayerFiles } from "./layers/open-layer-files.ts";
 import { PageCache } from "./layers/page-cache.ts";
 import { planMemory } from "./memory-plan.ts";
 import { MemoryWatch, type ProcessMemory } from "./memory-watch.ts";
-import { PageserverMetrics } from "./metrics.ts";
+import { countedFiles } from "./counts/io-counts.ts";
+import { StorageCounts } from "./counts/storage-counts.ts";
+import { registerStorageMetrics } from "./metrics.ts";
 import { PageService } from "./page-service/page-service.ts";
 import { watchDeletions } from "./remote-timeline/deletion-metrics.ts";
 import { DeletionQueue, type ValidateGenerations } from "./remote-timeline/deletion-queue.ts";
@@ -51,6 +54,7 @@ import { sizeTasks } from "./size/size-tasks.ts";
 import { tenantTasks } from "./tenant/tenant-tasks.ts";
 import { registerTenantMetrics } from "./tenant-metrics.ts";
 import { Tenants } from "./tenant/tenants.ts";
+import type { ThrottleMetrics } from "./tenant/throttle.ts";
 import { WorkSlots } from "./timeline/work-slots.ts";
 
 export interface PageserverDeps {
@@ -111,7 +115,8 @@ class Role {
   readonly #config: PageserverConfig;
   readonly #deps: PageserverDeps;
   readonly #registry = new Metrics();
-  readonly #metrics = new PageserverMetrics(this.#registry);
+  readonly #counts = new StorageCounts();
+  readonly #startMs: number;
   readonly #abort = new AbortController();
   readonly #failpoints: Failpoints | null;
   /** Of whom the pageserver asks something. */
@@ -122,6 +127,7 @@ class Role {
   constructor(config: PageserverConfig, deps: PageserverDeps) {
     this.#config = config;
     this.#deps = deps;
+    this.#startMs = deps.platform.clock.monotonicMs();
     this.credentials = new Credentials({ ...deps, metrics: this.#registry, name: "pageserver", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
     this.#undo.push(() => this.credentials.stop());
     this.#failpoints = config.testingMode ? this.#makeFailpoints() : null;
@@ -134,20 +140,35 @@ class Role {
 
   async start(): Promise<{ pgPort: number; httpPort: number; httpsPort: number | null }> {
     const { workDirectory } = this.#config;
-    const { files } = this.#deps.platform;
+    const { platform } = this.#deps;
+    const { files } = platform;
     await makeDurableDirectory(files, `${workDirectory}/tenants`);
     const lock = await files.lock(`${workDirectory}/${LOCK_FILE}`);
     this.#undo.push(() => lock.release());
     const swept = await sweepImportDirectories(files, workDirectory);
     if (swept > 0) this.#deps.log.info("what unfinished imports left is removed", { directories: swept });
     const { tenants, deletionQueue } = await this.#makeTenants();
-    registerTenantMetrics(this.#registry, tenants);
+    registerStorageMetrics(this.#registry, this.#counts, platform.clock);
+    this.#registry.gaugeFrom({ name: "pageserver_virtual_file_descriptor_cache_size_max", help: "Layer files that may be open" }, () => this.#config.maxOpenFiles);
+    this.#registry.gaugeFrom({ name: "pageserver_utilization_score", help: "How full the node is, as told to the storage controller: 1000000 is full" }, () => utilization({ tenants, clock: platform.clock, diskSpace: () => diskSpace(workDirectory), evictionConfig: this.#config.diskUsageEviction }).utilization_score ?? 0);
+    this.#phaseEnded("initial");
+    registerTenantMetrics(this.#registry, { tenants, counts: this.#counts, clock: platform.clock });
     const eviction = this.#makeEviction(tenants);
     this.#startTasks(tenants, eviction);
+    this.#phaseEnded("background_jobs_can_start");
+    void tenants.loadedAtStart().then(() => {
+      this.#phaseEnded("initial_tenant_load");
+      this.#phaseEnded("complete");
+    });
     const jwt = await this.#keys();
     const pgPort = await this.#listenPg(tenants, jwt);
     const http = await this.#listenHttp({ tenants, deletionQueue, jwt, eviction });
     return { pgPort, httpPort: http.port, httpsPort: http.httpsPort };
+  }
+
+  /** Of the start, for metrics: phases in the peer's words. */
+  #phaseEnded(phase: string): void {
+    this.#counts.startupSeconds.set(phase, (this.#deps.platform.clock.monotonicMs() - this.#startMs) / 1000);
   }
 
   async #makeTenants(): Promise<{ tenants: Tenants; deletionQueue: DeletionQueue }> {
@@ -193,21 +214,33 @@ class Role {
       initdb: config.initdb,
       availabilityZone: config.availabilityZone,
       safekeeperToken: config.safekeeperToken,
-      throttleMetrics: (id) => this.#metrics.throttle(id),
+      throttleMetrics: this.#throttleMetrics(),
       sizeSlots: new WorkSlots(config.sizeCountsAtOnce ?? 1),
-      walSource: broker === null ? null : { broker, tls, metrics: this.#metrics },
+      walSource: broker === null ? null : { broker, tls },
       resources: {
-        platform, remote, deletionQueue, workDirectory: config.workDirectory,
+        platform: { ...platform, files: countedFiles(platform.files, { clock: platform.clock, counts: this.#counts.io }) }, remote, deletionQueue, workDirectory: config.workDirectory,
         ...this.#caches(memory.pageCacheBytes),
         openFiles: new OpenLayerFiles({ maxOpen: config.maxOpenFiles }),
         flushSlots: new WorkSlots(FLUSHES_AT_ONCE),
         maintenanceSlots: new WorkSlots(MAINTENANCE_AT_ONCE),
         layerMemory,
         layerJobs: this.#layerJobs(),
-        metrics: this.#metrics,
+        metrics: this.#counts,
         ...(this.#failpoints === null ? {} : { failpoints: this.#failpoints }),
       },
     });
+  }
+
+  #throttleMetrics(): ThrottleMetrics {
+    const { throttle } = this.#counts;
+    return {
+      started: () => void throttle.started++,
+      finished: (waitedMs) => {
+        throttle.finished++;
+        if (waitedMs > 0) throttle.throttled++;
+        throttle.waitedMs += waitedMs;
+      },
+    };
   }
 
   #watchMemory(layers: LayerMemory): void {
@@ -225,9 +258,9 @@ class Role {
   /** On threads where there are any; they end after the tenants. */
   #layerJobs(): LayerJobs {
     const { platform, jobThreads } = this.#deps;
-    if (jobThreads === undefined) return new LayerJobs(new JobsHere(platform));
+    if (jobThreads === undefined) return new LayerJobs(new JobsHere(platform), this.#counts);
     this.#undo.push(() => jobThreads.close());
-    return new LayerJobs(new JobsOnThreads(jobThreads));
+    return new LayerJobs(new JobsOnThreads(jobThreads), this.#counts);
   }
 
   #makeFailpoints(): Failpoints {
@@ -316,7 +349,7 @@ class Role {
   async #listenPg(tenants: Tenants, jwt: JwtAuth | null): Promise<number> {
     const { platform, log } = this.#deps;
     const auth = this.#config.pgAuth ? jwt : null;
-    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, metrics: this.#metrics, imports: this.#imports(tenants), failpoints: this.#failpoints ?? undefined });
+    const handler = new PageService({ finder: tenants, clock: platform.clock, log, auth, counts: this.#counts, imports: this.#imports(tenants), failpoints: this.#failpoints ?? undefined });
     // The handler decides on the token, for each command by its tenant.
     const authenticator = auth === null ? null : { authenticate: async ({ password }: { password: string }) => void auth.verify(password) };
     const listener = await listenPg({ address: this.#config.pgAddress, platform, log, auth: authenticator, tls: currentOf(this.#config.tlsPageService === true ? await this.#certificate() : null), session: () => ({ handler }) });

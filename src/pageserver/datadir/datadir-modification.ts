@@ -15,6 +15,7 @@ import { ValueBatch } from "../../interpret/value-batch.ts";
 import { auxFileKey, updateAuxFiles } from "../../keyspace/aux-file.ts";
 import type { Key } from "../../keyspace/key.ts";
 import { CHECKPOINT_KEY, CONTROL_FILE_KEY, isRelBlockKey, isSlruBlockKey, replOriginKey } from "../../keyspace/mapping.ts";
+import { countValues } from "../counts/count-values.ts";
 import type { ReadContext } from "../timeline/timeline-store.ts";
 import { DatadirReader } from "./datadir-reader.ts";
 import type { ModificationWriter } from "./modification-writer.ts";
@@ -179,7 +180,9 @@ export class DatadirModification implements ModificationWriter {
     } catch (error) {
       if (!isStrataError(error, "missing-key")) throw error;
     }
-    this.putImage(key, updateAuxFiles(old, path, content));
+    const updated = updateAuxFiles(old, path, content);
+    this.datadir.auxFileBytes += updated.length - old.length;
+    this.putImage(key, updated);
   }
 
   /** Ingest's count of how relation sizes changed, for the logical size. */
@@ -199,6 +202,7 @@ export class DatadirModification implements ModificationWriter {
     const waiting = [...this.#metadata.values()].filter(({ entry, at }) => at >= 0 && entry.lsn === this.#lsn);
     this.#batch.remove(new Set(waiting.map(({ at }) => at)));
     for (const known of this.#metadata.values()) known.at = -1;
+    this.#count();
     const wait = this.datadir.store.putBatch(this.#batch);
     if (wait !== undefined) await wait;
     this.#batch.clear();
@@ -208,10 +212,16 @@ export class DatadirModification implements ModificationWriter {
   /** Hands everything over and makes it readable. Nothing may be put until that is done. */
   commit(): Promise<void> | undefined {
     if (!this.hasPending) return undefined;
+    this.#count();
     const wait = this.datadir.store.putBatch(this.#batch);
     if (wait !== undefined) return wait.then(() => this.#committed());
     this.#committed();
     return undefined;
+  }
+
+  #count(): void {
+    const counts = this.datadir.ingestCounts;
+    if (counts !== null) countValues(this.#batch, counts);
   }
 
   #committed(): void {

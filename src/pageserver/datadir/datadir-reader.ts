@@ -27,6 +27,8 @@ export interface DatadirView {
   get(key: Key): Promise<Uint8Array>;
   getVectored(keys: readonly Key[]): Promise<(Uint8Array | Error)[]>;
   scan(range: KeyRange): Promise<{ key: Key; bytes: Uint8Array }[]>;
+  /** Told how much all auxiliary files take. */
+  auxFilesListed?(sizeBytes: number): void;
 }
 
 export interface RelPageRequest {
@@ -215,6 +217,7 @@ export class DatadirReader {
 
   async listAuxFiles(): Promise<AuxFile[]> {
     const values = await this.view.scan(AUX_FILE_RANGE);
+    this.view.auxFilesListed?.(values.reduce((sum, { bytes }) => sum + bytes.length, 0));
     return values.flatMap((value) => decodeAuxFiles(value.bytes)).sort((a, b) => (a.path < b.path ? -1 : 1));
   }
 

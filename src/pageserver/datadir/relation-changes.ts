@@ -45,6 +45,7 @@ export class RelationChanges {
 
   #putDatabases(databases: DbDirectory): void {
     this.#to.putImage(DB_DIRECTORY_KEY, encodeDbDirectory(databases));
+    this.#to.datadir.noteDirectory("databases", databases.size);
   }
 
   async #loadDirectory(spcOid: number, dbOid: number): Promise<RelDirectory> {
@@ -105,6 +106,7 @@ export class RelationChanges {
     const directory = await this.#loadDirectory(rel.spcOid, rel.dbOid);
     directory.set(rel.relNumber, (directory.get(rel.relNumber) ?? 0) | (1 << rel.fork));
     this.#to.putImage(relDirectoryKey(rel.spcOid, rel.dbOid), encodeRelDirectory(directory));
+    this.#to.datadir.noteDirectory(databaseId(rel.spcOid, rel.dbOid), directory.size);
     this.#putSize(rel, 0, blocks);
   }
 
@@ -139,6 +141,8 @@ export class RelationChanges {
       const key = relBlockKey(rel, block);
       if (written(block) || !isKeyLocal(key, this.#to.datadir.shard)) continue;
       this.#to.putImage(key, ZERO_PAGE);
+      const { ingestCounts } = this.#to.datadir;
+      if (ingestCounts !== null) ingestCounts.gapBlocks++;
       await this.#to.relieve();
     }
     return old;
@@ -169,7 +173,9 @@ export class RelationChanges {
       this.#to.datadir.sizes.setByIngest(rel, this.#to.lsn, NO_RELATION);
       changed = true;
     }
-    if (changed) this.#to.putImage(relDirectoryKey(spcOid, dbOid), encodeRelDirectory(directory));
+    if (!changed) return;
+    this.#to.putImage(relDirectoryKey(spcOid, dbOid), encodeRelDirectory(directory));
+    this.#to.datadir.noteDirectory(databaseId(spcOid, dbOid), directory.size);
   }
 
   /** Drops a database's directory in one tablespace, with all its relations. */

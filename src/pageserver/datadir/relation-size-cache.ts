@@ -26,16 +26,26 @@ interface Entry {
   olderBlocks: number;
 }
 
+/** How lookups ended; may be shared by many caches. */
+export interface SizeLookups {
+  hits: number;
+  misses: number;
+  /** Misses of forks that were known, but only of later LSNs. */
+  missesOld: number;
+}
+
 export class RelationSizeCache {
   readonly #entries = new Map<number, Entry[]>();
   readonly #recent: (Entry | null)[] = Array.from({ length: RECENT }, () => null);
   readonly #maxRelations: number;
+  readonly #counts: SizeLookups;
   #completeAsOf: Lsn;
 
   /** @param completeAsOf nothing was ingested above it yet */
-  constructor(completeAsOf: Lsn, maxRelations = 200_000) {
+  constructor(completeAsOf: Lsn, { maxRelations = 200_000, counts }: { readonly maxRelations?: number; readonly counts?: SizeLookups | undefined } = {}) {
     this.#completeAsOf = completeAsOf;
     this.#maxRelations = maxRelations;
+    this.#counts = counts ?? { hits: 0, misses: 0, missesOld: 0 };
   }
 
   get relationCount(): number {
@@ -62,9 +72,14 @@ export class RelationSizeCache {
   /** Blocks as of `lsn`, NO_RELATION when the fork is known not to exist then, undefined when not known. */
   get(rel: RelTag, lsn: Lsn): number | undefined {
     const entry = this.#find(rel);
-    if (entry === undefined) return undefined;
-    if (lsn >= entry.lsn) return entry.blocks;
-    return lsn >= entry.olderLsn ? entry.olderBlocks : undefined;
+    const counts = this.#counts;
+    if (entry !== undefined && lsn >= entry.olderLsn) {
+      counts.hits++;
+      return lsn >= entry.lsn ? entry.blocks : entry.olderBlocks;
+    }
+    counts.misses++;
+    if (entry !== undefined) counts.missesOld++;
+    return undefined;
   }
 
   /** The newest size, committed or not. */

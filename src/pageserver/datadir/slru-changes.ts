@@ -78,6 +78,7 @@ export class SlruChanges {
     if (!segments.has(segment)) {
       segments.add(segment);
       this.#to.putImage(slruDirectoryKey(kind), encodeSegmentDirectory(segments));
+      this.#to.datadir.noteDirectory(kind, segments.size);
     }
     if (block < old) return;
     for (let gap = old; gap < block; gap++) this.#to.putImage(slruBlockKey(kind, segment, gap), ZERO_PAGE);
@@ -142,6 +143,7 @@ export class SlruChanges {
     if (!segments.delete(segment)) return;
     this.#drops++;
     this.#sizes.delete(`${kind}/${segment}`);
+    this.#to.datadir.noteDirectory(kind, segments.size);
     this.#to.putImage(slruDirectoryKey(kind), encodeSegmentDirectory(segments));
   }
 }

@@ -5,10 +5,22 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import { PAGE_SIZE } from "../../keyspace/relation.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
 import { abortable } from "../layers/layer.ts";
 import type { ReadContext, TimelineStore } from "../timeline/timeline-store.ts";
 import { DatadirReader } from "./datadir-reader.ts";
 import { RelationSizeCache } from "./relation-size-cache.ts";
+
+/** What a count of the logical size is for, in the peer's words. */
+export type SizeCircumstances = "EmptyInitial" | "SkippedConcurrencyLimiter" | "AfterBackgroundTasksRateLimit";
+
+/** Told what happens, for metrics. */
+export interface DatadirWatch {
+  readonly relationSizes: { hits: number; misses: number; missesOld: number };
+  readonly ingest: StorageCounts["ingest"];
+  /** @returns to be called when it has ended, with whether the size is known now */
+  sizeCountBegins(attempt: number, circumstances: SizeCircumstances): (isKnown: boolean) => void;
+}
 
 export class TimelineDatadir {
   readonly store: TimelineStore;
@@ -19,12 +31,23 @@ export class TimelineDatadir {
   #baseBlocks: number | null = null;
   #blocksSinceBase = 0;
   #counting: Promise<void> | null = null;
+  #attempts = 0;
+  readonly #watch: DatadirWatch | null;
+  /** Of directories that ingest has written, by name; and auxiliary files, as they were listed last and changed since. For metrics. */
+  #directories: Map<string, number> | null = null;
+  auxFileBytes = 0;
 
-  constructor(store: TimelineStore, options: { version: PgMajor; shard: ShardIdentity }) {
+  constructor(store: TimelineStore, options: { version: PgMajor; shard: ShardIdentity; watch?: DatadirWatch }) {
     this.store = store;
+    this.#watch = options.watch ?? null;
     this.version = options.version;
     this.shard = options.shard;
-    this.sizes = new RelationSizeCache(store.lastRecordLsn);
+    this.sizes = new RelationSizeCache(store.lastRecordLsn, { counts: options.watch?.relationSizes });
+  }
+
+  /** What is counted of ingest, of all timelines together. */
+  get ingestCounts(): StorageCounts["ingest"] | null {
+    return this.#watch?.ingest ?? null;
   }
 
   /** The directory as of `lsn`; the caller has waited for it. */
@@ -37,7 +60,25 @@ export class TimelineDatadir {
       get: (key) => store.get(key, lsn, context),
       getVectored: (keys) => store.getVectored(keys, lsn, context),
       scan: (range) => store.scan(range, lsn, context),
+      auxFilesListed: (sizeBytes) => {
+        if (lsn === store.lastRecordLsn) this.auxFileBytes = sizeBytes;
+      },
     });
+  }
+
+  /** A record had nothing for this shard. */
+  countFiltered(): void {
+    if (this.#watch !== null) this.#watch.ingest.recordsFiltered++;
+  }
+
+  noteDirectory(name: string, entries: number): void {
+    (this.#directories ??= new Map()).set(name, entries);
+  }
+
+  get directoryEntries(): number {
+    let sum = 0;
+    for (const entries of this.#directories?.values() ?? []) sum += entries;
+    return sum;
   }
 
   /** Ingest committed a change of `blocks` in the sum of all relation sizes. */
@@ -47,6 +88,7 @@ export class TimelineDatadir {
 
   /** The timeline holds nothing yet: sizes are counted from zero. */
   startEmpty(): void {
+    this.#watch?.sizeCountBegins(this.#attempts++, "EmptyInitial")(true);
     this.#baseBlocks = 0;
     this.#blocksSinceBase = 0;
   }
@@ -59,7 +101,7 @@ export class TimelineDatadir {
   /** Bytes in all relation forks now: counted once, and kept by ingest after that. */
   async currentLogicalSizeBytes(context: ReadContext): Promise<number> {
     // The count is everybody's: it goes on when one of them gives up.
-    if (this.#baseBlocks === null) await abortable((this.#counting ??= this.#countBase().finally(() => (this.#counting = null))), context.signal);
+    if (this.#baseBlocks === null) await abortable((this.#counting ??= this.#countBase(context.task === "logical-size" ? "AfterBackgroundTasksRateLimit" : "SkippedConcurrencyLimiter").finally(() => (this.#counting = null))), context.signal);
     return this.knownLogicalSize.sizeBytes;
   }
 
@@ -76,10 +118,17 @@ export class TimelineDatadir {
   }
 
   /** At the LSN of its start: GC may have passed the one of an earlier attempt. */
-  async #countBase(): Promise<void> {
+  async #countBase(circumstances: SizeCircumstances): Promise<void> {
     const { lastRecordLsn } = this.store;
     this.#blocksSinceBase = 0;
-    this.#baseBlocks = await this.#countBlocks(lastRecordLsn, { task: "logical-size" });
+    const ended = this.#watch?.sizeCountBegins(this.#attempts++, circumstances);
+    try {
+      this.#baseBlocks = await this.#countBlocks(lastRecordLsn, { task: "logical-size" });
+      ended?.(true);
+    } catch (error) {
+      ended?.(false);
+      throw error;
+    }
   }
 
   /** The same, counted at `lsn`. */

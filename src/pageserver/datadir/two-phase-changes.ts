@@ -24,6 +24,7 @@ export class TwoPhaseChanges {
 
   #putDirectory(xids: ReadonlySet<bigint>): void {
     this.#to.putImage(TWO_PHASE_DIRECTORY_KEY, encodeTwoPhaseDirectory(xids, this.#to.version));
+    this.#to.datadir.noteDirectory("two-phase", xids.size);
   }
 
   async xids(): Promise<readonly bigint[]> {

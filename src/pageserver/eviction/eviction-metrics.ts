@@ -1,6 +1,5 @@
 /** What evictions count, under the peer's names (pageserver/src/metrics.rs). */
 import type { Metrics } from "../../observability/metrics.ts";
-import { shardSlug } from "../shard-slug.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
 const COLLECTION_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
@@ -8,11 +7,9 @@ const ITERATION_SECONDS = [0.001, 0.01, 0.1, 1, 10, 100];
 const LAYER_COUNTS = [5, 50, 500, 5000, 50_000];
 
 /** Evicted sooner after it came than this, a layer was probably downloaded in vain. */
-const LOW_RESIDENCE_MS = 24 * 3600 * 1000;
+export const LOW_RESIDENCE_MS = 24 * 3600 * 1000;
 
 export class EvictionMetrics {
-  readonly #evictions;
-  readonly #lowResidence;
   readonly #iterations;
   readonly #collectionSeconds;
   readonly #collectedPerTenant;
@@ -22,10 +19,7 @@ export class EvictionMetrics {
   readonly #evictedBytes;
 
   constructor(metrics: Metrics) {
-    const timeline = ["tenant_id", "shard_id", "timeline_id"];
     const disk = "pageserver_disk_usage_based_eviction";
-    this.#evictions = metrics.counter({ name: "pageserver_evictions", help: "Number of layers evicted from the pageserver", labels: timeline });
-    this.#lowResidence = metrics.counter({ name: "pageserver_evictions_with_low_residence_duration", help: "Layers evicted sooner after they came than low_threshold_secs", labels: [...timeline, "residence_duration_data_source", "low_threshold_secs"] });
     this.#iterations = metrics.duration({ name: "pageserver_eviction_iteration_duration_seconds_global", help: "Time spent on a single eviction iteration", labels: ["period_secs", "threshold_secs"], buckets: ITERATION_SECONDS });
     this.#collectionSeconds = metrics.duration({ name: `${disk}_tenant_collection_seconds`, help: "Time spent collecting layers from a tenant", buckets: COLLECTION_SECONDS }).with();
     this.#collectedPerTenant = metrics.histogram({ name: `${disk}_tenant_collected_layers`, help: "Amount of layers gathered from a tenant", buckets: LAYER_COUNTS }).with();
@@ -35,10 +29,9 @@ export class EvictionMetrics {
     this.#evictedBytes = metrics.counter({ name: `${disk}_evicted_bytes_total`, help: "Amount of bytes successfully evicted" }).with();
   }
 
-  evicted({ tenantShardId, timelineId }: Pick<Timeline, "tenantShardId" | "timelineId">, residentMs: number): void {
-    const shard = shardSlug(tenantShardId);
-    this.#evictions.with(tenantShardId.tenantId, shard, timelineId).inc();
-    if (residentMs < LOW_RESIDENCE_MS) this.#lowResidence.with(tenantShardId.tenantId, shard, timelineId, "residence_change", String(LOW_RESIDENCE_MS / 1000)).inc();
+  evicted({ counts }: Pick<Timeline, "counts">, residentMs: number): void {
+    counts.evictions++;
+    if (residentMs < LOW_RESIDENCE_MS) counts.lowResidenceEvictions++;
   }
 
   iteration(policy: { readonly periodMs: number; readonly thresholdMs: number }, durationMs: number): void {

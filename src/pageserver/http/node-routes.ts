@@ -55,7 +55,7 @@ export function addNodeRoutes(app: HttpApp, options: NodeRouteOptions): void {
 }
 
 /** The disk as this node may use it, and what its tenants want of it. */
-function utilization({ tenants, clock, diskSpace, evictionConfig }: NodeRouteOptions): z.output<typeof utilizationSchema> {
+export function utilization({ tenants, clock, diskSpace, evictionConfig }: Pick<NodeRouteOptions, "tenants" | "clock" | "diskSpace" | "evictionConfig">): z.output<typeof utilizationSchema> {
   const { totalBytes, freeBytes, availableBytes } = diskSpace();
   const views = tenants.list();
   let wantedBytes = 0;

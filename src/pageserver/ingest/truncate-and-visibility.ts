@@ -11,6 +11,7 @@ import { isKeyLocal } from "../../keyspace/shard.ts";
 import type { ClearVisibilityMap } from "../../postgres/effects/heap-visibility.ts";
 import type { SmgrEffect } from "../../postgres/effects/smgr.ts";
 import type { DatadirModification } from "../datadir/datadir-modification.ts";
+import { NO_RELATION } from "../datadir/relation-size-cache.ts";
 import { ZERO_PAGE } from "../datadir/relation-changes.ts";
 
 /** Slots of the lowest level on one page of the free-space map; the tree has three levels. */
@@ -64,9 +65,17 @@ export async function clearVisibilityMap(modification: DatadirModification, effe
 /** @param size blocks of the map; NO_RELATION without one */
 export function clearVisibilityMapOf(modification: DatadirModification, effect: ClearVisibilityMap, size: number): void {
   const rel: RelTag = { ...effect.relation, fork: VM_FORK };
+  const { ingestCounts } = modification.datadir;
   const within = (heapBlock: number | null): number | null => (heapBlock !== null && heapBlockToVmBlock(heapBlock) < size ? heapBlock : null);
   const newHeapBlock = within(effect.newHeapBlock);
   const oldHeapBlock = within(effect.oldHeapBlock);
+  if (ingestCounts !== null) {
+    if (size === NO_RELATION) ingestCounts.unknownMapRelations++;
+    else {
+      if (newHeapBlock !== effect.newHeapBlock) ingestCounts.unknownNewPages++;
+      if (oldHeapBlock !== effect.oldHeapBlock) ingestCounts.unknownOldPages++;
+    }
+  }
   const put = (newBlock: number | null, oldBlock: number | null): void => {
     const heapBlock = newBlock ?? oldBlock;
     if (heapBlock === null) return;

@@ -63,7 +63,10 @@ export class WalIngest {
 
   /** Takes one record as it was decoded, which is not needed any more when this returns. Otherwise as `ingest`. */
   ingestRecord(record: WalRecord): Promise<void> | undefined {
-    return this.#quick.take(record) ? this.#recordTaken() : this.ingest(interpretRecord(record, this.#datadir.shard));
+    if (this.#quick.take(record)) return this.#recordTaken();
+    const interpreted = interpretRecord(record, this.#datadir.shard);
+    if (this.#datadir.shard.count > 1 && hasNothing(interpreted)) this.#datadir.countFiltered();
+    return this.ingest(interpreted);
   }
 
   #recordTaken(): Promise<void> | undefined {
@@ -202,6 +205,11 @@ export class WalIngest {
     const known = effect.force ? 0 : await this.#modification.replOrigin(effect.originId);
     if (effect.remoteLsn > known) this.#modification.setReplOrigin(effect.originId, effect.remoteLsn);
   }
+}
+
+/** Whether there is nothing in a record for the shard. */
+function hasNothing({ effect, blocks }: InterpretedRecord): boolean {
+  return effect === null && blocks.length === 0;
 }
 
 function sameFork(a: RelTag, b: RelTag): boolean {

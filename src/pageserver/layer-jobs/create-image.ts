@@ -11,6 +11,7 @@ import type { FileSystem } from "../../platform/files.ts";
 import type { JobCancel } from "../../platform/job-threads.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { StrataError } from "../../kit/errors.ts";
+import type { ReadCounts } from "../counts/read-counts.ts";
 import { BlockCache } from "../layers/block-cache.ts";
 import { Layer, type LayerEnvironment, type LayerMetadata } from "../layers/layer.ts";
 import type { LayerName } from "../layers/layer-name.ts";
@@ -19,7 +20,7 @@ import { OpenLayerFiles } from "../layers/open-layer-files.ts";
 import type { Pacer } from "../layers/pacer.ts";
 import { QuickReads } from "../layers/quick-reads.ts";
 import { LayerStack, type ReadSource } from "../timeline/layer-stack.ts";
-import { readVectored } from "../timeline/read-path.ts";
+import { ReadStatistics, readVectored } from "../timeline/read-path.ts";
 import { Reconstructor } from "../timeline/reconstruct.ts";
 import { keysInSparseRange, presentOf } from "../timeline/scan.ts";
 
@@ -62,6 +63,8 @@ interface Tools {
   readonly pacer: Pacer;
   readonly cancel: JobCancel;
   readonly collect?: () => void;
+  /** Told what reads did. */
+  readonly counts: ReadCounts;
 }
 
 /** Start and end of each, encoded as in layers. */
@@ -146,7 +149,7 @@ class FilesReader {
   constructor(job: CreateImageJob, tools: Tools) {
     this.#tools = tools;
     this.#lsn = job.lsn;
-    this.#reconstructor = new Reconstructor(job.pgVersion);
+    this.#reconstructor = new Reconstructor(job.pgVersion, tools);
     const cache = new BlockCache({ capacityBytes: CACHE_BYTES });
     const quickReads = new QuickReads(tools.clock);
     const { files, clock } = tools;
@@ -166,14 +169,18 @@ class FilesReader {
   }
 
   async read(keys: readonly Key[]): Promise<(Uint8Array | Error)[]> {
-    const { cancel, pacer, collect } = this.#tools;
+    const { cancel, pacer, collect, clock, counts } = this.#tools;
     cancel.throwIfAborted();
     this.#passedBytes += keys.length * PASSED_PER_PAGE_BYTES;
     if (this.#passedBytes > COLLECT_EVERY_BYTES) {
       this.#passedBytes = 0;
       collect?.();
     }
-    return await readVectored(this.#source, { keys, lsn: this.#lsn, context: { task: "image-creation" } }, { reconstructor: this.#reconstructor, pacer, statistics: { layers: 0, depth: 0 }, pages: null });
+    const startMs = clock.monotonicMs();
+    const statistics = new ReadStatistics([counts.layers]);
+    const pages = await readVectored(this.#source, { keys, lsn: this.#lsn, context: { task: "image-creation" } }, { reconstructor: this.#reconstructor, pacer, statistics, pages: null });
+    counts.read("image-creation", { keys: keys.length, layers: statistics.layers, redoMs: statistics.redoMs, totalMs: clock.monotonicMs() - startMs });
+    return pages;
   }
 
   keysIn(range: KeyRange): Promise<Key[]> {

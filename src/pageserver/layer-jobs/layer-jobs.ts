@@ -3,6 +3,9 @@
  * one on whatever thread it is called; `LayerJobs` is how the rest of the pageserver asks for it.
  */
 import type { FileSystem } from "../../platform/files.ts";
+import { countedFiles, IoCounts, type IoData } from "../counts/io-counts.ts";
+import { ReadCounts, type ReadData } from "../counts/read-counts.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
 import type { FrozenContent } from "../layers/frozen-content.ts";
 import { writeFrozen } from "../layers/frozen-content.ts";
 import type { JobTarget, LayerTarget, WrittenLayer } from "../layers/layer-writer.ts";
@@ -26,19 +29,29 @@ export interface JobEnvironment {
   readonly collect?: () => void;
 }
 
+/** What a job made and what it counted, as plain data. */
+export interface JobResult {
+  readonly layers: WrittenLayer[];
+  readonly reads: ReadData | null;
+  readonly io: IoData;
+}
+
 /** @throws StrataError, from the disk and from damaged input; what `cancel` throws */
-export async function runLayerJob(job: LayerJob, environment: JobEnvironment, cancel: JobCancel): Promise<WrittenLayer[]> {
-  const { files, clock, sliceMs, collect } = environment;
+export async function runLayerJob(job: LayerJob, environment: JobEnvironment, cancel: JobCancel): Promise<JobResult> {
+  const { clock, sliceMs, collect } = environment;
   const pacer = new Pacer(clock, sliceMs);
-  if (job.kind === "write-frozen") return [await writeFrozen(job.content, { ...job.target, files }, pacer)];
-  if (job.kind === "compact-l0") return await compactL0Files(job, { files, pacer, cancel, collect });
-  const image = await createImageFile(job, { files, clock, pacer, cancel, collect });
-  return image === null ? [] : [image];
+  const io = new IoCounts();
+  const files = countedFiles(environment.files, { clock, counts: io });
+  if (job.kind === "write-frozen") return { layers: [await writeFrozen(job.content, { ...job.target, files }, pacer)], reads: null, io: io.toData() };
+  if (job.kind === "compact-l0") return { layers: await compactL0Files(job, { files, pacer, cancel, collect }), reads: null, io: io.toData() };
+  const counts = new ReadCounts();
+  const image = await createImageFile(job, { files, clock, pacer, cancel, collect, counts });
+  return { layers: image === null ? [] : [image], reads: counts.toData(), io: io.toData() };
 }
 
 /** Does a job somewhere. @throws what the job threw: StrataErrors with their code; the signal's reason */
 export interface JobRunner {
-  run(job: LayerJob, signal?: AbortSignal): Promise<WrittenLayer[]>;
+  run(job: LayerJob, signal?: AbortSignal): Promise<JobResult>;
 }
 
 /** On threads of their own. */
@@ -49,8 +62,8 @@ export class JobsOnThreads implements JobRunner {
     this.#threads = threads;
   }
 
-  async run(job: LayerJob, signal?: AbortSignal): Promise<WrittenLayer[]> {
-    return (await this.#threads.run(job, signal)) as WrittenLayer[];
+  async run(job: LayerJob, signal?: AbortSignal): Promise<JobResult> {
+    return (await this.#threads.run(job, signal)) as JobResult;
   }
 }
 
@@ -62,31 +75,43 @@ export class JobsHere implements JobRunner {
     this.#environment = environment;
   }
 
-  run(job: LayerJob, signal: AbortSignal = new AbortController().signal): Promise<WrittenLayer[]> {
+  run(job: LayerJob, signal: AbortSignal = new AbortController().signal): Promise<JobResult> {
     return runLayerJob(job, this.#environment, signal);
   }
 }
 
 export class LayerJobs {
   readonly #runner: JobRunner;
+  readonly #counts: StorageCounts | null;
 
-  constructor(runner: JobRunner) {
+  /** @param counts told what jobs counted */
+  constructor(runner: JobRunner, counts: StorageCounts | null = null) {
     this.#runner = runner;
+    this.#counts = counts;
+  }
+
+  async #run(job: LayerJob, signal?: AbortSignal): Promise<WrittenLayer[]> {
+    const { layers, reads, io } = await this.#runner.run(job, signal);
+    const counts = this.#counts;
+    counts?.io.add(io);
+    if (reads !== null) counts?.reads.add(reads);
+    for (const { compression } of layers) if (compression !== undefined) counts?.addCompression(compression);
+    return layers;
   }
 
   async writeFrozen(content: FrozenContent, target: LayerTarget): Promise<WrittenLayer> {
-    const [written] = await this.#runner.run({ kind: "write-frozen", content, target: withoutFiles(target) });
+    const [written] = await this.#run({ kind: "write-frozen", content, target: withoutFiles(target) });
     return written;
   }
 
   /** Merges L0 layers into L1 layers cut by key, synced; the caller syncs the directory. */
   compactL0(job: CompactL0Job, signal: AbortSignal): Promise<WrittenLayer[]> {
-    return this.#runner.run({ kind: "compact-l0", ...job }, signal);
+    return this.#run({ kind: "compact-l0", ...job }, signal);
   }
 
   /** Makes an image layer, synced; the caller syncs the directory. Null when it would be empty. */
   async createImage(job: CreateImageJob, signal: AbortSignal): Promise<WrittenLayer | null> {
-    const [written] = await this.#runner.run({ kind: "create-image", ...job }, signal);
+    const [written] = await this.#run({ kind: "create-image", ...job }, signal);
     return written ?? null;
   }
 }

@@ -24,6 +24,16 @@ export interface LayerMetadata {
   readonly crc: number | null;
 }
 
+/** Told what happens to layers, for metrics. */
+export interface LayerWatch {
+  /** @param task who needed it first @param sinceEvictionMs null: it was never evicted here */
+  fetched(task: string, sizeBytes: number, sinceEvictionMs: number | null): void;
+  waited(task: string, durationMs: number): void;
+  /** "started", then the other, or the reason why not. */
+  evicting(what: "started" | "completed" | "failed"): void;
+  deleting(what: "started" | "completed"): void;
+}
+
 /** What layers need from their timeline. */
 export interface LayerEnvironment {
   readonly files: FileSystem;
@@ -37,12 +47,16 @@ export interface LayerEnvironment {
   readonly directory: string;
   /** Puts a checked copy of the layer's object at its local path. @throws StrataError not-found, unavailable, corrupt */
   download(layer: Layer, signal?: AbortSignal): Promise<void>;
+  /** Told what happens, for metrics. */
+  readonly watch?: LayerWatch;
   /** Whether object storage has the layer, by an index_part that has been uploaded. */
   isUploaded(layer: Layer): boolean;
 }
 
 /** The first, one after a repair, and some for evictions in between. */
 const READ_ATTEMPTS = 4;
+/** Who reads, where nobody says. */
+const OTHER_TASK = "unknown";
 const REPAIRABLE_CODES = new Set(["layer-checksum-mismatch", "layer-truncated", "bad-layer-summary", "bad-layer-index", "bad-blob", "bad-zstd", "file-not-found"]);
 
 export class Layer {
@@ -60,6 +74,7 @@ export class Layer {
   #leaving: Promise<void> | null = null;
   /** Counts the files this layer has had here: a read that failed on an earlier one says nothing of the present one. */
   #residence = 0;
+  #evictedMs: number | null = null;
   /** Who needs the file to stay where it is. */
   #holds = 0;
   #released: PromiseWithResolvers<void> | null = null;
@@ -95,12 +110,12 @@ export class Layer {
    * Runs `work` with the layer's file, downloaded first if it is absent.
    * @throws StrataError corrupt `layer-checksum-mismatch` and its kin when there is no good copy; unavailable
    */
-  async withFile<T>(work: (file: LayerFile) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async withFile<T>(work: (file: LayerFile) => Promise<T>, signal?: AbortSignal, task = OTHER_TASK): Promise<T> {
     const { openFiles, clock, log } = this.#environment;
     this.lastAccessMs = clock.wallMs();
     let repaired = false;
     for (let attempt = 1; ; attempt++) {
-      if (!this.#resident) await this.makeResident(signal);
+      if (!this.#resident) await this.makeResident(signal, task);
       const residence = this.#residence;
       try {
         return await openFiles.use(this, () => this.#open(), work);
@@ -165,16 +180,18 @@ export class Layer {
   }
 
   /** Downloads the file if it is absent. One download serves all callers; each may give up by its own signal. */
-  async makeResident(signal?: AbortSignal): Promise<void> {
+  async makeResident(signal?: AbortSignal, task = OTHER_TASK): Promise<void> {
     if (this.#resident) return;
+    const { clock, watch } = this.#environment;
+    const startMs = clock.monotonicMs();
     if (this.#deleted) throw this.#deletedError();
     signal?.throwIfAborted();
-    this.#arriving ??= this.#fetch().finally(() => {
+    this.#arriving ??= this.#fetch(task).finally(() => {
       this.#arriving = null;
     });
     // Those who wait may all have given up when it fails.
     this.#arriving.catch(() => {});
-    await abortable(this.#arriving, signal);
+    await abortable(this.#arriving, signal).finally(() => watch?.waited(task, clock.monotonicMs() - startMs));
   }
 
   /** A download under way has ended, whichever way: nothing is written below the timeline's directory any more. */
@@ -183,30 +200,41 @@ export class Layer {
     await this.#leaving?.catch(() => {});
   }
 
-  async #fetch(): Promise<void> {
+  async #fetch(task: string): Promise<void> {
     // Its file would be taken for the one that is to go.
     await this.#leaving?.catch(() => {});
     await this.#environment.openFiles.forget(this);
     await this.#environment.download(this);
     this.#resident = true;
     this.#residence++;
-    this.residentSinceMs = this.#environment.clock.wallMs();
+    const { clock, watch } = this.#environment;
+    this.residentSinceMs = clock.wallMs();
+    watch?.fetched(task, this.metadata.sizeBytes, this.#evictedMs === null ? null : clock.monotonicMs() - this.#evictedMs);
   }
 
   /** Drops the local file of a layer that object storage has. Returns whether it did. */
   async evict(): Promise<boolean> {
     if (!this.isEvictable) return false;
+    const { watch, clock } = this.#environment;
+    watch?.evicting("started");
     this.#noFileHere();
+    this.#evictedMs = clock.monotonicMs();
     this.#leaving = this.#removeFile().finally(() => {
       this.#leaving = null;
     });
-    await this.#leaving;
+    await this.#leaving.catch((error: unknown) => {
+      watch?.evicting("failed");
+      throw error;
+    });
+    watch?.evicting("completed");
     return true;
   }
 
   /** Removes the local file of a layer that has left the layer map, once nobody holds it; reads under way keep their handle. */
   async deleteLocal(): Promise<void> {
     this.#deleted = true;
+    const { watch } = this.#environment;
+    watch?.deleting("started");
     await this.settled();
     while (this.#holds > 0) {
       this.#released ??= Promise.withResolvers();
@@ -214,6 +242,7 @@ export class Layer {
       this.#released = null;
     }
     await this.#removeFile();
+    watch?.deleting("completed");
   }
 
   async #removeFile(): Promise<void> {

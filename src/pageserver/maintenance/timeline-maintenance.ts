@@ -6,6 +6,7 @@ import type { Timeline } from "../timeline/timeline.ts";
 import { compactL0, createImage } from "./compaction.ts";
 import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } from "./compaction-planner.ts";
 import { type GcCounts, planGc, planGcCutoff } from "./gc-planner.ts";
+import { countInvisible } from "./layer-visibility.ts";
 import { PrudentClock } from "./prudent-clock.ts";
 import type { Layer } from "../layers/layer.ts";
 import { Pacer } from "../layers/pacer.ts";
@@ -37,7 +38,13 @@ export class TimelineMaintenance {
   /** The loops wait for the first layer: a branch at rest, of which there may be thousands, has no timers. */
   start(): void {
     this.#started = true;
-    if (this.#hasLayers) this.#loops ??= Promise.all([this.#compactionLoop(), this.#gcLoop()]);
+    if (this.#hasLayers) this.#loops ??= Promise.all([this.#counted(this.#compactionLoop()), this.#counted(this.#gcLoop())]);
+  }
+
+  async #counted(loop: Promise<void>): Promise<void> {
+    const { tenants } = this.#timeline.deps.metrics;
+    tenants.tasksStarted++;
+    await loop.finally(() => tenants.tasksStopped++);
   }
 
   async stop(): Promise<void> {
@@ -89,11 +96,11 @@ export class TimelineMaintenance {
     }
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const { maintenanceSlots } = this.#timeline.deps;
+  #inTurn<T>(task: "compaction" | "gc", work: () => Promise<T>): Promise<T> {
+    const { maintenanceSlots, metrics, platform: { clock } } = this.#timeline.deps;
     const next = this.#turn.then(() => {
       this.#stop.signal.throwIfAborted();
-      return maintenanceSlots.run(work, this.#stop.signal);
+      return maintenanceSlots.run(work, this.#stop.signal, metrics.slots.of(task).waits(clock));
     });
     this.#turn = next.then(
       () => {},
@@ -109,7 +116,7 @@ export class TimelineMaintenance {
    * `forceL0` merges from two L0 layers on.
    */
   compact(options: { readonly forceImages?: boolean; readonly forceL0?: boolean } = {}): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#inTurn("compaction", async () => {
       const threshold = options.forceL0 === true ? 2 : this.#timeline.config.compactionThreshold;
       while (await this.#compactL0Once(threshold)) this.#stop.signal.throwIfAborted();
       const force = options.forceImages === true;
@@ -132,7 +139,9 @@ export class TimelineMaintenance {
     const { clock } = timeline.deps.platform;
     const startMs = clock.monotonicMs();
     const written = await compactL0(timeline, batch, this.#stop.signal);
-    timeline.deps.metrics.compacted("l0", { layers: written.length, sizeBytes: written.reduce((sum, layer) => sum + layer.sizeBytes, 0), durationMs: clock.monotonicMs() - startMs });
+    const { metrics } = timeline.deps;
+    metrics.layers.writtenL0 += written.length;
+    metrics.took("compact", timeline.counts, clock.monotonicMs() - startMs);
     return true;
   }
 
@@ -167,7 +176,9 @@ export class TimelineMaintenance {
     if (written === null) return;
     await files.syncDirectory(timeline.directory);
     timeline.replaceLayers([], [timeline.adoptWritten(written)]);
-    timeline.deps.metrics.compacted("image", { layers: 1, sizeBytes: written.sizeBytes, durationMs: clock.monotonicMs() - startMs });
+    const { metrics } = timeline.deps;
+    metrics.layers.writtenImages++;
+    metrics.took("create images", timeline.counts, clock.monotonicMs() - startMs);
   }
 
   // ---- Garbage collection
@@ -193,14 +204,14 @@ export class TimelineMaintenance {
 
   /** Moves the cutoff and removes what nobody can see any more; null while blocked, and for the length of a lease after a load. */
   collectGarbage(): Promise<{ readonly cutoff: Lsn; readonly removed: number } | null> {
-    return this.#inTurn(async () => {
+    return this.#inTurn("gc", async () => {
       const timeline = this.#timeline;
       if (this.#gcBlocked > 0 || this.#leasesMayBeUnknown) return null;
       const { clock } = timeline.deps.platform;
       const startMs = clock.monotonicMs();
       await timeline.deps.failpoints?.hit("before-timeline-gc", this.#stop.signal);
       await timeline.deps.failpoints?.hit("Timeline::find_gc_cutoffs", this.#stop.signal);
-      const pitrLsn = await this.#pitrLsn();
+      const pitrLsn = await timeline.deps.metrics.timed("find gc cutoffs", { counts: timeline.counts, clock }, () => this.#pitrLsn());
       await timeline.deps.failpoints?.hit("gc_iteration_internal_after_getting_gc_timelines", this.#stop.signal);
       // Nothing waits between these: a branch point or lease is seen by the plan, or was refused by the cutoff.
       const { gcHorizonBytes, pitrIntervalMs } = timeline.config;
@@ -211,7 +222,10 @@ export class TimelineMaintenance {
       timeline.applyGcCutoff(cutoff);
       const retainLsns = () => [...timeline.branchPoints.values(), ...timeline.leases.valid()];
       const { removed } = await this.#removeCollected(planGc<Layer>(timeline.stack.map, { cutoff, retainLsns }));
-      timeline.deps.metrics.collected(removed, clock.monotonicMs() - startMs);
+      await countInvisible(timeline);
+      const { metrics } = timeline.deps;
+      metrics.layers.collected += removed;
+      metrics.took("gc", timeline.counts, clock.monotonicMs() - startMs);
       return { cutoff, removed };
     });
   }

@@ -11,9 +11,9 @@ import { baseBackup } from "../basebackup/base-backup.ts";
 import { GZIP_FAST, GZIP_SMALL, gzipped } from "../basebackup/gzip.ts";
 import type { Imports } from "../import/imports.ts";
 import { type BackupCommand, type ImportCommand, parseCommand } from "./commands.ts";
+import { increment, type StorageCounts } from "../counts/storage-counts.ts";
 import { checkNotCollected } from "./effective-lsn.ts";
 import { servePagestream } from "./pagestream.ts";
-import type { PageServiceMetrics } from "./pagestream-metrics.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
 
 const COPY_PIECE_BYTES = 128 * 1024;
@@ -25,7 +25,7 @@ export interface PageServiceOptions {
   readonly log: Logger;
   /** null: everybody may do everything. */
   readonly auth: JwtAuth | null;
-  readonly metrics: PageServiceMetrics;
+  readonly counts: StorageCounts;
   readonly imports?: Imports;
   /** Only in testing mode. */
   readonly failpoints?: Failpoints | undefined;
@@ -42,36 +42,36 @@ export class PageService implements PgHandler {
   async connected(session: PgSession): Promise<void> {
     const { auth } = this.#options;
     // Who is refused here disconnects as well.
-    this.#options.metrics.connected();
+    this.#options.counts.connections.started++;
     if (auth !== null) this.#claims.set(session, auth.verify(session.password ?? ""));
   }
 
   disconnected(): void {
-    this.#options.metrics.disconnected();
+    this.#options.counts.connections.finished++;
   }
 
   async query(session: PgSession, sql: string): Promise<void> {
     const command = parseCommand(sql);
     await this.#options.failpoints?.hit("ps::connection-start::process-query", session.signal);
-    const { metrics } = this.#options;
+    const { commands } = this.#options.counts.connections;
     switch (command.kind) {
       case "set":
         session.sendCommandComplete("SET");
         return;
       case "pagestream":
         this.#permit(session, command);
-        metrics.command(command.version === 2 ? "PageStreamV2" : "PageStreamV3");
+        increment(commands, command.version === 2 ? "PageStreamV2" : "PageStreamV3");
         return this.#pagestream(session, command);
       case "backup":
         this.#permit(session, command);
-        metrics.command(command.form === "neon" ? "Basebackup" : "Fullbackup");
+        increment(commands, command.form === "neon" ? "Basebackup" : "Fullbackup");
         return this.#timedBackup(session, command);
       case "import":
         this.#permit(session, command);
         return this.#import(session, command);
       case "lease":
         this.#permit(session, { tenantId: command.tenantShardId.tenantId, timelineId: command.timelineId });
-        metrics.command("LeaseLsn");
+        increment(commands, "LeaseLsn");
         return this.#lease(session, command);
     }
   }
@@ -86,19 +86,19 @@ export class PageService implements PgHandler {
   }
 
   async #pagestream(session: PgSession, command: { tenantId: TenantId; timelineId: TimelineId; version: 2 | 3 }): Promise<void> {
-    const { finder, metrics, clock } = this.#options;
+    const { finder, counts, clock } = this.#options;
     const log = this.#options.log.child({ tenantId: command.tenantId, timelineId: command.timelineId });
-    await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, metrics, clock });
+    await servePagestream(session.copyBoth(), command, { finder, signal: session.signal, log, counts, clock });
   }
 
   async #timedBackup(session: PgSession, command: BackupCommand): Promise<void> {
-    const { clock, metrics } = this.#options;
+    const { clock, counts: { connections: { backups } } } = this.#options;
     const startMs = clock.monotonicMs();
     try {
       await this.#backup(session, command);
-      metrics.backedUp("ok", clock.monotonicMs() - startMs);
+      backups.of("ok").recordMs(clock.monotonicMs() - startMs);
     } catch (error) {
-      metrics.backedUp(session.signal.aborted ? "client_error" : "error", clock.monotonicMs() - startMs);
+      backups.of(session.signal.aborted ? "client_error" : "error").recordMs(clock.monotonicMs() - startMs);
       throw error;
     }
   }

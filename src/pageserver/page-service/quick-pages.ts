@@ -13,8 +13,9 @@ import { COPY_DATA_HEADER_SIZE, putCopyDataHeader } from "../../wire/message-wri
 import type { ServedCopyStream, Span } from "../../wire/pg-session.ts";
 import { GetPageFields, pageHeaderSize, type PagestreamVersion, putPageHeader } from "../api/pagestream.ts";
 import type { PageTarget } from "../timeline/timeline-store.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
+import type { BatchBreak, TimelineCounts } from "../counts/timeline-counts.ts";
 import { effectiveLsnNow } from "./effective-lsn.ts";
-import type { PagestreamMetrics } from "./pagestream-metrics.ts";
 import type { ServedTimeline, TimelineFinder } from "./served-timeline.ts";
 
 /** Answers in one write. */
@@ -32,7 +33,7 @@ const fields = new GetPageFields();
 export interface QuickPagesOptions {
   readonly target: { readonly tenantId: TenantId; readonly timelineId: TimelineId; readonly version: PagestreamVersion };
   readonly finder: TimelineFinder;
-  readonly metrics: PagestreamMetrics;
+  readonly counts: StorageCounts;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 }
@@ -45,6 +46,9 @@ export class QuickPages {
   readonly #options: QuickPagesOptions;
   readonly #headerSize: number;
   #timeline: ServedTimeline | null = null;
+  #served: TimelineCounts | null = null;
+  /** Pages of the batch under way, of a tenant whose shards are here side by side. */
+  readonly #ofShards = new Map<TimelineCounts, number>();
 
   constructor(copy: ServedCopyStream, options: QuickPagesOptions) {
     this.#copy = copy;
@@ -69,26 +73,49 @@ export class QuickPages {
 
   /** Null: the output was full, there may be more. */
   #answerBatch(startMs: number): QuickOutcome | null {
-    const { clock, metrics } = this.#options;
+    const { clock, counts: { reads } } = this.#options;
+    const madeBefore = reads.pagesMade;
     let count = 0;
+    let why: BatchBreak = "executor_steal";
     target.at = 0;
     try {
       while (count < ANSWERS_MAX) {
         const message = this.#copy.peek();
         if (message === null) return "empty";
-        if (!this.#put(message)) return "stuck";
+        if (!this.#put(message)) {
+          why = "non_batchable_request";
+          return "stuck";
+        }
         this.#copy.skip();
         count++;
-        if (count % CLOCK_EVERY === 0 && clock.monotonicMs() - startMs >= SLICE_MS) break;
+        if (count % CLOCK_EVERY === 0 && clock.monotonicMs() - startMs >= SLICE_MS) return null;
       }
+      why = "batch_full";
       return null;
     } finally {
       // What came before a message that cannot be read is answered all the same.
       if (count > 0) {
+        const writeMs = clock.monotonicMs();
         this.#copy.writeFramed(output.subarray(0, target.at));
-        metrics.answeredQuickly(count);
+        reads.pagesFound(count - (reads.pagesMade - madeBefore));
+        this.#tell(count, why, { executionMs: writeMs - startMs, flushMs: clock.monotonicMs() - writeMs });
       }
     }
+  }
+
+  #tell(pages: number, why: BatchBreak, took: { readonly executionMs: number; readonly flushMs: number }): void {
+    const { counts } = this.#options;
+    const only = this.#served;
+    if (only === null) return;
+    counts.batchEnded(only, why);
+    if (this.#ofShards.size === 0) return counts.answeredQuickly(only, pages, took);
+    for (const [one, some] of this.#ofShards) counts.answeredQuickly(one, some, { ...took, flushMs: (took.flushMs * some) / pages });
+    this.#ofShards.clear();
+  }
+
+  /** Who was asked last. */
+  get served(): TimelineCounts | null {
+    return this.#served;
   }
 
   /** Where the page is to be looked for; of an unsharded tenant that is always the same. */
@@ -123,6 +150,8 @@ export class QuickPages {
     target.at = start + COPY_DATA_HEADER_SIZE;
     putPageHeader(target, message, headerSize);
     target.at = end;
+    this.#served = timeline.counts;
+    if (timeline.datadir.shard.count > 1) this.#ofShards.set(timeline.counts, (this.#ofShards.get(timeline.counts) ?? 0) + 1);
     return true;
   }
 }

@@ -13,6 +13,7 @@ import type { Logger } from "../../observability/log.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import type { Platform } from "../../platform/platform.ts";
 import { findPostgresBinaries, giveTo, initdb, resolvePostgresUser } from "../../platform/postgres-binaries.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
 import { packInitdb, unpackInitdb } from "../import/initdb-archive.ts";
 import { inspectDatadir, type ShutDownDatadir } from "../import/import-datadir.ts";
 import { withImportDirectory } from "../import/import-directory.ts";
@@ -44,6 +45,18 @@ export interface BootstrapContext {
   readonly settings: InitdbSettings;
   readonly archives: InitdbObjects;
   readonly failpoints?: Failpoints | undefined;
+  readonly counts: StorageCounts["initdb"];
+}
+
+async function counted({ counts, platform: { clock } }: BootstrapContext, run: () => Promise<void>): Promise<void> {
+  const startMs = clock.monotonicMs();
+  counts.running++;
+  try {
+    await run();
+  } finally {
+    counts.running--;
+    counts.seconds.recordMs(clock.monotonicMs() - startMs);
+  }
 }
 
 type Work<T> = (directory: string, datadir: ShutDownDatadir) => Promise<T>;
@@ -94,7 +107,7 @@ async function withFreshDatadir<T>(request: BootstrapRequest, context: Bootstrap
   try {
     await giveTo(user, directory);
     const dataDirectory = `${directory}/data`;
-    await initdb({ binaries, user, dataDirectory, superuser: settings.superuser, dataChecksums: settings.dataChecksums, locale: settings.locale });
+    await counted(context, () => initdb({ binaries, user, dataDirectory, superuser: settings.superuser, dataChecksums: settings.dataChecksums, locale: settings.locale }));
     const datadir = await inspectDatadir(files, dataDirectory);
     const archive = await packInitdb(files, dataDirectory);
     await context.failpoints?.hit("before-initdb-upload");

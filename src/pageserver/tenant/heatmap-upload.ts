@@ -1,5 +1,7 @@
 /** Uploads a tenant shard's heatmap, unless the last one still says the same. */
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
+import type { Clock } from "../../platform/clock.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
 import { encodeHeatmap, type HeatmapTimeline } from "../remote-timeline/heatmap.ts";
 import { heatmapKey } from "../remote-timeline/remote-paths.ts";
 import type { TenantShardId } from "../../kit/ids.ts";
@@ -15,18 +17,26 @@ export interface HeatmapSource {
   listTimelines(): readonly { readonly timeline: Timeline }[];
 }
 
+/** For metrics. */
+export interface HeatmapWatch {
+  readonly clock: Clock;
+  readonly counts: StorageCounts["heatmaps"];
+}
+
 export class HeatmapUpload {
   readonly #tenant: HeatmapSource;
   readonly #storage: RemoteStorage;
+  readonly #watch: HeatmapWatch;
   /** Names of the layers in the last one: access times alone are no reason for another. */
   #lastLayers: string | null = null;
   /** When the next one is due is counted from here: the last look that ended well. */
   #lastDoneMs: number | null = null;
   #lastFailedMs: number | null = null;
 
-  constructor(tenant: HeatmapSource, storage: RemoteStorage) {
+  constructor(tenant: HeatmapSource, storage: RemoteStorage, watch: HeatmapWatch) {
     this.#tenant = tenant;
     this.#storage = storage;
+    this.#watch = watch;
   }
 
   /** @param nowMs monotonic */
@@ -53,7 +63,16 @@ export class HeatmapUpload {
       layers: those.map(({ layer }) => ({ name: layer.name, metadata: layer.metadata, lastAccessMs: layer.lastAccessMs })),
     }));
     const { tenantShardId, generation } = this.#tenant;
-    await this.#storage.upload(heatmapKey(tenantShardId), { bytes: encodeHeatmap({ generation, uploadPeriodMs, timelines: heatmap }) }, { signal });
+    const { clock, counts } = this.#watch;
+    const startMs = clock.monotonicMs();
+    try {
+      await this.#storage.upload(heatmapKey(tenantShardId), { bytes: encodeHeatmap({ generation, uploadPeriodMs, timelines: heatmap }) }, { signal });
+    } catch (error) {
+      counts.errors++;
+      throw error;
+    }
+    counts.uploaded++;
+    counts.seconds.recordMs(clock.monotonicMs() - startMs);
     this.#lastLayers = layers;
     return true;
   }

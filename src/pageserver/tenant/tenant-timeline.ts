@@ -5,17 +5,17 @@ import type { BrokerClient } from "../../broker/api/client.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import { decodeControlFile } from "../../postgres/control-file/control-file.ts";
 import type { PgTls } from "../../wire/client-tls.ts";
-import { TimelineDatadir } from "../datadir/timeline-datadir.ts";
+import type { TimelineCounts } from "../counts/timeline-counts.ts";
+import { increment } from "../counts/storage-counts.ts";
+import { type DatadirWatch, TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import type { ServedTimeline } from "../page-service/served-timeline.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import type { Throttle } from "./throttle.ts";
 import { WalReceiver, type WalReceiverConfig } from "../wal-receiver/wal-receiver.ts";
-import type { WalConnectionOptions } from "../wal-receiver/wal-connection.ts";
 
 export interface WalSource {
   readonly broker: BrokerClient;
   readonly config: WalReceiverConfig;
-  readonly metrics: WalConnectionOptions["metrics"];
   /** Of connections to safekeepers; undefined for plain text. */
   readonly tls: PgTls | undefined;
 }
@@ -36,7 +36,8 @@ export class TenantTimeline implements ServedTimeline {
   constructor(timeline: Timeline, shard: ShardIdentity, throttle: Throttle | null = null) {
     this.timeline = timeline;
     this.#throttle = throttle;
-    this.datadir = new TimelineDatadir(timeline, { version: timeline.pgVersion, shard });
+    this.counts.throttle = throttle?.counts ?? null;
+    this.datadir = new TimelineDatadir(timeline, { version: timeline.pgVersion, shard, watch: this.#watch() });
   }
 
   /** A branch that was made just now: what is known of its ancestor need not be read again, which for thousands of branches is work. */
@@ -76,7 +77,8 @@ export class TenantTimeline implements ServedTimeline {
       try {
         const segmentSizeBytes = (this.#segmentSizeBytes ??= await this.#readSegmentSize(signal));
         if (signal.aborted) return;
-        this.#receiver = new WalReceiver({ ...source, datadir: this.datadir, segmentSizeBytes, platform, log, failpoints, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
+        const { ingest, walReceivers } = this.timeline.deps.metrics;
+        this.#receiver = new WalReceiver({ ...source, counts: { ingest, walReceivers, timeline: this.counts }, datadir: this.datadir, segmentSizeBytes, platform, log, failpoints, somebodyWaits: () => this.timeline.waitingForLsn().length > 0 });
         this.timeline.onWaiting(() => this.#receiver?.nudge());
         return this.#receiver.start();
       } catch (error) {
@@ -91,6 +93,37 @@ export class TenantTimeline implements ServedTimeline {
   async #readSegmentSize(signal: AbortSignal): Promise<number> {
     const reader = this.datadir.at(this.timeline.lastRecordLsn, { task: "wal-receiver", signal });
     return decodeControlFile(await reader.controlFile()).segmentSize;
+  }
+
+  #watch(): DatadirWatch {
+    const { deps: { metrics, platform: { clock } }, counts } = this.timeline;
+    const { logicalSizes, relationSizes, ingest } = metrics;
+    return {
+      relationSizes,
+      ingest,
+      sizeCountBegins: (attempt, circumstances) => {
+        const startMs = clock.monotonicMs();
+        increment(logicalSizes.started, `${attempt === 0 ? "first" : "retry"} ${circumstances}`);
+        return (isKnown) => {
+          if (isKnown) {
+            logicalSizes.finished++;
+            counts.sizesCounted++;
+          } else if (attempt === 0) logicalSizes.droppedFirst++;
+          else logicalSizes.droppedRetry++;
+          if (circumstances !== "EmptyInitial") metrics.took("logical size", counts, clock.monotonicMs() - startMs);
+        };
+      },
+    };
+  }
+
+  /** The timeline is no longer here. */
+  forgotten(): void {
+    this.timeline.deps.metrics.logicalSizes.droppedFinished += this.counts.sizesCounted;
+    this.counts.sizesCounted = 0;
+  }
+
+  get counts(): TimelineCounts {
+    return this.timeline.counts;
   }
 
   get throttle(): Throttle | null {

@@ -40,7 +40,8 @@ export interface TenantOptions {
   readonly log: Logger;
   readonly settings: () => TenantSettings;
   readonly initdb: InitdbSettings;
-  readonly throttleMetrics: (id: TenantShardId) => ThrottleMetrics;
+  /** Of all tenants together. */
+  readonly throttleMetrics: ThrottleMetrics;
   /** Counts of logical sizes at past LSNs that may run at once. */
   readonly sizeSlots: WorkSlots;
   /** Null: no broker, no WAL. */
@@ -69,8 +70,8 @@ export class Tenant {
   constructor(options: TenantOptions) {
     this.#options = options;
     this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots });
-    this.#throttle = new Throttle({ clock: options.resources.platform.clock, config: () => options.settings().getThrottle, metrics: options.throttleMetrics(options.tenantShardId) });
-    this.heatmap = new HeatmapUpload(this, options.resources.remote);
+    this.#throttle = new Throttle({ clock: options.resources.platform.clock, config: () => options.settings().getThrottle, metrics: options.throttleMetrics });
+    this.heatmap = new HeatmapUpload(this, options.resources.remote, { clock: options.resources.platform.clock, counts: options.resources.metrics.heatmaps });
     this.#manager = new TimelineManager({
       ...options.resources,
       log: options.log,
@@ -104,6 +105,9 @@ export class Tenant {
   get settings(): TenantSettings {
     return this.#options.settings();
   }
+  get throttle(): Throttle {
+    return this.#throttle;
+  }
   get manager(): TimelineManager {
     return this.#manager;
   }
@@ -126,6 +130,11 @@ export class Tenant {
     this.#loading ??= this.#load();
   }
 
+  /** When that has ended, whichever way. */
+  async loaded(): Promise<void> {
+    await this.#loading;
+  }
+
   /** Waits for that. @throws StrataError unavailable `tenant-not-ready` when it takes too long to be waited for */
   async load(): Promise<void> {
     this.start();
@@ -141,12 +150,14 @@ export class Tenant {
   }
 
   async #load(): Promise<void> {
-    const { log } = this.#options;
+    const { log, resources: { metrics: { tenants }, platform: { clock } } } = this.#options;
+    const startMs = clock.monotonicMs();
     try {
       await this.#manager.loadTimelines(this.#stop.signal);
       await this.#options.resources.failpoints?.hit("attach-before-activate", this.#stop.signal);
       if (this.#state !== "attaching") return;
       this.#state = "active";
+      tenants.activation.recordMs(clock.monotonicMs() - startMs);
       log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });
       for (const timelineId of this.#manager.timelineIds) this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
     } catch (error) {
@@ -155,6 +166,7 @@ export class Tenant {
   }
 
   markBroken(error: unknown): void {
+    this.#options.resources.metrics.tenants.unexpectedErrors++;
     this.#options.log.error("tenant is broken", { error });
     this.#brokenBy = error;
     this.#state = "broken";
@@ -203,7 +215,7 @@ export class Tenant {
     if (shard.number > 0 && request.existingInitdb === null) throw new StrataError("fix-input", "sharded-bootstrap", "initdb is run for shard zero only: another shard begins from its archive (existing_initdb_timeline_id)");
     const { platform, workDirectory, failpoints } = resources;
     return await this.#manager.whileCreating(request.timelineId, (create) =>
-      withFirstContent(request, { platform, log, workDirectory, settings, archives: this.#initdbArchives, failpoints }, async (directory, { endLsn, control }) =>
+      withFirstContent(request, { platform, log, workDirectory, settings, archives: this.#initdbArchives, failpoints, counts: resources.metrics.initdb }, async (directory, { endLsn, control }) =>
         await this.#fillTimeline(await create({ initdbLsn: endLsn, pgVersion: control.version }), async (datadir) => {
           await importDatadir(new DatadirModification(datadir), platform.files, directory);
         }),
@@ -280,7 +292,7 @@ export class Tenant {
     this.#manager.assertDeletable(timelineId);
     await this.#timelines.get(timelineId)?.stopReceiving();
     await this.#manager.deleteTimeline(timelineId);
-    this.#timelines.delete(timelineId);
+    this.#forget(timelineId);
   }
 
   /** Errors as `Archival.configure`; a timeline that was offloaded takes WAL again. */
@@ -301,6 +313,11 @@ export class Tenant {
       if (this.#manager.has(timelineId)) this.#startReceiving(this.timelineNow(timelineId));
       throw error;
     }
+    this.#forget(timelineId);
+  }
+
+  #forget(timelineId: TimelineId): void {
+    this.#timelines.get(timelineId)?.forgotten();
     this.#timelines.delete(timelineId);
   }
 
@@ -312,6 +329,6 @@ export class Tenant {
     await this.#loading;
     await Promise.all([...this.#timelines.values()].map((timeline) => timeline.stopReceiving()));
     await this.#manager.shutdown({ flush: options.flush && wasActive });
-    this.#timelines.clear();
+    for (const timelineId of this.#timelines.keys()) this.#forget(timelineId);
   }
 }

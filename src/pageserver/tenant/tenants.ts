@@ -44,9 +44,14 @@ export class Tenants implements TimelineFinder {
   readonly #slots = new Map<string, Slot>();
   readonly #byTenant = new Map<TenantId, Slot[]>();
   readonly #locks = new KeyedLock();
+  readonly #startup: Promise<void>[] = [];
 
   constructor(options: TenantsOptions) {
     this.#options = options;
+  }
+
+  get #counts() {
+    return this.#options.resources.metrics.tenants;
   }
 
   #directoryOf(id: TenantShardId): string {
@@ -55,13 +60,27 @@ export class Tenants implements TimelineFinder {
 
   // ---- Start and end
 
+  async #startedUp(tenant: Tenant): Promise<void> {
+    await tenant.loaded();
+    if (tenant.state === "active") this.#counts.startupComplete++;
+  }
+
+  /** When those taken up at the start can be used, or cannot. */
+  async loadedAtStart(): Promise<void> {
+    await Promise.all(this.#startup.splice(0));
+  }
+
   /** Takes up shards at start; loading goes on in the background. */
   async takeUp(locations: ReadonlyMap<string, LocationConfig>): Promise<void> {
     for (const [text, location] of locations) {
       try {
         const slot = await this.#place(parseTenantShardId(text), location);
-        slot.tenant?.start();
+        if (slot.tenant === null) continue;
+        this.#counts.startupScheduled++;
+        slot.tenant.start();
+        this.#startup.push(this.#startedUp(slot.tenant));
       } catch (error) {
+        this.#counts.unexpectedErrors++;
         this.#options.log.error("tenant cannot be taken up", { tenant: text, error });
       }
     }
@@ -71,7 +90,9 @@ export class Tenants implements TimelineFinder {
     const slots = [...this.#slots.values()];
     const results = await Promise.allSettled(slots.map((slot) => slot.tenant?.shutdown(options)));
     results.forEach((result, index) => {
-      if (result.status === "rejected") this.#options.log.warn("tenant did not stop cleanly", { tenant: tenantShardIdToString(slots[index].id), error: result.reason as unknown });
+      if (result.status !== "rejected") return;
+      this.#counts.unexpectedErrors++;
+      this.#options.log.warn("tenant did not stop cleanly", { tenant: tenantShardIdToString(slots[index].id), error: result.reason as unknown });
     });
     this.#slots.clear();
     this.#byTenant.clear();
@@ -140,6 +161,7 @@ export class Tenants implements TimelineFinder {
       });
     }
     this.#slots.set(tenantShardIdToString(id), slot);
+    this.#counts.slotWrites++;
     this.#index(id.tenantId);
     return slot;
   }
@@ -154,7 +176,7 @@ export class Tenants implements TimelineFinder {
     const { files } = this.#options.resources.platform;
     const key = tenantShardIdToString(id);
     const slot = this.#slots.get(key);
-    this.#slots.delete(key);
+    if (this.#slots.delete(key)) this.#counts.slotWrites++;
     this.#index(id.tenantId);
     await slot?.tenant?.shutdown({ flush: false });
     await files.removeTree(this.#directoryOf(id));
@@ -239,7 +261,10 @@ export class Tenants implements TimelineFinder {
 
   async find(target: { readonly tenantId: TenantId; readonly timelineId: TimelineId }, selector: ShardSelector): Promise<ServedTimeline> {
     const slot = select(this.#byTenant.get(target.tenantId) ?? [], selector);
-    if (slot?.tenant == null) throw notFound(target.tenantId);
+    if (slot?.tenant == null) {
+      if (this.#byTenant.has(target.tenantId)) this.#options.resources.metrics.pagestream.misrouted++;
+      throw notFound(target.tenantId);
+    }
     return await slot.tenant.timeline(target.timelineId);
   }
 

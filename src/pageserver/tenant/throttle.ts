@@ -6,6 +6,7 @@
  */
 import { Cancelled } from "../../kit/errors.ts";
 import type { Clock } from "../../platform/clock.ts";
+import { ThrottleCounts } from "../counts/timeline-counts.ts";
 import { abortable } from "../layers/layer.ts";
 
 /** timeline_get_throttle */
@@ -27,6 +28,8 @@ export interface ThrottleMetrics {
 }
 
 export class Throttle {
+  /** Of this tenant. */
+  readonly counts = new ThrottleCounts();
   readonly #clock: Clock;
   readonly #config: () => ThrottleConfig;
   readonly #metrics: ThrottleMetrics;
@@ -49,6 +52,7 @@ export class Throttle {
   /** Waits until there is room for `requests`. @returns how long, in milliseconds @throws the signal's reason */
   async take(requests: number, signal?: AbortSignal): Promise<number> {
     if (!this.isEnabled) return 0;
+    this.counts.started++;
     this.#metrics.started();
     const startMs = this.#clock.monotonicMs();
     const before = this.#queue;
@@ -66,7 +70,11 @@ export class Throttle {
     } finally {
       // Who gave up lets the next one in, but only once those before have gone.
       void before.then(() => turn.resolve());
-      this.#metrics.finished(waited ? this.#clock.monotonicMs() - startMs : 0);
+      const waitedMs = waited ? this.#clock.monotonicMs() - startMs : 0;
+      this.counts.finished++;
+      if (waited) this.counts.throttled++;
+      this.counts.waitedMs += waitedMs;
+      this.#metrics.finished(waitedMs);
     }
     return this.#clock.monotonicMs() - startMs;
   }

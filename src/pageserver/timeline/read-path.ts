@@ -11,6 +11,7 @@ import { compareKeys, type Key, keyToHex } from "../../keyspace/key.ts";
 import { isInheritedKey, isSparseKey } from "../../keyspace/mapping.ts";
 import { readDelta, type StoredValue } from "../layers/delta-layer.ts";
 import { readImages } from "../layers/image-layer.ts";
+import type { Histogram } from "../../observability/metric-values.ts";
 import { InMemoryLayer } from "../layers/in-memory-layer.ts";
 import type { Layer } from "../layers/layer.ts";
 import type { CachedPage } from "../layers/page-cache.ts";
@@ -25,9 +26,22 @@ import type { ReadContext } from "./timeline-store.ts";
 /** Times a layer may vanish under a key (compacted or collected meanwhile) before that is an error. */
 const VANISHED_MAX = 20;
 
-export interface ReadStatistics {
-  layers: number;
-  depth: number;
+/** What one read did. */
+export class ReadStatistics {
+  /** Visits: a layer counts for each key that was looked for in it without waiting, and once for those that went down together. */
+  layers = 0;
+  /** Spent on making values of what was found. */
+  redoMs = 0;
+  readonly #depths: readonly Histogram[];
+
+  /** @param depths told how many layers were looked into for each key */
+  constructor(depths: readonly Histogram[]) {
+    this.#depths = depths;
+  }
+
+  keyRead(depth: number): void {
+    for (const histogram of this.#depths) histogram.observe(depth);
+  }
 }
 
 export interface ReadTools {
@@ -48,6 +62,7 @@ function startRead(source: ReadSource, key: Key, at: ReadTools & { readonly lsn:
     try {
       const page = reconstructor.reconstructNow(key, nowRead.found, nowRead.base).slice();
       statistics.layers += nowRead.depth;
+      statistics.redoMs += reconstructor.tookMs;
       return { page, fromLsn: nowRead.newestLsn, depth: nowRead.depth, cached };
     } catch {
       // Met again below, and told.
@@ -89,7 +104,7 @@ export async function readVectored(
   const results: (Uint8Array | Error)[] = [];
   for (let i = 0; i < reads.length; i++) {
     const read = reads[i];
-    tools.statistics.depth = Math.max(tools.statistics.depth, read.depth);
+    tools.statistics.keyRead(read.depth);
     const result = read instanceof KeyRead ? await resultOf(read, tools) : read.page;
     if (result instanceof Uint8Array) tools.pages?.keep(keys[i], { page: result, fromLsn: read instanceof KeyRead ? read.newestLsn : read.fromLsn, lsn });
     results.push(result);
@@ -99,10 +114,10 @@ export async function readVectored(
   return results;
 }
 
-async function resultOf(read: KeyRead, tools: { reconstructor: Reconstructor; pacer: Pacer }): Promise<Uint8Array | Error> {
+async function resultOf(read: KeyRead, tools: Pick<ReadTools, "reconstructor" | "pacer" | "statistics">): Promise<Uint8Array | Error> {
   if (read.error !== null) return asError(read.error);
   try {
-    return await tools.reconstructor.reconstruct({ key: read.key, values: read.values, base: read.base }, tools.pacer);
+    return await tools.reconstructor.reconstruct({ key: read.key, values: read.values, base: read.base }, tools.pacer, tools.statistics);
   } catch (error) {
     return asError(error);
   }
@@ -147,7 +162,7 @@ async function visitLayer(layer: Layer | InMemoryLayer, group: { reads: KeyRead[
   for (const read of reads) read.visit(layer);
   try {
     if (layer instanceof InMemoryLayer) takeDeltas(group, await layer.read(queries()));
-    else if (layer.name.kind === "delta") takeDeltas(group, await layer.withFile((file) => readDelta(file, queries()), context.signal));
+    else if (layer.name.kind === "delta") takeDeltas(group, await layer.withFile((file) => readDelta(file, queries()), context.signal, context.task));
     else await visitImages(layer, group, context);
   } catch (error) {
     for (const read of reads) if (!mayLookAgain(error, read, layer)) read.fail(error);
@@ -171,7 +186,7 @@ function takeDeltas(group: { reads: KeyRead[]; floors: Lsn[] }, found: readonly 
 
 async function visitImages(layer: Layer, group: { reads: KeyRead[]; floors: Lsn[] }, context: ReadContext): Promise<void> {
   const order = group.reads.map((_, i) => i).sort((a, b) => compareKeys(group.reads[a].key, group.reads[b].key));
-  const images = await layer.withFile((file) => readImages(file, order.map((i) => group.reads[i].key)), context.signal);
+  const images = await layer.withFile((file) => readImages(file, order.map((i) => group.reads[i].key)), context.signal, context.task);
   for (let at = 0; at < order.length; at++) {
     const read = group.reads[order[at]];
     const image = images[at];

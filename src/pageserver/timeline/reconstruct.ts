@@ -15,6 +15,8 @@ import type { PgMajor } from "../../postgres/versions/major.ts";
 import { decodeInPlace, decodeRecord } from "../../postgres/wal/decode-record.ts";
 import { WalRecord } from "../../postgres/wal/record.ts";
 import type { StoredValue } from "../layers/delta-layer.ts";
+import type { ReadCounts } from "../counts/read-counts.ts";
+import type { Clock } from "../../platform/clock.ts";
 import type { FoundValues } from "../layers/found-values.ts";
 import type { Pacer } from "../layers/pacer.ts";
 
@@ -37,11 +39,24 @@ export interface ReconstructInput {
   readonly base: Uint8Array | null;
 }
 
-export class Reconstructor {
-  readonly #pgVersion: PgMajor;
+/** What is told of redo. */
+export interface RedoWatch {
+  readonly counts: Pick<ReadCounts, "reconstructed">;
+  readonly clock: Clock;
+}
 
-  constructor(pgVersion: PgMajor) {
+export class Reconstructor {
+  /** Of the last `reconstructNow`. */
+  tookMs = 0;
+  readonly #pgVersion: PgMajor;
+  readonly #watch: RedoWatch | null;
+  /** Records applied since they were last looked at, and their bytes. */
+  #records = 0;
+  #recordBytes = 0;
+
+  constructor(pgVersion: PgMajor, watch: RedoWatch | null = null) {
     this.#pgVersion = pgVersion;
+    this.#watch = watch;
   }
 
   /**
@@ -49,17 +64,35 @@ export class Reconstructor {
    * @throws StrataError fix-input `unsupported-redo`; corrupt `bad-value`, `wal-bad-record` and what redo throws, with
    * key and LSN
    */
-  async reconstruct(input: ReconstructInput, pacer: Pacer): Promise<Uint8Array> {
+  async reconstruct(input: ReconstructInput, pacer: Pacer, spent?: { redoMs: number }): Promise<Uint8Array> {
     const { values, base } = input;
+    const startMs = this.#nowMs();
+    let pausedMs = 0;
+    let records = 0;
+    let recordBytes = 0;
     let page: Uint8Array | null = base === null ? null : base.slice();
     for (let i = values.length - 1; i >= 0; i--) {
+      this.#records = 0;
+      this.#recordBytes = 0;
       page = this.#applied(input.key, values[i], page);
+      records += this.#records;
+      recordBytes += this.#recordBytes;
       if (i % PAUSE_EVERY !== PAUSE_EVERY - 1) continue;
       const pause = pacer.pause();
-      if (pause !== undefined) await pause;
+      if (pause === undefined) continue;
+      pausedMs -= this.#nowMs();
+      await pause;
+      pausedMs += this.#nowMs();
     }
     if (page === null) throw new InvariantError("a page is reconstructed from something");
+    const tookMs = this.#nowMs() - startMs - pausedMs;
+    if (spent !== undefined) spent.redoMs += tookMs;
+    this.#watch?.counts.reconstructed(records, recordBytes, tookMs);
     return page;
+  }
+
+  #nowMs(): number {
+    return this.#watch === null ? 0 : this.#watch.clock.monotonicMs();
   }
 
   /**
@@ -67,7 +100,14 @@ export class Reconstructor {
    * Errors as of `reconstruct`.
    */
   reconstructNow(key: Key, found: FoundValues, base: Uint8Array | null): Uint8Array {
-    if (base !== null && found.count === 0) return base;
+    this.tookMs = 0;
+    if (base !== null && found.count === 0) {
+      this.#watch?.counts.reconstructed(0, 0, 0);
+      return base;
+    }
+    const startMs = this.#nowMs();
+    this.#records = 0;
+    this.#recordBytes = 0;
     let page: Uint8Array | null = null;
     if (base !== null) {
       page = base.length === PAGE_SIZE ? scratch : new Uint8Array(base.length);
@@ -75,6 +115,8 @@ export class Reconstructor {
     }
     for (let i = found.count - 1; i >= 0; i--) page = this.#applyFound(key, found, { index: i, page });
     if (page === null) throw new InvariantError("a page is reconstructed from something");
+    this.tookMs = this.#nowMs() - startMs;
+    this.#watch?.counts.reconstructed(this.#records, this.#recordBytes, this.tookMs);
     return page;
   }
 
@@ -86,6 +128,8 @@ export class Reconstructor {
     if (recordLength < 0 || (page === null && found.willInit[index] === 0)) {
       return this.#applied(key, { lsn, willInit: found.willInit[index] === 1, bytes: found.bytes.slice(start, start + length) }, page);
     }
+    this.#records++;
+    this.#recordBytes += recordLength;
     const target = page ?? scratch;
     if (page === null) target.fill(0);
     const recordStart = start + length - recordLength;
@@ -117,6 +161,8 @@ export class Reconstructor {
   #apply(key: Key, stored: StoredValue, page: Uint8Array | null): Uint8Array {
     const value = decodeValue(stored.bytes);
     if (value.kind === "image") return value.bytes.slice();
+    this.#records++;
+    this.#recordBytes += stored.bytes.length;
     if (page === null && !willInit(value)) throw new InvariantError(`the oldest record of ${keyToHex(key)} needs a page below it`);
     if (value.kind === "neon") return applyNeonRecord(key, value.record, page ?? new Uint8Array(PAGE_SIZE), stored.lsn);
     const target = page ?? new Uint8Array(PAGE_SIZE);

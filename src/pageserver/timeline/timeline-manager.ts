@@ -305,12 +305,16 @@ export class TimelineManager {
    * Object storage that cannot be reached is waited for.
    */
   async loadTimelines(signal?: AbortSignal): Promise<void> {
+    const { metrics: { tenants }, platform: { clock } } = this.#deps;
+    const startMs = clock.monotonicMs();
     await this.#deps.failpoints?.hit("storage-sync-list-remote-timelines", signal);
     const ids = await this.#untilReached(() => listRemoteTimelines(this.#deps.remote, this.#deps.tenantShardId, signal), signal);
     await this.#loadManifest(signal);
     const slots = new WorkSlots(LOADS_AT_ONCE);
     const indexes = new Map<TimelineId, LoadedIndex>();
     await Promise.all(ids.map((id) => slots.run(() => this.#loadIndex(id, indexes, signal))));
+    const loadedMs = clock.monotonicMs();
+    tenants.preload.recordMs(loadedMs - startMs);
     for (const [id, { index }] of indexes) {
       if (index.deletedAt !== null) {
         indexes.delete(id);
@@ -322,6 +326,7 @@ export class TimelineManager {
     if (this.#ofUnknownOrigin.size > 0) this.#deps.log.warn("timelines whose index cannot be read may be branches of any other: nothing is collected or deleted until they can be read", { timelineIds: [...this.#ofUnknownOrigin] });
     for (const id of ancestorsFirst(indexes)) await this.#loadTimeline(id, (indexes.get(id) as LoadedIndex).index);
     await this.#removeUnknownDirectories(new Set(ids.filter((id) => this.#offloaded.get(id) === undefined)));
+    tenants.attach.recordMs(clock.monotonicMs() - loadedMs);
   }
 
   /** Without a readable manifest everything is loaded, which is only more work. */
@@ -395,9 +400,12 @@ export class TimelineManager {
     if (origin !== null) this.#timelines.get(origin.timelineId)?.timeline.branchPoints.set(timelineId, origin.lsn);
     try {
       const ancestor = origin === null ? null : { timeline: this.get(origin.timelineId), lsn: origin.lsn };
+      const { metrics, platform: { clock } } = this.#deps;
+      const startMs = clock.monotonicMs();
       const local = await reconcileLocalFiles(this.#deps.platform, this.#directoryOf(timelineId), index);
       const timeline = this.#start(timelineId, { metadata: index.metadata, clean: index, ancestor });
       timeline.adoptIndex(index, local.resident);
+      metrics.took("load layer map", timeline.counts, clock.monotonicMs() - startMs);
       for (const child of this.#offloaded.childrenOf(timelineId)) timeline.branchPoints.set(child.timelineId, child.lsn);
     } catch (error) {
       this.#markBroken(timelineId, error);

@@ -13,6 +13,7 @@ import type { Logger } from "../../observability/log.ts";
 import type { Timer } from "../../platform/clock.ts";
 import type { PgMajor } from "../../postgres/versions/major.ts";
 import { withRetries } from "../../remote-storage/retry.ts";
+import { layerWatch } from "../counts/layer-watch.ts";
 import type { TimelineCounts } from "../counts/timeline-counts.ts";
 import { EPHEMERAL_PREFIX, EphemeralFile } from "../layers/ephemeral-file.ts";
 import { IN_MEMORY_LAYER_MAX_BYTES, InMemoryLayer } from "../layers/in-memory-layer.ts";
@@ -133,6 +134,7 @@ export class Timeline implements TimelineStore, ReadSource {
       cache,
       openFiles,
       quickReads: new QuickReads(platform.clock),
+      watch: layerWatch(metrics, () => this.counts),
       tenantId: tenantShardId.tenantId,
       directory: this.#directory,
       isUploaded: (layer) => this.remoteClient.isUploaded(layer.name, layer.metadata),

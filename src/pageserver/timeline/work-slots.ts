@@ -1,6 +1,12 @@
 /** A bounded number of places for heavy work, taken in the order of asking. */
 import { abortable } from "../layers/layer.ts";
 
+/** Told how a wait for a place ended, and when the place is left. */
+export interface SlotWatch {
+  waited(hasPlace: boolean): void;
+  ended(): void;
+}
+
 export class WorkSlots {
   #free: number;
   readonly #waiting: (() => void)[] = [];
@@ -10,12 +16,19 @@ export class WorkSlots {
   }
 
   /** Runs `work` in a place of its own. @throws the signal's reason if it aborts while waiting */
-  async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    await this.#take(signal);
+  async run<T>(work: () => Promise<T>, signal?: AbortSignal, watch?: SlotWatch): Promise<T> {
+    let hasPlace = false;
+    try {
+      await this.#take(signal);
+      hasPlace = true;
+    } finally {
+      watch?.waited(hasPlace);
+    }
     try {
       return await work();
     } finally {
       this.#give();
+      watch?.ended();
     }
   }
 

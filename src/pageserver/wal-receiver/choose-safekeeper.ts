@@ -52,7 +52,10 @@ export type Choice =
   | { readonly kind: "stay" }
   /** Nobody to connect to; look again after `afterMs` or when the broker speaks. */
   | { readonly kind: "wait"; readonly afterMs: number }
-  | { readonly kind: "connect"; readonly candidate: Candidate; readonly reason: string };
+  | { readonly kind: "connect"; readonly candidate: Candidate; readonly reason: ConnectReason };
+
+/** In the peer's words. */
+export type ConnectReason = "NoExistingConnection" | "LaggingWal" | "NoWalTimeout" | "NoKeepAlives";
 
 const REST_BASE_MS = 100;
 const REST_MAX_MS = 15_000;
@@ -68,13 +71,13 @@ function better(a: Candidate, b: Candidate, ownZone: string | null): number {
   return (ownZone === null ? 0 : zone) || b.commitLsn - a.commitLsn || a.safekeeperId - b.safekeeperId;
 }
 
-function reasonToLeave(input: ChoiceInput, present: PresentConnection, best: Candidate): string | null {
+function reasonToLeave(input: ChoiceInput, present: PresentConnection, best: Candidate): ConnectReason | null {
   const { nowMs, laggingWalTimeoutMs, maxLsnWalLagBytes } = input;
   if (best.safekeeperId === present.safekeeperId) return null;
-  if (nowMs - present.heardMs > laggingWalTimeoutMs) return "no keepalive";
+  if (nowMs - present.heardMs > laggingWalTimeoutMs) return "NoKeepAlives";
   const ahead = best.commitLsn - present.receivedLsn;
-  if (ahead >= maxLsnWalLagBytes) return "lagging";
-  if (ahead > 0 && nowMs - present.progressMs > laggingWalTimeoutMs) return "no new WAL";
+  if (ahead >= maxLsnWalLagBytes) return "LaggingWal";
+  if (ahead > 0 && nowMs - present.progressMs > laggingWalTimeoutMs) return "NoWalTimeout";
   return null;
 }
 
@@ -87,7 +90,7 @@ export function chooseSafekeeper(input: ChoiceInput): Choice {
     const reason = best === undefined ? null : reasonToLeave(input, present, best);
     return reason === null || best === undefined ? { kind: "stay" } : { kind: "connect", candidate: best, reason };
   }
-  if (best !== undefined) return { kind: "connect", candidate: best, reason: "no connection" };
+  if (best !== undefined) return { kind: "connect", candidate: best, reason: "NoExistingConnection" };
   const soonest = Math.min(...fresh.map((one) => (failures.get(one.safekeeperId)?.lastMs ?? nowMs) + restMs(failures.get(one.safekeeperId)) - nowMs), LOOK_AGAIN_MS);
   return { kind: "wait", afterMs: Math.max(REST_BASE_MS, soonest) };
 }

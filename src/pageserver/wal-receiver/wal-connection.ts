@@ -23,6 +23,8 @@ import { PgClient } from "../../wire/client.ts";
 import type { CopyStream } from "../../wire/pg-session.ts";
 import { decodeSenderMessage, postgresTimestamp } from "../../wire/replication-messages.ts";
 import { concatBytes } from "../../kit/bytes.ts";
+import type { StorageCounts } from "../counts/storage-counts.ts";
+import type { TimelineCounts } from "../counts/timeline-counts.ts";
 import { WalIngest } from "../ingest/wal-ingest.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 
@@ -34,6 +36,12 @@ const YIELD_RECORDS = 512;
 const BATCH_MAX_BYTES = 1024 * 1024 * 1024;
 /** The words with which a safekeeper ends a stream that has nothing more to give. */
 const STREAM_END_WORDS = "ending streaming";
+
+/** Of all timelines, and of this one. */
+export interface WalCounts {
+  readonly ingest: StorageCounts["ingest"];
+  readonly timeline: Pick<TimelineCounts, "recordsReceived">;
+}
 
 export interface WalConnectionOptions {
   readonly datadir: TimelineDatadir;
@@ -49,7 +57,7 @@ export interface WalConnectionOptions {
   readonly signal: AbortSignal;
   /** Only in testing mode. */
   readonly failpoints?: Failpoints | undefined;
-  readonly metrics: { readonly receivedBytes: { inc(by?: number): void }; readonly receivedRecords: { inc(by?: number): void } };
+  readonly counts: WalCounts;
 }
 
 export class WalConnection {
@@ -112,12 +120,12 @@ export class WalConnection {
       if (message.kind === "interpreted") {
         this.receivedLsn = Math.max(this.receivedLsn, message.streamingLsn);
         this.progressMs = this.heardMs;
-        this.#options.metrics.receivedBytes.inc(message.data.length);
+        this.#options.counts.ingest.bytesReceived += message.data.length;
         await this.#ingestInterpreted(ingest, message.data);
       } else if (message.kind === "wal-data") {
         this.receivedLsn = Math.max(this.receivedLsn, message.startLsn + message.data.length);
         this.progressMs = this.heardMs;
-        this.#options.metrics.receivedBytes.inc(message.data.length);
+        this.#options.counts.ingest.bytesReceived += message.data.length;
         await this.#ingest(decoder, ingest, message);
       } else {
         wanted = message.replyRequested;
@@ -133,7 +141,7 @@ export class WalConnection {
   }
 
   async #ingest(decoder: WalStreamDecoder, ingest: WalIngest, message: { readonly startLsn: Lsn; readonly data: Uint8Array }): Promise<void> {
-    const { platform, metrics, signal } = this.#options;
+    const { platform, counts, signal } = this.#options;
     const record = this.#record;
     decoder.feed(message.data, message.startLsn);
     let records = 0;
@@ -154,7 +162,8 @@ export class WalConnection {
         if (signal.aborted) throw new Cancelled();
       }
     }
-    metrics.receivedRecords.inc(records);
+    counts.ingest.recordsReceived += records;
+    counts.timeline.recordsReceived += records;
     // What came whole before the damage is good, and branches may need it.
     await ingest.commit();
     if (damage !== null) throw damage;
@@ -169,20 +178,22 @@ export class WalConnection {
   }
 
   async #ingestInterpreted(ingest: WalIngest, data: Uint8Array): Promise<void> {
-    const { datadir, platform, metrics, signal, protocol, segmentSizeBytes } = this.#options;
+    const { datadir, platform, counts, signal, protocol, segmentSizeBytes } = this.#options;
     const compressed = protocol.type === "interpreted" && protocol.zstdLevel !== null;
     // A copy where nothing is decompressed: values outlive the message.
     const batch = decodeInterpretedBatch(compressed ? zstdDecompress(data, BATCH_MAX_BYTES) : data.slice(), { version: datadir.version, shard: datadir.shard });
     let records = 0;
     for (const record of batch.records) {
       if (record.endLsn <= ingest.lsn) continue;
+      if (record.effect === null && record.blocks.length === 0) counts.ingest.recordsObserved++;
       await ingest.ingest({ ...record, startLsn: skipPageHeader(ingest.lsn, segmentSizeBytes) });
       if (++records % YIELD_RECORDS === 0) {
         await platform.clock.sleep(0);
         if (signal.aborted) throw new Cancelled();
       }
     }
-    metrics.receivedRecords.inc(records);
+    counts.ingest.recordsReceived += records;
+    counts.timeline.recordsReceived += records;
     // Records without anything for this shard were left out, and yet it has got past them.
     if (batch.nextRecordLsn > ingest.lsn) {
       await ingest.ingest({ startLsn: skipPageHeader(ingest.lsn, segmentSizeBytes), endLsn: batch.nextRecordLsn, xid: 0, effect: null, blocks: [] });

@@ -14,8 +14,10 @@ import type { Platform } from "../../platform/platform.ts";
 import type { WalProtocol } from "../../safekeeper/api/wal-protocol.ts";
 import type { PgTls } from "../../wire/client-tls.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
-import { type Candidate, chooseSafekeeper, type Failures } from "./choose-safekeeper.ts";
-import { WalConnection, type WalConnectionOptions } from "./wal-connection.ts";
+import { increment, type StorageCounts } from "../counts/storage-counts.ts";
+import type { TimelineCounts } from "../counts/timeline-counts.ts";
+import { type Candidate, chooseSafekeeper, type ConnectReason, type Failures } from "./choose-safekeeper.ts";
+import { WalConnection, type WalCounts } from "./wal-connection.ts";
 
 export interface WalReceiverConfig {
   readonly availabilityZone: string | null;
@@ -43,7 +45,7 @@ export interface WalReceiverOptions {
   readonly config: WalReceiverConfig;
   readonly platform: Platform;
   readonly log: Logger;
-  readonly metrics: WalConnectionOptions["metrics"];
+  readonly counts: WalCounts & { readonly walReceivers: StorageCounts["walReceivers"]; readonly timeline: TimelineCounts };
   /** Of connections to safekeepers; undefined for plain text. */
   readonly tls?: PgTls | undefined;
   /** Whether a read waits for WAL not received yet. */
@@ -79,7 +81,9 @@ export class WalReceiver {
   }
 
   start(): void {
-    this.#running = Promise.all([this.#listen(), this.#manage()]);
+    const { walReceivers } = this.#options.counts;
+    walReceivers.activeManagers++;
+    this.#running = Promise.all([this.#listen(), this.#manage()]).finally(() => walReceivers.activeManagers--);
   }
 
   /** The safekeeper streamed from now, for status and logs. */
@@ -92,6 +96,8 @@ export class WalReceiver {
     this.#present?.abort.abort();
     this.#wake?.();
     await this.#running;
+    this.#options.counts.walReceivers.candidatesRemoved += this.#candidates.size;
+    this.#candidates.clear();
   }
 
   /** Keeps a broker subscription until stopped. */
@@ -115,7 +121,13 @@ export class WalReceiver {
   #heard(message: BrokerMessage): void {
     if (message.type === "discovery-request") return;
     const info = message.type === "timeline-info" ? message.info : message.response;
-    if (!this.#candidates.has(info.safekeeperId) && this.#candidates.size >= CANDIDATES_MAX) return;
+    const { walReceivers, timeline } = this.#options.counts;
+    walReceivers.brokerUpdates++;
+    if (message.type === "timeline-info") timeline.standbyHorizon = message.info.standbyHorizon;
+    if (!this.#candidates.has(info.safekeeperId)) {
+      if (this.#candidates.size >= CANDIDATES_MAX) return;
+      walReceivers.candidatesAdded++;
+    }
     this.#candidates.set(info.safekeeperId, {
       safekeeperId: info.safekeeperId,
       commitLsn: info.commitLsn,
@@ -169,8 +181,9 @@ export class WalReceiver {
     return LOOK_INTERVAL_MS;
   }
 
-  #connect(candidate: Candidate, reason: string): void {
-    const { datadir, platform, config, metrics, segmentSizeBytes } = this.#options;
+  #connect(candidate: Candidate, reason: ConnectReason): void {
+    const { datadir, platform, config, counts, segmentSizeBytes } = this.#options;
+    increment(counts.walReceivers.switches, reason);
     const log = this.#options.log.child({ safekeeper: candidate.safekeeperId });
     const address = parseConnstr(candidate.connstr);
     if (address === null) {
@@ -179,7 +192,8 @@ export class WalReceiver {
       return;
     }
     const abort = new AbortController();
-    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, tls: this.#options.tls, protocol: config.protocol, signal: abort.signal, metrics, failpoints: this.#options.failpoints });
+    const connection = new WalConnection({ datadir, segmentSizeBytes, address, platform, log, connectTimeoutMs: config.connectTimeoutMs, authToken: config.authToken, tls: this.#options.tls, protocol: config.protocol, signal: abort.signal, counts, failpoints: this.#options.failpoints });
+    counts.walReceivers.startedConnections++;
     log.info("connecting for WAL", { reason, commitLsn: lsnToString(candidate.commitLsn) });
     const done = connection.run().then(
       () => this.#ended(candidate.safekeeperId, null, log),

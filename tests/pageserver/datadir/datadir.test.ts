@@ -123,7 +123,7 @@ describe("directories", () => {
 
 describe("relation size cache", () => {
   test("forgetting an entry never lets an old size come back", () => {
-    const cache = new RelationSizeCache(100, 2);
+    const cache = new RelationSizeCache(100, { maxRelations: 2 });
     cache.setByIngest(rel, 200, 10);
     cache.setByIngest({ ...rel, relNumber: 2 }, 210, 1);
     cache.setByIngest({ ...rel, relNumber: 3 }, 220, 1);

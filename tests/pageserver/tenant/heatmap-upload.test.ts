@@ -1,4 +1,5 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { StorageCounts } from "../../../src/pageserver/counts/storage-counts.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { heatmapKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
 import { HeatmapUpload } from "../../../src/pageserver/tenant/heatmap-upload.ts";
@@ -19,10 +20,12 @@ test("a heatmap is due after its period, and soon again when its upload failed",
   timeline.advance(0x1000, 0xff8);
   await timeline.freezeAndFlush();
   await timeline.waitUploaded();
-  const heatmap = new HeatmapUpload({ tenantShardId: TENANT, generation: 1, listTimelines: () => [{ timeline }] }, storage);
+  const counts = { ...new StorageCounts().heatmaps };
+  const heatmap = new HeatmapUpload({ tenantShardId: TENANT, generation: 1, listTimelines: () => [{ timeline }] }, storage, { clock: fixture.platform.clock, counts });
   expect(heatmap.isDue(PERIOD_MS, 1000)).toBe(true);
   storage.plan = { ...storage.plan, failBefore: 1 };
   await expect(heatmap.upload({ uploadPeriodMs: PERIOD_MS, nowMs: 1000 })).rejects.toMatchObject({ kind: "unavailable" });
+  expect([counts.uploaded, counts.errors]).toEqual([0, 1]);
   storage.plan = { ...storage.plan, failBefore: 0 };
   expect([heatmap.isDue(PERIOD_MS, 5000), heatmap.isDue(PERIOD_MS, 11_000), heatmap.isDue(2000, 3000)]).toEqual([false, true, true]);
   expect(await heatmap.upload({ uploadPeriodMs: PERIOD_MS, nowMs: 11_000 })).toBe(true);

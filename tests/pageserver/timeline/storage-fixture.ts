@@ -17,7 +17,8 @@ import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.
 import { PageCache } from "../../../src/pageserver/layers/page-cache.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
-import { NO_METRICS, type TenantDeps } from "../../../src/pageserver/timeline/timeline-deps.ts";
+import type { TenantDeps } from "../../../src/pageserver/timeline/timeline-deps.ts";
+import { StorageCounts } from "../../../src/pageserver/counts/storage-counts.ts";
 import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
 import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
 import { LocalDirectoryStorage } from "../../../src/remote-storage/local-directory.ts";
@@ -122,7 +123,7 @@ function tenantDeps(fixture: StorageFixture, options: { generation: number; dire
     maintenanceSlots: new WorkSlots(2),
     layerMemory: fixture.layerMemory,
     layerJobs: new LayerJobs(fixture.jobRunner ?? new JobsHere(fixture.platform)),
-    metrics: NO_METRICS,
+    metrics: new StorageCounts(),
     tenantShardId: TENANT,
     generation: options.generation,
     config: () => fixture.config,

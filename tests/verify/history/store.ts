@@ -16,7 +16,7 @@ import { OpenLayerFiles } from "../../../src/pageserver/layers/open-layer-files.
 import { PageCache } from "../../../src/pageserver/layers/page-cache.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
-import { NO_METRICS } from "../../../src/pageserver/timeline/timeline-deps.ts";
+import { StorageCounts } from "../../../src/pageserver/counts/storage-counts.ts";
 import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
 import type { TimelineStore } from "../../../src/pageserver/timeline/timeline-store.ts";
 import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
@@ -104,7 +104,7 @@ export class HistoryStore {
     );
     const datadirOf = (store: TimelineStore) => new TimelineDatadir(store, { version: this.#version, shard: UNSHARDED_IDENTITY });
     const manager = new TimelineManager({
-      platform, log, deletionQueue, generation, remote: this.#bucket, workDirectory: directory, tenantShardId: TENANT, metrics: NO_METRICS,
+      platform, log, deletionQueue, generation, remote: this.#bucket, workDirectory: directory, tenantShardId: TENANT, metrics: new StorageCounts(),
       cache: new BlockCache({ capacityBytes: 4 * MIB }), pages: new PageCache({ capacityBytes: 4 * MIB }), openFiles: new OpenLayerFiles({ maxOpen: 24 }), flushSlots: new WorkSlots(2), maintenanceSlots: new WorkSlots(2),
       layerMemory: new LayerMemory(8 * MIB), layerJobs: new LayerJobs(new JobsHere(platform)),
       config: () => this.#config,
