@@ -1,5 +1,5 @@
 /** The file of what was told: as it was after a restart, the peer's forms, and whatever else may stand there. */
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { afterAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,6 +15,8 @@ import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import { Lifeline } from "../../../src/platform/virtual/lifeline.ts";
 import { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
 import { VirtualDisk } from "../../../src/platform/virtual/virtual-disk.ts";
+
+setDefaultTimeout(60_000);
 
 const root = mkdtempSync(join(tmpdir(), "strata-consumption-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -162,4 +164,4 @@ test("whatever the disk does in the middle of it, and wherever the power goes: w
     }
   }
   log.assertQuiet();
-}, 20_000);
+});

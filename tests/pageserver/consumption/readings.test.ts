@@ -1,11 +1,13 @@
 /** Events from facts: the peer's cases, its texts, and no byte twice or left out whatever happens between two rounds. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { displayTimes, eventTime, type EventTime, laterOf, parseEventTime } from "../../../src/pageserver/consumption/event-time.ts";
 import { type EventGroup, eventTexts, inRequests, type Reading, type ReadingGroup, requestBody } from "../../../src/pageserver/consumption/events.ts";
 import { IdempotencyKeys } from "../../../src/pageserver/consumption/idempotency-keys.ts";
 import { Outbox } from "../../../src/pageserver/consumption/outbox.ts";
 import { tenantReadings, type TimelineFacts, timelineReadings } from "../../../src/pageserver/consumption/readings.ts";
+
+setDefaultTimeout(60_000);
 
 const TENANT = "0".repeat(32);
 const TIMELINE = "f".repeat(32);
@@ -228,6 +230,6 @@ test("no gap, no overlap, each byte once: lost requests and answers, refusals, c
       expectContinuous(world);
       expect(world.deltas.map((deltas) => START_LSN + deltas.reduce((sum, { value }) => sum + value, 0))).toEqual(world.highest);
     }),
-    { numRuns: 1500, seed, verbose: 1 },
+    { numRuns: 700, seed, verbose: 1 },
   );
 });
