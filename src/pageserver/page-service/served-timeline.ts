@@ -4,7 +4,6 @@ import type { ShardIndex } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Key } from "../../keyspace/key.ts";
 import type { TimelineCounts } from "../counts/timeline-counts.ts";
-import type { TimelineCounts } from "../counts/timeline-counts.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 
 export interface ServedTimeline {
@@ -13,7 +12,6 @@ export interface ServedTimeline {
    *  @throws StrataError fix-input `lsn-out-of-range` for an LSN that is gone already */
   grantLease(lsn: Lsn): number;
   hasLease(lsn: Lsn): boolean;
-  readonly counts: TimelineCounts;
   readonly counts: TimelineCounts;
   readonly lazySlruDownload: boolean;
   /** Where requests wait for their tenant's turn; null when they need not. */
