@@ -284,7 +284,8 @@ class Role {
     const { platform: { clock }, log } = this.#deps;
     const tasks = new BackgroundTasks({ clock, log, metrics: this.#registry });
     this.#undo.push(() => tasks.stop());
-    const sizes = sizeTasks({ tenants, log, syntheticSizeIntervalMs: this.#config.syntheticSizeIntervalMs });
+    const { syntheticSizeIntervalMs, consumption } = this.#config;
+    const sizes = sizeTasks({ tenants, log, syntheticSizeIntervalMs, isAwaited: consumption != null });
     tasks.start([...eviction.tasks(), ...tenantTasks({ tenants, clock, log }), ...sizes, ...this.#consumptionTasks(tenants)]);
   }
 

@@ -12,9 +12,12 @@ export interface SizeTaskOptions {
   readonly log: Logger;
   /** synthetic_size_calculation_interval; 0: never. */
   readonly syntheticSizeIntervalMs: number;
+  /** Somebody waits for the first ones: they are calculated soon after the start, not an interval later. */
+  readonly isAwaited?: boolean;
 }
 
-export function sizeTasks({ tenants, log, syntheticSizeIntervalMs }: SizeTaskOptions): BackgroundTask[] {
+export function sizeTasks({ tenants, log, syntheticSizeIntervalMs, isAwaited = false }: SizeTaskOptions): BackgroundTask[] {
+  let isSoon = isAwaited;
   /** One tenant's trouble is its own. */
   const each = async (what: string, signal: AbortSignal, work: (tenant: Tenant) => Promise<void>): Promise<void> => {
     for (const { id, tenant } of tenants.list()) {
@@ -44,12 +47,14 @@ export function sizeTasks({ tenants, log, syntheticSizeIntervalMs }: SizeTaskOpt
     },
     {
       name: "synthetic sizes",
-      periodMs: () => syntheticSizeIntervalMs,
+      periodMs: () => (isSoon ? Math.min(INITIAL_SIZE_PERIOD_MS, syntheticSizeIntervalMs) : syntheticSizeIntervalMs),
       overrun: { loop: "consumption_metrics_synthetic_size_worker", periodMs: () => syntheticSizeIntervalMs },
-      run: (signal) =>
-        each("synthetic size", signal, async (tenant) => {
+      run: (signal) => {
+        isSoon = false;
+        return each("synthetic size", signal, async (tenant) => {
           await tenant.size.calculate({ signal });
-        }),
+        });
+      },
     },
   ];
 }
