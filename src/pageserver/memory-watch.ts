@@ -39,6 +39,7 @@ export class MemoryWatch {
 
   /** To be called several times a second. */
   look(): void {
+    this.#layers.trim();
     let resident = this.#memory.residentBytes();
     const startMs = this.#clock.monotonicMs();
     if (resident > this.#limitBytes * COLLECT_SHARE && startMs - this.#collectedMs >= this.#pauseMs(resident)) {

@@ -2,18 +2,19 @@
  * Where the values of an in-memory layer go: chunks of memory, the oldest of which are written to a file when all layers together
  * hold too much (layer-memory.ts). Reads see everything appended, wherever it is. Nothing here survives a restart or has to.
  *
- * Invariants: the file holds a prefix of the content, whole chunks; a chunk's bytes never change once written, and chunks are not
- * used again, so views of them stay good. Chunks lie in shared memory: the worker that makes a layer of them reads them in place.
+ * Invariants: the file holds a prefix of the content, whole chunks; a chunk's bytes never change once written, as long as it is this
+ * file's. Once spilled or discarded it is another's: so views of chunks never leave here, but for `readNow`, whose caller copies before
+ * anything else happens, and `withContent`, during which nothing is spilled or discarded.
  */
 import { allocateSharedBytes } from "../../kit/buffers.ts";
 import { copyBytes } from "../../kit/copy.ts";
 import { StrataError } from "../../kit/errors.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
 import { openWithDirectory } from "../../platform/open-with-directory.ts";
+import { CHUNK_BYTES } from "./chunk-pool.ts";
 import type { LayerMemory, Spillable } from "./layer-memory.ts";
 
 export const EPHEMERAL_PREFIX = "ephemeral-";
-export const CHUNK_BYTES = 256 * 1024;
 /** The first chunk grows up to the others' size: most timelines of a fleet are idle. */
 const FIRST_CHUNK_BYTES = 8 * 1024;
 /** Copying this much from the page cache costs no more than another system call. */
@@ -86,16 +87,28 @@ export class EphemeralFile implements Spillable {
     const chunk = within === 0 ? null : (this.#chunks[last] as Uint8Array);
     if (chunk !== null && within < chunk.length) return chunk;
     if (chunk === null) {
-      const fresh = allocateSharedBytes(last < 0 ? firstChunkSize(wanted) : CHUNK_BYTES);
+      const fresh = this.#fresh(last < 0 ? firstChunkSize(wanted) : CHUNK_BYTES);
       this.#chunks.push(fresh);
-      this.#take(fresh.length);
       return fresh;
     }
-    const grown = allocateSharedBytes(firstChunkSize(Math.max(within + wanted, chunk.length * 2)));
+    const grown = this.#fresh(firstChunkSize(Math.max(within + wanted, chunk.length * 2)));
     copyBytes(chunk, 0, grown, 0, within);
     this.#chunks[last] = grown;
-    this.#take(grown.length - chunk.length);
+    this.#giveBack(chunk);
     return grown;
+  }
+
+  #fresh(sizeBytes: number): Uint8Array {
+    this.#memoryBytes += sizeBytes;
+    if (sizeBytes === CHUNK_BYTES) return this.#memory.takeChunk();
+    const chunk = allocateSharedBytes(sizeBytes);
+    this.#memory.take(sizeBytes);
+    return chunk;
+  }
+
+  #giveBack(chunk: Uint8Array): void {
+    this.#memoryBytes -= chunk.length;
+    this.#memory.giveChunk(chunk);
   }
 
   /** What is held together with the values and cannot be spilled counts as theirs. */
@@ -103,11 +116,6 @@ export class EphemeralFile implements Spillable {
     if (bytes === this.#besideBytes) return;
     this.#memory.take(bytes - this.#besideBytes);
     this.#besideBytes = bytes;
-  }
-
-  #take(bytes: number): void {
-    this.#memoryBytes += bytes;
-    this.#memory.take(bytes);
   }
 
   /** Full chunks that are only in memory. */
@@ -139,8 +147,7 @@ export class EphemeralFile implements Spillable {
       if (this.#closed) return;
       this.#chunks[at] = null;
       this.#spilledChunks++;
-      this.#memoryBytes -= chunk.length;
-      this.#memory.give(chunk.length);
+      this.#giveBack(chunk);
     }
   }
 
@@ -163,15 +170,15 @@ export class EphemeralFile implements Spillable {
   }
 
   /**
-   * Many values, in the order of `places`; each may be a view of memory shared with others, not to be written. What is in
-   * memory is not copied, what is in the file (and so in the page cache, mostly) is read in runs, without a promise a value.
+   * Many values, in the order of `places`, copied; some share memory with others. What is in the file (and so in the page cache,
+   * mostly) is read in runs, without a promise a value.
    */
   async readMany(places: readonly EphemeralPlace[]): Promise<Uint8Array[]> {
     const values = new Array<Uint8Array>(places.length);
     const inFile: number[] = [];
     for (let i = 0; i < places.length; i++) {
       const view = this.#viewInMemory(places[i]);
-      if (view !== null) values[i] = view;
+      if (view !== null) values[i] = view.slice();
       else if (places[i].offset + places[i].length <= this.#fileEnd) inFile.push(i);
       else values[i] = await this.read(places[i].offset, places[i].length);
     }
@@ -209,7 +216,7 @@ export class EphemeralFile implements Spillable {
     return chunk === null || start + length > CHUNK_BYTES ? null : chunk.subarray(start, start + length);
   }
 
-  /** One value without waiting; null when it lies in several chunks. May be a view of memory shared with others. */
+  /** One value without waiting; null when it lies in several chunks. May be a view of a chunk: to be copied at once. */
   readNow(offset: number, length: number): Uint8Array | null {
     const view = this.#viewInMemory({ offset, length });
     if (view !== null || offset + length > this.#fileEnd) return view;
@@ -250,10 +257,11 @@ export class EphemeralFile implements Spillable {
     if (this.#closed) return;
     this.#closed = true;
     this.#memory.remove(this);
-    this.#memory.give(this.#memoryBytes + this.#besideBytes);
-    this.#memoryBytes = 0;
+    this.#memory.give(this.#besideBytes);
     this.#besideBytes = 0;
+    // What is being written to the file is read until that is done.
     await this.#spilling?.catch(() => {});
+    for (const chunk of this.#chunks) if (chunk !== null) this.#giveBack(chunk);
     this.#chunks.length = 0;
     const file = this.#file;
     this.#file = null;

@@ -3,8 +3,12 @@
  *
  * Values are held in memory up to `limitBytes`; above it the file that holds most writes its oldest values to disk. When the disk
  * does not keep up, appenders wait at an eighth above the limit (`mustWait`). What cannot be spilled (the indexes) makes layers
- * freeze early instead: see `freezeAtIndexBytes`.
+ * freeze early instead: see `freezeAtIndexBytes`. And where a few timelines have the memory to themselves their layers freeze before
+ * they fill it, so that the next layer has room while one is flushed, and nothing is spilled: see `freezeAtBytes`.
+ *
+ * Chunks given back are kept for the next who asks, within the same limit.
  */
+import { ChunkPool } from "./chunk-pool.ts";
 
 /** Holds values in memory that it can put on disk instead. */
 export interface Spillable {
@@ -17,6 +21,10 @@ export interface Spillable {
 }
 
 const SQUEEZE_DIVISOR = 4;
+/** What an open layer may hold before it freezes: as much is being flushed meanwhile. */
+const OPEN_SHARE = 0.4;
+/** A layer that is smaller than this had better be spilled. */
+const FREEZE_MIN_BYTES = 32 * 1024 * 1024;
 /** Indexes may take this part of the whole before layers freeze early. */
 const INDEX_SHARE = 0.25;
 /** And never below this: layers would become too small to be worth it. */
@@ -28,6 +36,7 @@ export class LayerMemory {
   readonly #limitBytes: number;
   #squeezed = false;
   readonly #holders = new Set<Spillable>();
+  readonly #chunks = new ChunkPool();
   #used = 0;
   /** Resolved when memory is given back. */
   #given = Promise.withResolvers<void>();
@@ -48,6 +57,11 @@ export class LayerMemory {
     this.take(0);
   }
 
+  /** To be called several times a second, where somebody can: memory kept for the next layer goes when none comes. */
+  trim(): void {
+    this.#chunks.trim();
+  }
+
   get usedBytes(): number {
     return this.#used;
   }
@@ -66,6 +80,11 @@ export class LayerMemory {
     return Math.max(INDEX_MIN_BYTES, (this.limitBytes * INDEX_SHARE) / Math.max(1, this.#holders.size));
   }
 
+  /** An open layer that holds more than this is to be frozen. */
+  freezeAtBytes(): number {
+    return Math.max(FREEZE_MIN_BYTES, this.limitBytes * OPEN_SHARE);
+  }
+
   add(holder: Spillable): void {
     this.#holders.add(holder);
   }
@@ -77,6 +96,7 @@ export class LayerMemory {
   /** Counts memory taken; whoever can spill most begins to when that is too much. */
   take(bytes: number): void {
     this.#used += bytes;
+    this.#chunks.shrink(this.limitBytes - this.#used);
     // A failure is told to whoever waits in `relief`, which tries again.
     if (this.isOver) this.#most()?.spill().catch(() => {});
   }
@@ -91,6 +111,19 @@ export class LayerMemory {
     this.#used -= bytes;
     this.#given.resolve();
     this.#given = Promise.withResolvers<void>();
+  }
+
+  /** `CHUNK_BYTES`, counted. What was in them may still be there. */
+  takeChunk(): Uint8Array {
+    const chunk = this.#chunks.take();
+    this.take(chunk.length);
+    return chunk;
+  }
+
+  /** Gives back a chunk of any size that nobody reads or writes any more. */
+  giveChunk(chunk: Uint8Array): void {
+    this.give(chunk.length);
+    this.#chunks.give(chunk, this.limitBytes - this.#used - this.#chunks.spareBytes);
   }
 
   /** Undefined while there is memory; else to be waited for before more is taken. Rejects with the disk's error. */

@@ -290,7 +290,9 @@ export class Timeline implements TimelineStore, ReadSource {
       return;
     }
     const { checkpointDistanceBytes, checkpointTimeoutMs } = this.config;
-    const full = open.indexBytes > this.#deps.layerMemory.freezeAtIndexBytes() || open.sizeBytes >= Math.min(checkpointDistanceBytes, IN_MEMORY_LAYER_MAX_BYTES) || this.lastRecordLsn - this.#lastFreezeLsn >= checkpointDistanceBytes;
+    const { layerMemory } = this.#deps;
+    const mostBytes = Math.min(checkpointDistanceBytes, layerMemory.freezeAtBytes(), IN_MEMORY_LAYER_MAX_BYTES);
+    const full = open.indexBytes > layerMemory.freezeAtIndexBytes() || open.sizeBytes >= mostBytes || this.lastRecordLsn - this.#lastFreezeLsn >= checkpointDistanceBytes;
     const old = this.#deps.platform.clock.monotonicMs() - open.openedMs >= checkpointTimeoutMs;
     if (this.#freezeWanted || full || old) this.#freezeOpen();
   }
