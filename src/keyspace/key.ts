@@ -15,6 +15,8 @@
 import { StrataError } from "../kit/errors.ts";
 
 export const KEY_SIZE = 18;
+/** Of each byte. Names of layers are made by the ten thousand. */
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0").toUpperCase());
 
 export interface Key {
   readonly field1: number;
@@ -92,8 +94,13 @@ export function keyToBytes(key: Key): Uint8Array {
 }
 
 /** 36 upper-case hex digits: the form in layer file names. */
-export function keyToHex(key: Key): string {
-  return Buffer.from(keyToBytes(key)).toString("hex").toUpperCase();
+export function keyToHex({ field1, field2, field3, field4, field5, field6 }: Key): string {
+  return HEX[field1] + hexOfU32(field2) + hexOfU32(field3) + hexOfU32(field4) + HEX[field5] + hexOfU32(field6);
+}
+
+/** 8 upper-case hex digits. */
+export function hexOfU32(value: number): string {
+  return HEX[value >>> 24] + HEX[(value >>> 16) & 0xff] + HEX[(value >>> 8) & 0xff] + HEX[value & 0xff];
 }
 
 /** @throws StrataError fix-input `bad-key` */

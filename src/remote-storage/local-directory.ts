@@ -9,6 +9,7 @@ import { allocateBytes } from "../kit/buffers.ts";
 import { InvariantError, isStrataError, StrataError } from "../kit/errors.ts";
 import { DirectorySyncs } from "../platform/directory-syncs.ts";
 import type { FileHandle, FileSystem } from "../platform/files.ts";
+import { Pacer } from "../platform/pacer.ts";
 import type { Platform } from "../platform/platform.ts";
 import { bodyWithEnd, checkObjectKey, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteObject, type RemoteStorage, type Download, type ByteRange, storageUnavailable, type UploadSource } from "./remote-storage.ts";
 import { timeTravelUnsupported } from "./time-travel.ts";
@@ -193,7 +194,10 @@ export class LocalDirectoryStorage implements RemoteStorage {
       throw error;
     }
     const entries: string[] = [];
+    const pacer = new Pacer(this.#platform.clock);
     for (const name of names) {
+      const pause = pacer.pause();
+      if (pause !== undefined) await pause;
       if (directory === "" && name === UPLOADS_DIRECTORY) continue;
       const stat = await this.#statOrNull(directory + name);
       if (stat !== null) entries.push(stat.isDirectory ? `${directory}${name}/` : directory + name);

@@ -7,13 +7,14 @@ import { isL0, layerLsnRange, layerNameToString } from "../layers/layer-name.ts"
 import type { Layer } from "../layers/layer.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
-export function layerMapInfo(timeline: Timeline): LayerMapInfo {
-  const { frozen, open, map } = timeline.stack;
+/** What is in memory, and how to present each layer that has a file. */
+export function layerMapInfo(timeline: Timeline): Pick<LayerMapInfo, "in_memory_layers"> & { readonly layerOf: (layer: Layer) => HistoricLayerInfo } {
+  const { frozen, open } = timeline.stack;
   const inMemory: InMemoryLayerInfo[] = frozen.map((layer) => ({ kind: "Frozen", lsn_start: lsnToString(layer.startLsn), lsn_end: lsnToString(layer.endLsn ?? layer.startLsn) }));
   if (open !== null) inMemory.push({ kind: "Open", lsn_start: lsnToString(open.startLsn) });
   // Not as arguments of one call: there may be more branches than a call takes.
   const retained = [...timeline.branchPoints.values(), ...timeline.leases.valid()].reduce((highest, lsn) => Math.max(highest, lsn), -1);
-  return { in_memory_layers: inMemory, historic_layers: [...map.layers()].map((layer) => historicLayer(timeline, layer, retained)) };
+  return { in_memory_layers: inMemory, layerOf: (layer) => historicLayer(timeline, layer, retained) };
 }
 
 function historicLayer(timeline: Timeline, layer: Layer, retained: number): HistoricLayerInfo {

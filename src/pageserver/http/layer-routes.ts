@@ -2,6 +2,7 @@
 import { z } from "zod";
 import type { HttpApp } from "../../http/app.ts";
 import { lsnText, tenantShardIdText, timelineIdText } from "../../http/params.ts";
+import { jsonTextReply, listJson } from "../../http/long-reply.ts";
 import { jsonReply } from "../../http/route.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { keySpaceSchema, layerMapSchema } from "../api/layers.ts";
@@ -26,7 +27,9 @@ export function addLayerRoutes(app: HttpApp, { tenants }: { readonly tenants: Te
   };
   app.route({ method: "get", path: `${timelinePath}/layer`, permission: TIMELINE_PERMISSION, summary: "The layer map", params: timelineParams, responses: { 200: { description: "layers", schema: layerMapSchema } } }, async (request) => {
     const { timeline } = await tenants.attached(request.params.tenant_shard_id).timeline(request.params.timeline_id);
-    return jsonReply(200, layerMapInfo(timeline));
+    const { in_memory_layers: inMemory, layerOf } = layerMapInfo(timeline);
+    const historic = await listJson(timeline.stack.map.layers(), layerOf, { clock: timeline.deps.platform.clock, signal: request.signal });
+    return jsonTextReply(200, `{"in_memory_layers":${JSON.stringify(inMemory)},"historic_layers":${historic}}`);
   });
   app.route(
     { method: "get", path: `${timelinePath}/keyspace`, permission: TIMELINE_PERMISSION, summary: "Every key in use at an LSN", params: timelineParams, query: z.object({ at_lsn: lsnText.optional() }), responses: { 200: { description: "ranges of keys", schema: keySpaceSchema } } },

@@ -6,6 +6,7 @@ import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { HttpApp } from "../../http/app.ts";
 import { booleanText, lsnText, tenantShardIdText, timelineIdText } from "../../http/params.ts";
+import { jsonTextReply, listJson } from "../../http/long-reply.ts";
 import { emptyReply, jsonReply } from "../../http/route.ts";
 import { majorFromVersionNum } from "../../postgres/versions/major.ts";
 import { lsnByTimestampSchema, lsnLeaseSchema, type TimelineCreate, timelineCreateSchema, timelineInfoSchema } from "../api/timelines.ts";
@@ -45,7 +46,9 @@ export function addTimelineRoutes(app: HttpApp, options: TimelineRouteOptions): 
       await tenant.load();
       const sizes = sizeOptions(query);
       const asked = sizes.awaitLogicalSize || sizes.countLogicalSize;
-      return jsonReply(200, await Promise.all(tenant.listTimelines().map((timeline) => (asked ? timelineInfo(timeline, { signal, ...sizes }) : knownTimelineInfo(timeline)))));
+      const timelines = tenant.listTimelines();
+      if (!asked) return jsonTextReply(200, await listJson(timelines, knownTimelineInfo, { clock: tenant.clock, signal }));
+      return jsonReply(200, await Promise.all(timelines.map((timeline) => timelineInfo(timeline, { signal, ...sizes }))));
     },
   );
   app.route(

@@ -12,7 +12,7 @@
  */
 import { StrataError } from "../../kit/errors.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "../../kit/lsn.ts";
-import { compareKeys, type Key, KEY_MAX, KEY_MIN, type KeyRange, keyEquals, keyFromHex, keyToHex } from "../../keyspace/key.ts";
+import { compareKeys, hexOfU32, type Key, KEY_MAX, KEY_MIN, type KeyRange, keyEquals, keyFromHex, keyToHex } from "../../keyspace/key.ts";
 
 /** Half-open. */
 export interface LsnRange {
@@ -41,7 +41,7 @@ export function isL0(name: LayerName): boolean {
 }
 
 function lsnToHex16(lsn: Lsn): string {
-  return (lsnHigh(lsn).toString(16).padStart(8, "0") + lsnLow(lsn).toString(16).padStart(8, "0")).toUpperCase();
+  return hexOfU32(lsnHigh(lsn)) + hexOfU32(lsnLow(lsn));
 }
 
 function lsnFromHex16(text: string): Lsn {

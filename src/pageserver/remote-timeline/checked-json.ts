@@ -9,6 +9,7 @@
 import { utf8, utf8ToString } from "../../kit/bytes.ts";
 import { crc32c } from "../../kit/crc32c.ts";
 import { StrataError } from "../../kit/errors.ts";
+import { allSteps } from "../../kit/steps.ts";
 
 const MARK = "strata_checked";
 const CRC = "strata_crc32c";
@@ -17,11 +18,52 @@ const TAIL_LENGTH = `,"${CRC}":"00000000"}`.length;
 
 /** @param fields may hold no field of these two names */
 export function encodeCheckedJson(fields: Readonly<Record<string, unknown>>): Uint8Array {
-  const body = utf8(JSON.stringify({ [MARK]: true, ...fields }).slice(0, -1));
-  const bytes = new Uint8Array(body.length + TAIL_LENGTH);
-  bytes.set(body);
-  bytes.set(utf8(`,"${CRC}":"${crc32c(body).toString(16).padStart(8, "0")}"}`), body.length);
+  return allSteps(encodeCheckedJsonInSteps(fields));
+}
+
+/** A field whose value, an object, is too long to be made at once. */
+export interface LongField {
+  readonly name: string;
+  /** `"key":value` each, as JSON has it. */
+  readonly entries: Iterable<string>;
+}
+
+/** Entries of a long field put together in one step. */
+const ENTRIES_PER_STEP = 128;
+
+/** The same document in steps, each well below a millisecond. @param long stands in `fields` as an empty object, behind no text that may contain its name */
+export function* encodeCheckedJsonInSteps(fields: Readonly<Record<string, unknown>>, long: LongField | null = null): Generator<void, Uint8Array> {
+  const text = JSON.stringify({ [MARK]: true, ...fields }).slice(0, -1);
+  const empty = long === null ? "" : `"${long.name}":{}`;
+  const cut = long === null ? text.length : text.indexOf(empty) + empty.length - 1;
+  const parts = [utf8(text.slice(0, cut))];
+  for (const entries of groups(long?.entries ?? [])) {
+    parts.push(utf8((parts.length === 1 ? "" : ",") + entries.join()));
+    yield;
+  }
+  parts.push(utf8(text.slice(cut)));
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, TAIL_LENGTH));
+  let at = 0;
+  let crc = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    crc = crc32c(part, 0, part.length, crc);
+    at += part.length;
+    yield;
+  }
+  bytes.set(utf8(`,"${CRC}":"${crc.toString(16).padStart(8, "0")}"}`), at);
   return bytes;
+}
+
+function* groups(entries: Iterable<string>): Generator<string[], void> {
+  let group: string[] = [];
+  for (const entry of entries) {
+    group.push(entry);
+    if (group.length < ENTRIES_PER_STEP) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
 }
 
 /**

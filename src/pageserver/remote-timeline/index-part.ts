@@ -23,14 +23,16 @@ import { crc32c } from "../../kit/crc32c.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { idFromBytes, parseTimelineId, type ShardIndex, shardIndexToString, type TimelineId, UNSHARDED } from "../../kit/ids.ts";
 import { type Lsn, lsnToString, parseLsn } from "../../kit/lsn.ts";
+import { allSteps } from "../../kit/steps.ts";
 import type { LayerMetadata } from "../layers/layer.ts";
 import { type LayerName, layerNameToString, parseLayerName } from "../layers/layer-name.ts";
-import { decodeCheckedJson, encodeCheckedJson } from "./checked-json.ts";
+import { decodeCheckedJson, encodeCheckedJsonInSteps } from "./checked-json.ts";
 
 export const INDEX_PART_VERSION = 10;
 const NEWEST_KNOWN_VERSION = 15;
 /** Far beyond any real one: 100,000 layers take 20 MB. */
 export const INDEX_PART_MAX_BYTES = 256 * 1024 * 1024;
+const LAYERS_PER_STEP = 64;
 
 export interface TimelineMetadata {
   readonly diskConsistentLsn: Lsn;
@@ -66,19 +68,26 @@ export function indexTime(wallMs: number): string {
 }
 
 export function encodeIndexPart(index: IndexPart): Uint8Array {
-  const layers: Record<string, unknown> = {};
-  for (const { name, metadata } of index.layers.values()) layers[layerNameToString(name)] = layerJson(metadata);
+  return allSteps(encodeIndexPartInSteps(index));
+}
+
+/** The same in short steps, however many layers there are. */
+export function* encodeIndexPartInSteps(index: IndexPart): Generator<void, Uint8Array> {
   const json: Record<string, unknown> = {
     version: INDEX_PART_VERSION,
     ...(index.deletedAt === null ? {} : { deleted_at: index.deletedAt }),
     ...(index.archivedAt === null ? {} : { archived_at: index.archivedAt }),
-    layer_metadata: layers,
+    layer_metadata: {},
     disk_consistent_lsn: lsnToString(index.metadata.diskConsistentLsn),
     metadata_bytes: metadataJson(index.metadata),
     lineage: {},
     ...index.other,
   };
-  return encodeCheckedJson(json);
+  return yield* encodeCheckedJsonInSteps(json, { name: "layer_metadata", entries: layerEntries(index) });
+}
+
+function* layerEntries({ layers }: IndexPart): Generator<string, void> {
+  for (const [name, { metadata }] of layers) yield `"${name}":${JSON.stringify(layerJson(metadata))}`;
 }
 
 function layerJson(metadata: LayerMetadata): Record<string, unknown> {
@@ -104,6 +113,11 @@ function metadataJson(metadata: TimelineMetadata): Record<string, unknown> {
 
 /** @throws StrataError corrupt `bad-index-part`; fix-input `index-part-too-new` */
 export function decodeIndexPart(bytes: Uint8Array): IndexPart {
+  return allSteps(decodeIndexPartInSteps(bytes));
+}
+
+/** The same in steps, of which only the first, reading the JSON, grows with the document: ten milliseconds for ten thousand layers. */
+export function* decodeIndexPartInSteps(bytes: Uint8Array): Generator<void, IndexPart> {
   const json = decodeCheckedJson(bytes, { what: "index_part.json", code: "bad-index-part", required: false });
   const version = json.version ?? 0;
   if (typeof version !== "number" || !Number.isInteger(version) || version < 0) throw bad(`version ${JSON.stringify(version)}`);
@@ -114,7 +128,7 @@ export function decodeIndexPart(bytes: Uint8Array): IndexPart {
     const other = Object.fromEntries(Object.entries(json).filter(([field]) => !OWN_FIELDS.has(field)));
     return {
       metadata: readMetadata(json.metadata_bytes ?? json.metadata),
-      layers: readLayers(json.layer_metadata),
+      layers: yield* readLayers(json.layer_metadata),
       deletedAt: readTime(json.deleted_at),
       archivedAt: readTime(json.archived_at),
       other,
@@ -147,7 +161,7 @@ function readTime(value: unknown): string | null {
   return text;
 }
 
-function readLayers(value: unknown): Map<string, IndexLayer> {
+function* readLayers(value: unknown): Generator<void, Map<string, IndexLayer>> {
   const layers = new Map<string, IndexLayer>();
   for (const [text, entry] of Object.entries(asObject(value, "layer_metadata"))) {
     const name = parseLayerName(text);
@@ -159,6 +173,7 @@ function readLayers(value: unknown): Map<string, IndexLayer> {
       crc: fields.strata_crc === undefined ? null : readCrc(asString(fields.strata_crc, "strata_crc")),
     };
     layers.set(layerNameToString(name), { name, metadata });
+    if (layers.size % LAYERS_PER_STEP === 0) yield;
   }
   return layers;
 }

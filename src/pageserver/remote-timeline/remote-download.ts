@@ -2,14 +2,16 @@
 import { isStrataError, StrataError } from "../../kit/errors.ts";
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import { parseTimelineId } from "../../kit/ids.ts";
+import type { Clock } from "../../platform/clock.ts";
 import type { FileSystem } from "../../platform/files.ts";
 import { openWithDirectory } from "../../platform/open-with-directory.ts";
+import { Pacer } from "../../platform/pacer.ts";
 import { downloadBytes, listAll, type RemoteStorage, storageUnavailable } from "../../remote-storage/remote-storage.ts";
 import { BlockCache } from "../layers/block-cache.ts";
 import { LayerFile } from "../layers/layer-file.ts";
 import type { Layer } from "../layers/layer.ts";
 import type { Generation } from "../layers/layer-name.ts";
-import { decodeIndexPart, INDEX_PART_MAX_BYTES, type IndexPart } from "./index-part.ts";
+import { decodeIndexPart, decodeIndexPartInSteps, INDEX_PART_MAX_BYTES, type IndexPart } from "./index-part.ts";
 import { INDEX_PART_NAME, indexPartKey, layerKey, parseIndexPartKey, timelinePrefix, timelinesPrefix } from "./remote-paths.ts";
 
 export const DOWNLOAD_SUFFIX = ".___download";
@@ -28,6 +30,8 @@ export interface RemoteTimelineRef {
   readonly storage: RemoteStorage;
   readonly tenantShardId: TenantShardId;
   readonly timelineId: TimelineId;
+  /** For large indexes to be read in slices; without it they are read at once. */
+  readonly clock?: Clock;
 }
 
 /**
@@ -49,7 +53,7 @@ export async function loadIndexPart(ref: RemoteTimelineRef, generation: number, 
 
 async function downloadIndex(ref: RemoteTimelineRef, generation: Generation, signal: AbortSignal | undefined): Promise<{ index: IndexPart; generation: Generation }> {
   const key = indexPartKey(ref.tenantShardId, ref.timelineId, generation);
-  return { index: decodeIndexPart(await downloadBytes(ref.storage, key, { maxBytes: INDEX_PART_MAX_BYTES, signal })), generation };
+  return { index: await decoded(ref, await downloadBytes(ref.storage, key, { maxBytes: INDEX_PART_MAX_BYTES, signal })), generation };
 }
 
 async function downloadIndexIfThere(ref: RemoteTimelineRef, generation: number, signal: AbortSignal | undefined): Promise<{ index: IndexPart; generation: Generation } | null> {
@@ -59,6 +63,10 @@ async function downloadIndexIfThere(ref: RemoteTimelineRef, generation: number, 
     if (isStrataError(error, "object-not-found")) return null;
     throw error;
   }
+}
+
+async function decoded({ clock }: RemoteTimelineRef, bytes: Uint8Array): Promise<IndexPart> {
+  return clock === undefined ? decodeIndexPart(bytes) : await new Pacer(clock).run(decodeIndexPartInSteps(bytes));
 }
 
 export async function listIndexGenerations(ref: RemoteTimelineRef, signal?: AbortSignal): Promise<Generation[]> {

@@ -9,6 +9,7 @@ import { Cancelled, invariant, isStrataError, StrataError } from "../../kit/erro
 import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import type { Logger } from "../../observability/log.ts";
+import { Pacer } from "../../platform/pacer.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
 import { logRetries, withRetries } from "../../remote-storage/retry.ts";
@@ -17,7 +18,7 @@ import { generationSuffix, type LayerName, layerNameToString } from "../layers/l
 import type { StorageCounts } from "../counts/storage-counts.ts";
 import { TimelineCounts } from "../counts/timeline-counts.ts";
 import type { DeletionQueue } from "./deletion-queue.ts";
-import { encodeIndexPart, type IndexLayer, type IndexPart, indexTime, type TimelineMetadata } from "./index-part.ts";
+import { encodeIndexPartInSteps, type IndexLayer, type IndexPart, indexTime, type TimelineMetadata } from "./index-part.ts";
 import { indexPartKey, initdbArchiveKey, layerKey, preservedInitdbKey, timelinePrefix } from "./remote-paths.ts";
 import { type QueuedOperation, UploadQueue } from "./upload-queue.ts";
 
@@ -246,7 +247,7 @@ export class RemoteTimelineClient {
       await this.#counted("layer", layer.metadata.sizeBytes, () => storage.upload(operation.key, { filePath: layer.path, sizeBytes: layer.metadata.sizeBytes }, { signal }));
       this.#sources.delete(operation.key);
     } else if (operation.kind === "index") {
-      const bytes = encodeIndexPart(operation.index);
+      const bytes = await new Pacer(this.#options.platform.clock).run(encodeIndexPartInSteps(operation.index), signal);
       await this.#counted("index", bytes.length, () => storage.upload(indexPartKey(tenantShardId, timelineId, generation), { bytes }, { signal }));
       this.#clean = operation.index;
       deletionQueue.pushLsnUpdate({ tenantShardId, generation, timelineId }, operation.index.metadata.diskConsistentLsn, (lsn) => {

@@ -6,7 +6,12 @@
  */
 import type { TimelineId } from "../../kit/ids.ts";
 import { type Lsn, lsnToString } from "../../kit/lsn.ts";
+import { allSteps } from "../../kit/steps.ts";
+import { stepwiseSort } from "../../kit/stepwise-sort.ts";
 import type { SizeSegment } from "./size-model.ts";
+
+/** Timelines, or points of one, dealt with in one step. */
+const STEP = 64;
 
 export interface TimelineFacts {
   readonly timelineId: TimelineId;
@@ -53,6 +58,12 @@ interface Cutoffs {
 
 /** @param maxRetentionBytes counts less history than the tenant asked for, in bytes of WAL */
 export function sizeInputs(timelines: readonly TimelineFacts[], maxRetentionBytes: number | null): SizeInputs {
+  return allSteps(sizeInputsInSteps(timelines, maxRetentionBytes));
+}
+
+/** The same in short steps: a tenant may have ten thousand branches, all of one ancestor. */
+export function* sizeInputsInSteps(timelines: readonly TimelineFacts[], maxRetentionBytes: number | null): Generator<void, SizeInputs> {
+  const childrenOf = Map.groupBy(timelines.filter(({ ancestor }) => ancestor !== null), ({ ancestor }) => ancestor?.timelineId ?? "");
   const points: SizePoint[] = [];
   const branchPoints = new Map<string, number>();
   const starts: { readonly at: number; readonly facts: TimelineFacts }[] = [];
@@ -60,14 +71,16 @@ export function sizeInputs(timelines: readonly TimelineFacts[], maxRetentionByte
   for (const facts of timelines) {
     const cutoffs = cutoffsOf(facts, maxRetentionBytes);
     starts.push({ at: points.length, facts });
-    const children = timelines.flatMap(({ ancestor }) => (ancestor?.timelineId === facts.timelineId ? [ancestor.lsn] : []));
-    addTimeline(points, facts, { cutoffs, children, branchPoints });
+    const children = (childrenOf.get(facts.timelineId) ?? []).map(({ ancestor }) => ancestor?.lsn ?? 0);
+    yield* addTimeline(points, facts, { cutoffs, children, branchPoints });
     inputs.push(describe(facts, cutoffs));
+    if (inputs.length % STEP === 0) yield;
   }
   for (const { at, facts } of starts) {
     const parent = facts.ancestor === null ? undefined : branchPoints.get(pointKey(facts.ancestor.timelineId, facts.ancestor.lsn));
     // An ancestor that is not counted (archived, broken): the branch stands alone.
     if (parent !== undefined) points[at] = { ...points[at], segment: { ...points[at].segment, parent } };
+    if (at % STEP === 0) yield;
   }
   return { segments: points, timeline_inputs: inputs };
 }
@@ -94,7 +107,7 @@ interface TimelineSurroundings {
   readonly branchPoints: Map<string, number>;
 }
 
-function addTimeline(points: SizePoint[], facts: TimelineFacts, { cutoffs, children, branchPoints }: TimelineSurroundings): void {
+function* addTimeline(points: SizePoint[], facts: TimelineFacts, { cutoffs, children, branchPoints }: TimelineSurroundings): Generator<void, void> {
   const { timelineId, ancestor, initdbLsn, lastRecordLsn, leases } = facts;
   const add = (kind: PointKind, lsn: Lsn, rest: { readonly parent: number | null; readonly needed: boolean }): number =>
     points.push({ segment: { ...rest, lsn, size: null }, timeline_id: timelineId, kind }) - 1;
@@ -106,8 +119,9 @@ function addTimeline(points: SizePoint[], facts: TimelineFacts, { cutoffs, child
   for (const lsn of leases) if (lsn > (ancestor?.lsn ?? 0)) want("LeasePoint", lsn);
   if (!startNeeded) want("GcCutOff", cutoffs.pitr);
   let parent = add("BranchStart", startLsn, { parent: null, needed: startNeeded });
-  const order = [...wanted.values()].sort((a, b) => a.lsn - b.lsn || POINT_KINDS.indexOf(a.kind) - POINT_KINDS.indexOf(b.kind));
+  const order = yield* stepwiseSort([...wanted.values()], (a, b) => a.lsn - b.lsn || POINT_KINDS.indexOf(a.kind) - POINT_KINDS.indexOf(b.kind));
   for (const { lsn, kind } of order) {
+    if (points.length % STEP === 0) yield;
     const needed = lsn > cutoffs.pitr;
     parent = add(kind, lsn, { parent, needed });
     if (kind === "BranchPoint") branchPoints.set(pointKey(timelineId, lsn), parent);

@@ -9,6 +9,11 @@
  *
  * Source: the peer's tenant_size_model library.
  */
+import { allSteps } from "../../kit/steps.ts";
+
+/** Points dealt with in one step. */
+const STEP = 256;
+
 export interface SizeSegment {
   /** Index of the point before, null at a root. */
   readonly parent: number | null;
@@ -43,10 +48,19 @@ const SKIPPED: SegmentSize = { method: "Skipped", accum_size: 0 };
 
 /** @param segments without a cycle; a tenant that keeps nothing counts as 1 byte, so that it shows up in accounts */
 export function tenantSize(segments: readonly SizeSegment[]): TenantSizeResult {
+  return allSteps(tenantSizeInSteps(segments));
+}
+
+/** The same in short steps. */
+export function* tenantSizeInSteps(segments: readonly SizeSegment[]): Generator<void, TenantSizeResult> {
   const children = childrenOf(segments);
   const order = parentsFirst(segments, children);
   const costs = new Array<Costs>(segments.length);
-  for (const index of order.toReversed()) costs[index] = costsOf(segments, index, children[index].map((child) => costs[child]));
+  let dealtWith = 0;
+  for (const index of order.toReversed()) {
+    costs[index] = costsOf(segments, index, children[index].map((child) => costs[child]));
+    if (++dealtWith % STEP === 0) yield;
+  }
   const results: SegmentSize[] = segments.map(() => SKIPPED);
   /** Whether a point's parent can be had, for points whose way was chosen. */
   const parentKept = new Map<number, boolean>();
@@ -61,6 +75,7 @@ export function tenantSize(segments: readonly SizeSegment[]): TenantSizeResult {
     results[index] = chosen;
     if (isRoot) total += chosen.accum_size;
     for (const child of children[index]) parentKept.set(child, chosen.method !== "Skipped");
+    if (++dealtWith % STEP === 0) yield;
   }
   return { totalSizeBytes: Math.max(total, 1), segments: results };
 }
@@ -75,7 +90,7 @@ function childrenOf(segments: readonly SizeSegment[]): number[][] {
 
 function parentsFirst(segments: readonly SizeSegment[], children: readonly (readonly number[])[]): number[] {
   const order = segments.flatMap(({ parent }, index) => (parent === null ? [index] : []));
-  for (let at = 0; at < order.length; at++) order.push(...children[order[at]]);
+  for (let at = 0; at < order.length; at++) for (const child of children[order[at]]) order.push(child);
   return order;
 }
 

@@ -2,16 +2,21 @@
 import { isStrataError } from "../../kit/errors.ts";
 import { Mutex } from "../../kit/mutex.ts";
 import type { Lsn } from "../../kit/lsn.ts";
+import type { Clock } from "../../platform/clock.ts";
+import { Pacer } from "../../platform/pacer.ts";
 import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
 import type { WorkSlots } from "../timeline/work-slots.ts";
-import { type SizeInputs, sizeInputs, type SizePoint, type TimelineFacts, wantsSize } from "./size-inputs.ts";
-import { type SegmentSize, tenantSize } from "./size-model.ts";
+import { type SizeInputs, sizeInputsInSteps, type SizePoint, type TimelineFacts, wantsSize } from "./size-inputs.ts";
+import { type SegmentSize, tenantSizeInSteps } from "./size-model.ts";
+
+const FACTS_AT_ONCE = 8;
 
 export interface TenantSizeOptions {
   /** Those that count: active, and not archived. */
   readonly timelines: () => readonly TenantTimeline[];
   /** Of the whole pageserver: counting a large database's relations is work. */
   readonly slots: WorkSlots;
+  readonly clock: Clock;
 }
 
 export interface CalculatedSize {
@@ -40,13 +45,16 @@ export class TenantSize {
   gather(options: { readonly maxRetentionBytes?: number; readonly signal?: AbortSignal } = {}): Promise<SizeInputs> {
     return this.#turn.run("size inputs", async () => {
       const timelines = new Map(this.#options.timelines().map((view) => [view.timeline.timelineId, view]));
-      const facts = await Promise.all([...timelines.values()].map((view) => factsOf(view, options.signal)));
-      const inputs = sizeInputs(facts, options.maxRetentionBytes ?? null);
+      const pacer = this.#pacer();
+      const facts = await factsOfAll([...timelines.values()], { pacer, signal: options.signal });
+      const inputs = await pacer.run(sizeInputsInSteps(facts, options.maxRetentionBytes ?? null), options.signal);
       const used = new Map<string, number>();
       const segments: SizePoint[] = [];
       for (const point of inputs.segments) {
         const view = timelines.get(point.timeline_id);
         segments.push(view !== undefined && wantsSize(point) ? await this.#withSize(point, view, { used, signal: options.signal }) : point);
+        const pause = pacer.pause();
+        if (pause !== undefined) await pause;
       }
       this.#sizes = used;
       return { ...inputs, segments };
@@ -55,9 +63,13 @@ export class TenantSize {
 
   async calculate(options: { readonly maxRetentionBytes?: number; readonly signal?: AbortSignal } = {}): Promise<CalculatedSize> {
     const inputs = await this.gather(options);
-    const { totalSizeBytes, segments } = tenantSize(inputs.segments.map(({ segment }) => segment));
+    const { totalSizeBytes, segments } = await this.#pacer().run(tenantSizeInSteps(inputs.segments.map(({ segment }) => segment)), options.signal);
     if (options.maxRetentionBytes === undefined) this.#lastBytes = totalSizeBytes;
     return { sizeBytes: totalSizeBytes, segmentSizes: segments, inputs };
+  }
+
+  #pacer(): Pacer {
+    return new Pacer(this.#options.clock);
   }
 
   async #withSize(point: SizePoint, view: TenantTimeline, context: { readonly used: Map<string, number>; readonly signal?: AbortSignal }): Promise<SizePoint> {
@@ -67,6 +79,17 @@ export class TenantSize {
     used.set(key, size);
     return { ...point, segment: { ...point.segment, size } };
   }
+}
+
+/** Some at a time: each may have to look for the LSN of a moment. */
+async function factsOfAll(views: readonly TenantTimeline[], { pacer, signal }: { readonly pacer: Pacer; readonly signal: AbortSignal | undefined }): Promise<TimelineFacts[]> {
+  const facts: TimelineFacts[] = [];
+  for (let at = 0; at < views.length; at += FACTS_AT_ONCE) {
+    facts.push(...(await Promise.all(views.slice(at, at + FACTS_AT_ONCE).map((view) => factsOf(view, signal)))));
+    const pause = pacer.pause();
+    if (pause !== undefined) await pause;
+  }
+  return facts;
 }
 
 async function factsOf(view: TenantTimeline, signal?: AbortSignal): Promise<TimelineFacts> {

@@ -9,6 +9,7 @@ import { type TenantShardId, tenantShardIdToString, type TimelineId } from "../.
 import type { Lsn } from "../../kit/lsn.ts";
 import type { ShardIdentity } from "../../keyspace/shard.ts";
 import type { Logger } from "../../observability/log.ts";
+import type { Clock } from "../../platform/clock.ts";
 import { DatadirModification } from "../datadir/datadir-modification.ts";
 import type { TimelineDatadir } from "../datadir/timeline-datadir.ts";
 import { keySpaceAt } from "../datadir/keyspace-at.ts";
@@ -52,6 +53,8 @@ export interface TenantOptions {
 
 /** How long a request waits for a tenant that is being attached. As the page service of the peer does. */
 const LOAD_WAIT_MS = 30_000;
+/** Receivers of WAL that are started in one turn of the event loop. */
+const STARTED_AT_ONCE = 8;
 
 export class Tenant {
   readonly #options: TenantOptions;
@@ -65,11 +68,12 @@ export class Tenant {
   #state: TenantState = "attaching";
   #brokenBy: unknown = null;
   #loading: Promise<void> | null = null;
+  #receiversStarted: Promise<void> = Promise.resolve();
   readonly #stop = new AbortController();
 
   constructor(options: TenantOptions) {
     this.#options = options;
-    this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots });
+    this.size = new TenantSize({ timelines: () => this.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null), slots: options.sizeSlots, clock: options.resources.platform.clock });
     this.#throttle = new Throttle({ clock: options.resources.platform.clock, config: () => options.settings().getThrottle, metrics: options.throttleMetrics });
     this.heatmap = new HeatmapUpload(this, options.resources.remote, { clock: options.resources.platform.clock, counts: options.resources.metrics.heatmaps });
     this.#manager = new TimelineManager({
@@ -107,6 +111,9 @@ export class Tenant {
   }
   get throttle(): Throttle {
     return this.#throttle;
+  }
+  get clock(): Clock {
+    return this.#options.resources.platform.clock;
   }
   get manager(): TimelineManager {
     return this.#manager;
@@ -159,9 +166,20 @@ export class Tenant {
       this.#state = "active";
       tenants.activation.recordMs(clock.monotonicMs() - startMs);
       log.info("tenant attached", { generation: this.generation, timelines: this.#manager.timelineIds.length });
-      for (const timelineId of this.#manager.timelineIds) this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
+      this.#receiversStarted = this.#startReceivingAll().catch((error: unknown) => log.error("not all timelines take WAL", { error }));
     } catch (error) {
       if (!this.#stop.signal.aborted) this.markBroken(error);
+    }
+  }
+
+  /** Some at a time: there may be ten thousand, and each asks the broker for something. */
+  async #startReceivingAll(): Promise<void> {
+    const { clock } = this.#options.resources.platform;
+    let started = 0;
+    for (const timelineId of this.#manager.timelineIds) {
+      if (this.#state !== "active") return;
+      if (this.#manager.has(timelineId) && !this.#manager.isBusy(timelineId) && !this.#writtenByHand.has(timelineId)) this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
+      if (++started % STARTED_AT_ONCE === 0) await clock.sleep(0);
     }
   }
 
@@ -327,6 +345,7 @@ export class Tenant {
     this.#state = "stopping";
     this.#stop.abort();
     await this.#loading;
+    await this.#receiversStarted;
     await Promise.all([...this.#timelines.values()].map((timeline) => timeline.stopReceiving()));
     await this.#manager.shutdown({ flush: options.flush && wasActive });
     for (const timelineId of this.#timelines.keys()) this.#forget(timelineId);

@@ -36,7 +36,9 @@ export class OffloadedTimelines {
 
   /** Branches off `timelineId` that are offloaded, and where. */
   childrenOf(timelineId: TimelineId): { readonly timelineId: TimelineId; readonly lsn: Lsn }[] {
-    return this.all.flatMap((child) => (child.ancestor?.timelineId === timelineId ? [{ timelineId: child.timelineId, lsn: child.ancestor.lsn }] : []));
+    const children: { readonly timelineId: TimelineId; readonly lsn: Lsn }[] = [];
+    for (const { timelineId: childId, ancestor } of this.#timelines.values()) if (ancestor?.timelineId === timelineId) children.push({ timelineId: childId, lsn: ancestor.lsn });
+    return children;
   }
 
   /** What the newest manifest up to our generation says. @throws StrataError corrupt `bad-tenant-manifest`; unavailable */

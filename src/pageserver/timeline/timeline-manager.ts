@@ -86,6 +86,11 @@ export class TimelineManager {
     return this.#offloaded.all;
   }
 
+  /** Being made, deleted, archived or the like. */
+  isBusy(timelineId: TimelineId): boolean {
+    return this.#busy.has(timelineId);
+  }
+
   isOffloaded(timelineId: TimelineId): boolean {
     return this.#offloaded.get(timelineId) !== undefined;
   }
@@ -351,7 +356,7 @@ export class TimelineManager {
 
   async #loadAgain(timelineId: TimelineId, signal?: AbortSignal): Promise<Timeline> {
     const { remote: storage, tenantShardId, generation } = this.#deps;
-    await this.#loadTimeline(timelineId, (await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal)).index);
+    await this.#loadTimeline(timelineId, (await loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#deps.platform.clock }, generation, signal)).index);
     const cause = this.#broken.get(timelineId);
     if (cause === undefined) return this.get(timelineId);
     this.#broken.delete(timelineId);
@@ -380,7 +385,7 @@ export class TimelineManager {
   async #loadIndex(timelineId: TimelineId, into: Map<TimelineId, LoadedIndex>, signal?: AbortSignal): Promise<void> {
     const { remote: storage, tenantShardId, generation, log } = this.#deps;
     try {
-      into.set(timelineId, await this.#untilReached(() => loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal), signal));
+      into.set(timelineId, await this.#untilReached(() => loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#deps.platform.clock }, generation, signal), signal));
     } catch (error) {
       if (isStrataError(error, "index-part-not-found")) return log.info("objects without an index are left alone", { timelineId });
       signal?.throwIfAborted();
@@ -456,7 +461,7 @@ export class TimelineManager {
   async #deleteOffloaded(timelineId: TimelineId, signal: AbortSignal): Promise<void> {
     const { remote: storage, tenantShardId, generation } = this.#deps;
     const ancestorId = this.#offloaded.get(timelineId)?.ancestor?.timelineId;
-    const { index } = await loadIndexPart({ storage, tenantShardId, timelineId }, generation, signal);
+    const { index } = await loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#deps.platform.clock }, generation, signal);
     await this.#deleteRemote(timelineId, index, signal);
     await this.#offloaded.remove(timelineId);
     if (ancestorId !== undefined) this.#timelines.get(ancestorId)?.timeline.branchPoints.delete(timelineId);
@@ -572,13 +577,14 @@ function ancestorsFirst(indexes: ReadonlyMap<TimelineId, LoadedIndex>): Timeline
   const waiting = new Map<TimelineId, TimelineId[]>();
   for (const [id, { index }] of indexes) {
     const ancestor = index.metadata.ancestor?.timelineId ?? "";
-    waiting.set(ancestor, [...(waiting.get(ancestor) ?? []), id]);
+    const siblings = waiting.get(ancestor);
+    if (siblings === undefined) waiting.set(ancestor, [id]);
+    else siblings.push(id);
   }
-  const queue = [...(waiting.get("") ?? [])];
-  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-    order.push(next);
-    placed.add(next);
-    queue.push(...(waiting.get(next) ?? []));
+  order.push(...(waiting.get("") ?? []));
+  for (let at = 0; at < order.length; at++) {
+    placed.add(order[at]);
+    for (const child of waiting.get(order[at]) ?? []) order.push(child);
   }
   return [...order, ...[...indexes.keys()].filter((id) => !placed.has(id))];
 }
