@@ -65,7 +65,8 @@ export class MetricsEndpoint {
     const abort = new AbortController();
     const timer = clock.after(TIMEOUT_MS, () => abort.abort());
     const init = {
-      method: "POST", body, signal: AbortSignal.any([signal, abort.signal]),
+      // To where it points, what was a POST may come as a GET, and be answered 200.
+      method: "POST", redirect: "manual" as const, body, signal: AbortSignal.any([signal, abort.signal]),
       headers: { ...this.#headers, "content-type": "application/json", "pageserver-metrics-last-upload-in-batch": String(isLast) },
       ...(caPem === undefined ? {} : { tls: { ca: caPem } }),
     };
@@ -80,14 +81,15 @@ export class MetricsEndpoint {
     } finally {
       timer.cancel();
     }
-    checkStatus(reply.status);
+    checkStatus(reply);
   }
 }
 
-function checkStatus(status: number): void {
+function checkStatus({ status, headers }: Response): void {
   if (status >= 200 && status < 300) return;
   if (status >= 500 || status === 408 || status === 429) throw unavailable(`status ${status}`);
-  throw new StrataError("fix-input", "metrics-refused", `metric_collection_endpoint: status ${status}`);
+  const elsewhere = status < 400 ? `, which points to ${headers.get("location")?.slice(0, 200) ?? "no place"}` : "";
+  throw new StrataError("fix-input", "metrics-refused", `metric_collection_endpoint: status ${status}${elsewhere}`);
 }
 
 function unavailable(what: string, cause?: unknown): StrataError {

@@ -196,6 +196,20 @@ describe("the receiver", () => {
     expectWhole(1, 160);
   });
 
+  test("that points elsewhere has taken nothing", async () => {
+    const elsewhere = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => Response.redirect(`http://127.0.0.1:${receiver.port}/other`, 302) });
+    try {
+      log.expectWarn(/were refused.*status 302.*\/other/);
+      timelines[0].lsn = 150;
+      await round(start({ config: { endpoint: `http://127.0.0.1:${elsewhere.port}/usage_events`, intervalMs: 600_000 } }));
+      expect(receiver.requests).toEqual([]);
+      await round(start());
+      expectWhole(1, 150);
+    } finally {
+      await elsewhere.stop(true);
+    }
+  });
+
   test("that took it and could not say so is sent the very same again, over a restart too, and only then what is new", async () => {
     receiver.answers = new Array<number>(10).fill(502);
     log.expectWarn(/not taken|no answer/);
