@@ -1,0 +1,66 @@
+/** Whose generation an index or a file is of decides whether it is taken. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { rename } from "node:fs/promises";
+import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
+import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
+import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
+
+const TIMELINE = "11".repeat(16);
+const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
+
+let fixture: StorageFixture;
+beforeEach(async () => {
+  fixture = await storageFixture();
+});
+afterEach(async () => {
+  await fixture.close();
+  fixture.log.assertQuiet();
+});
+
+async function put(timeline: Timeline, lsn: number, text: string): Promise<void> {
+  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(text) } }]);
+  timeline.advance(lsn, lsn - 8);
+  await timeline.freezeAndFlush();
+}
+
+const read = async (timeline: Timeline, lsn: number): Promise<string> => utf8ToString(await timeline.get(KEY, lsn, { task: "test" }));
+
+test("an index of somebody who attached later is not read, and stays", async () => {
+  const first = await fixture.attach(1);
+  await put(await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 }), 0x1000, "of all");
+  await first.shutdown({ flush: true });
+  const third = await fixture.attach(3, { directory: `${fixture.directory}-3` });
+  await third.loadTimelines();
+  await put(third.get(TIMELINE), 0x1010, "of the third");
+  await third.shutdown({ flush: true });
+
+  const second = await fixture.attach(2, { directory: `${fixture.directory}-2` });
+  await second.loadTimelines();
+  expect(second.get(TIMELINE).lastRecordLsn).toBe(0x1000);
+  expect([...second.get(TIMELINE).stack.map.layers()].map(({ metadata }) => metadata.generation)).toEqual([1]);
+  await put(second.get(TIMELINE), 0x1010, "of the second");
+  await second.shutdown({ flush: true });
+
+  const fourth = await fixture.attach(4, { directory: `${fixture.directory}-4` });
+  await fourth.loadTimelines();
+  expect(await read(fourth.get(TIMELINE), 0x1010)).toBe("of the third");
+  await fourth.shutdown({ flush: false });
+});
+
+test("a local file of another generation than the index names is not taken for it", async () => {
+  const first = await fixture.attach(1);
+  const timeline = await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 });
+  await put(timeline, 0x1000, "a");
+  await first.shutdown({ flush: true });
+  const [layer] = timeline.stack.map.layers();
+  await rename(layer.path, layer.path.replace("-00000001", "-00000002"));
+  const second = await fixture.attach(3);
+  await second.loadTimelines();
+  const [loaded] = second.get(TIMELINE).stack.map.layers();
+  expect(loaded.isResident).toBe(false);
+  expect(await read(second.get(TIMELINE), 0x1000)).toBe("a");
+  expect(loaded.isResident).toBe(true);
+  expect(await fixture.platform.files.list(timeline.directory)).toEqual([layer.path.slice(layer.path.lastIndexOf("/") + 1)]);
+  await second.shutdown({ flush: false });
+});
