@@ -129,6 +129,15 @@ export class RawLibpq {
     this.#socket.resume();
   }
 
+  /** Says that no more comes, and goes on reading. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  get isEnded(): boolean {
+    return this.#ended;
+  }
+
   close(): void {
     this.#socket.destroy();
   }
