@@ -5,10 +5,11 @@
  *   bun run bench branch [--size-mib 256] [--branches 500] [--many 10000] [--executable dist/strata]
  *
  * Pageserver and broker are processes of their own, the bucket is a directory. A branch is timed from request to answer, one after
- * the other; then `--many` more are made, 16 at a time. "the disk alone" is what the bucket's writes cost without us: a file of 1 KiB
- * written, synced, renamed, its two directories synced. Last line: `branch: p50 A ms, p99 B ms at M MiB (file_copy C ms), N branches in S s`.
+ * the other; then `--many` more are made, 16 at a time; then the pageserver is killed and started again. "the disk alone" is what a
+ * durable object costs without us, measured between the branches: a file of 1 KiB written, synced, renamed, its directory synced.
+ * Last line: `branch: p50 A ms, p99 B ms at M MiB (the disk alone D and E ms, file_copy C ms), N branches in S s, restart R s`.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -31,7 +32,9 @@ const SMALL = "aa".repeat(16);
 const LARGE = "bb".repeat(16);
 const AT_ONCE = 16;
 const COPIES = 3;
-const DISK_ROUNDS = 200;
+/** Branches between two looks at what the disk alone takes. */
+const DISK_EVERY = 3;
+const STATUS_PAUSE_MS = 10;
 const IDLE_MS = 10_000;
 const READ_PAUSE_MS = 5;
 const LATEST = 0xffff_ffff_ffff_ffffn;
@@ -94,6 +97,7 @@ async function importLarge(server: StockPostgres): Promise<{ readonly bucket: st
 }
 
 interface Pageserver {
+  readonly child: Bun.Subprocess;
   readonly pid: number;
   readonly pgPort: number;
   readonly base: string;
@@ -109,10 +113,29 @@ async function startPageserver(bench: Bench, bucket: string): Promise<Pageserver
     join(directory, "pageserver.toml"),
     `listen_pg_addr = "127.0.0.1:${pgPort}"\nlisten_http_addr = "127.0.0.1:${httpPort}"\nbroker_endpoint = "http://127.0.0.1:${brokerPort}"\ninitdb_directory = "${tmpdir()}"\nremote_storage = { local_path = "${bucket}" }\n`,
   );
-  const child = bench.role(["--role", "pageserver", "-D", directory]);
-  const base = `http://127.0.0.1:${httpPort}/v1`;
-  await answers(`${base}/status`);
-  return { pid: child.pid, pgPort, base };
+  return await runPageserver(bench, { pgPort, base: `http://127.0.0.1:${httpPort}/v1` });
+}
+
+async function runPageserver(bench: Bench, at: Pick<Pageserver, "pgPort" | "base">): Promise<Pageserver> {
+  const child = bench.role(["--role", "pageserver", "-D", join(bench.directory, "pageserver")]);
+  await answers(`${at.base}/status`);
+  return { ...at, child, pid: child.pid };
+}
+
+/** Killed and started again: how long until all branches are there, and the longest that a request for the status took meanwhile. */
+async function restart(bench: Bench, before: Pageserver): Promise<{ readonly after: Pageserver; readonly seconds: number; readonly longestMs: number }> {
+  before.child.kill("SIGKILL");
+  await before.child.exited;
+  const startMs = performance.now();
+  const after = await runPageserver(bench, before);
+  let longestMs = 0;
+  for (let isActive = false; !isActive; await Bun.sleep(STATUS_PAUSE_MS)) {
+    const askedMs = performance.now();
+    const { state } = (await http(`${after.base}/tenant/${TENANT.tenantId}`, "GET")) as { state: { slug: string } };
+    longestMs = Math.max(longestMs, performance.now() - askedMs);
+    isActive = state.slug === "Active";
+  }
+  return { after, seconds: (performance.now() - startMs) / 1000, longestMs };
 }
 
 async function http(url: string, method: string, body?: unknown): Promise<unknown> {
@@ -146,15 +169,19 @@ async function readSource(pageserver: Pageserver, timelineId: string, signal: Ab
   return reads;
 }
 
-/** Branch after branch of a source that is being read. @returns milliseconds of each */
-async function oneByOne(pageserver: Pageserver, ancestor: string): Promise<number[]> {
+/** Branch after branch of a source that is being read. @returns milliseconds of each, and of the disk alone in between */
+async function oneByOne(pageserver: Pageserver, ancestor: string, directory: string): Promise<{ readonly times: number[]; readonly disk: number[] }> {
   const stop = new AbortController();
   const reading = readSource(pageserver, ancestor, stop.signal);
   const times: number[] = [];
-  for (let i = 0; i < Number(args.branches); i++) times.push(await createBranch(pageserver.base, ancestor));
+  const disk: number[] = [];
+  for (let i = 0; i < Number(args.branches); i++) {
+    times.push(await createBranch(pageserver.base, ancestor));
+    if (i % DISK_EVERY === 0) disk.push(diskAlone(directory, i));
+  }
   stop.abort();
   if ((await reading) === 0) throw new Error("the source was not read");
-  return times;
+  return { times, disk };
 }
 
 async function many(pageserver: Pageserver, count: number): Promise<number> {
@@ -173,24 +200,18 @@ function sync(path: string): void {
   closeSync(file);
 }
 
-/** What a durable small object in a new directory costs, without us. */
-function diskAlone(directory: string): number[] {
-  const times: number[] = [];
-  mkdirSync(join(directory, "disk"));
-  for (let round = 0; round < DISK_ROUNDS; round++) {
-    const startMs = performance.now();
-    const file = openSync(join(directory, "temporary"), "w");
-    writeSync(file, new Uint8Array(1024));
-    fsyncSync(file);
-    closeSync(file);
-    mkdirSync(join(directory, "disk", String(round)));
-    sync(join(directory, "disk"));
-    renameSync(join(directory, "temporary"), join(directory, "disk", String(round), "object"));
-    sync(join(directory, "disk", String(round)));
-    times.push(performance.now() - startMs);
-  }
-  rmSync(join(directory, "disk"), { recursive: true });
-  return times;
+/** What a durable small object costs without us, in milliseconds. */
+function diskAlone(directory: string, round: number): number {
+  const objects = join(directory, "disk");
+  mkdirSync(objects, { recursive: true });
+  const startMs = performance.now();
+  const file = openSync(join(directory, "temporary"), "w");
+  writeSync(file, new Uint8Array(1024));
+  fsyncSync(file);
+  closeSync(file);
+  renameSync(join(directory, "temporary"), join(objects, String(round)));
+  sync(objects);
+  return performance.now() - startMs;
 }
 
 function tell(what: string, times: readonly number[], more = ""): void {
@@ -201,23 +222,31 @@ async function compare(bench: Bench, theirs: Opponent, bucket: string): Promise<
   const pageserver = await startPageserver(bench, bucket);
   await http(`${pageserver.base}/tenant/${TENANT.tenantId}/location_config`, "PUT", { mode: "AttachedSingle", generation: 2, tenant_conf: {} });
   await http(`${pageserver.base}/tenant/${TENANT.tenantId}/timeline`, "POST", { new_timeline_id: SMALL, pg_version: MAJOR });
-  tell("the disk alone", diskAlone(bench.directory));
   const cpuBefore = cpuTimeMs([pageserver.pid]);
-  const small = await oneByOne(pageserver, SMALL);
-  const large = await oneByOne(pageserver, LARGE);
-  const cpuEach = (cpuTimeMs([pageserver.pid]) - cpuBefore) / (small.length + large.length);
-  tell("branch of a fresh cluster", small, ` (file_copy ${theirs.smallMs.toFixed(0)} ms)`);
-  tell(`branch of ${sizeMib} MiB`, large, ` (file_copy ${theirs.largeMs.toFixed(0)} ms)`);
+  const small = await oneByOne(pageserver, SMALL, bench.directory);
+  const large = await oneByOne(pageserver, LARGE, bench.directory);
+  const cpuEach = (cpuTimeMs([pageserver.pid]) - cpuBefore) / (small.times.length + large.times.length);
+  const disk = [...small.disk, ...large.disk];
+  tell("the disk alone", disk);
+  tell("branch of a fresh cluster", small.times, ` (file_copy ${theirs.smallMs.toFixed(0)} ms)`);
+  tell(`branch of ${sizeMib} MiB`, large.times, ` (file_copy ${theirs.largeMs.toFixed(0)} ms)`);
   console.log(`processor time of the pageserver: ${cpuEach.toFixed(2)} ms a branch, with the reads beside it`);
-  const [rssBefore, manyCpuBefore] = [residentBytes(pageserver.pid), cpuTimeMs([pageserver.pid])];
   const seconds = await many(pageserver, Number(args.many));
-  const manyCpu = (cpuTimeMs([pageserver.pid]) - manyCpuBefore) / Number(args.many);
-  console.log(`${args.many} branches, ${AT_ONCE} at a time: ${seconds.toFixed(1)} s, ${manyCpu.toFixed(2)} ms of processor time and ${((residentBytes(pageserver.pid) - rssBefore) / Number(args.many) / 1024).toFixed(1)} KiB of memory each`);
+  const again = await afterMany(bench, pageserver, seconds);
+  const [p50, p99, disk50, disk99] = [median(large.times), percentile(large.times, 0.99), median(disk), percentile(disk, 0.99)].map((ms) => ms.toFixed(2));
+  console.log(`branch: p50 ${p50} ms, p99 ${p99} ms at ${sizeMib} MiB (the disk alone ${disk50} and ${disk99} ms, file_copy ${theirs.largeMs.toFixed(0)} ms), ${args.many} branches in ${seconds.toFixed(1)} s, restart ${again.toFixed(1)} s`);
+}
+
+/** What many branches cost: made, at rest, one more beside them, and started again. @returns seconds of the restart */
+async function afterMany(bench: Bench, pageserver: Pageserver, seconds: number): Promise<number> {
+  console.log(`${args.many} branches, ${AT_ONCE} at a time: ${seconds.toFixed(1)} s, ${mib(residentBytes(pageserver.pid))} MiB of memory`);
   const idleBefore = cpuTimeMs([pageserver.pid]);
   await Bun.sleep(IDLE_MS);
   console.log(`afterwards, with ${nextBranch - 1} branches and nothing to do: ${(((cpuTimeMs([pageserver.pid]) - idleBefore) / IDLE_MS) * 100).toFixed(1)} % of a processor, ${mib(residentBytes(pageserver.pid))} MiB; load average ${loadavg()[0].toFixed(1)}`);
-  tell("a branch beside them", await oneByOne(pageserver, LARGE));
-  console.log(`branch: p50 ${median(large).toFixed(2)} ms, p99 ${percentile(large, 0.99).toFixed(2)} ms at ${sizeMib} MiB (file_copy ${theirs.largeMs.toFixed(0)} ms), ${args.many} branches in ${seconds.toFixed(1)} s`);
+  tell("a branch beside them", (await oneByOne(pageserver, LARGE, bench.directory)).times);
+  const { after, seconds: restartSeconds, longestMs } = await restart(bench, pageserver);
+  console.log(`killed and started again: all ${nextBranch - 1} branches after ${restartSeconds.toFixed(1)} s and ${(cpuTimeMs([after.pid]) / 1000).toFixed(1)} s of processor time; longest answer meanwhile ${longestMs.toFixed(0)} ms, ${mib(residentBytes(after.pid))} MiB`);
+  return restartSeconds;
 }
 
 async function main(): Promise<void> {
