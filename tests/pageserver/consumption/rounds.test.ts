@@ -12,7 +12,9 @@ import type { TenantView } from "../../../src/pageserver/tenant/tenants.ts";
 import type { Clock } from "../../../src/platform/clock.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import { LocalDirectoryStorage } from "../../../src/remote-storage/local-directory.ts";
+import { openRemoteStorage } from "../../../src/remote-storage/open-remote-storage.ts";
 import { newCertificate } from "../../support/certificate.ts";
+import { S3TestServer } from "../../support/s3-server.ts";
 
 setDefaultTimeout(60_000);
 
@@ -400,6 +402,18 @@ describe("the bucket", () => {
     expect(receiver.requests.length).toBe(1);
     await round(task);
     expect(objects(directory).length).toBe(1);
+  });
+
+  test("may be at S3, which signs what the name has in it", async () => {
+    const s3 = new S3TestServer();
+    try {
+      const openBucket = () => openRemoteStorage({ kind: "s3", bucket: s3.bucket, region: s3.region, endpoint: s3.endpoint, prefix: "usage/", credentials: s3.credentials }, { platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+      await round(start({ openBucket }));
+      const name = "usage/year=2023/month=11/day=14/hour=22/22:23:20Z_7.ndjson.gz";
+      expect([...s3.objects.keys()]).toEqual([name]);
+    } finally {
+      s3.stop();
+    }
   });
 
   test("gets no object of nothing", async () => {
