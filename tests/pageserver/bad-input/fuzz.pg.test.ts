@@ -1,6 +1,6 @@
 /** Conversations and bodies with random damage: whatever comes, it is answered or refused, nothing is a bug of ours, and a good client is served all the time. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { tenantSettings } from "../src/pageserver/tenant/tenant-config.ts";
+import { tenantSettings } from "../../../src/pageserver/tenant/tenant-config.ts";
 import { bytes, cstr, u32, u64, u8, zeros } from "../../conformance/bytes.ts";
 import { RawLibpq } from "../../conformance/raw-libpq.ts";
 import { TENANT_ID, TestPageserver } from "../../support/test-pageserver.ts";
