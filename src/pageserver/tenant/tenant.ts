@@ -316,8 +316,12 @@ export class Tenant {
   /** Errors as `Archival.configure`; a timeline that was offloaded takes WAL again. */
   async configureArchival(timelineId: TimelineId, state: ArchivalState, signal?: AbortSignal): Promise<void> {
     this.#assertActive();
-    await this.#manager.archival.configure(timelineId, state, signal);
-    if (state === "Unarchived") this.#startReceiving(this.timelineNow(timelineId));
+    try {
+      await this.#manager.archival.configure(timelineId, state, signal);
+    } finally {
+      // It was busy: whoever would have started its receiver meanwhile has not.
+      if (this.#manager.has(timelineId) && !this.#writtenByHand.has(timelineId)) this.#startReceiving(this.#adopt(this.#manager.get(timelineId)));
+    }
   }
 
   /** Errors as `Archival.offload`. */
