@@ -199,7 +199,7 @@ describe("base backup", () => {
     const long = (info: number, remaining: number): Buffer => bytes(u16le(0xd116), u16le(2 | info), u32le(1), u64le(base), u32le(remaining), zeros(4), u64le(0x0102_0304_0506_0708n), u32le(SEGMENT), u32le(8192));
     const at = (lsn: number): string => {
       const segment = Buffer.alloc(3 * PAGE);
-      segment.set(headersOnlyWal(lsn, control));
+      for (const header of headersOnlyWal(lsn, control)) segment.set(header.bytes, header.at);
       return segment.toString("hex");
     };
     const expected = (...parts: [number, Uint8Array][]): string => {

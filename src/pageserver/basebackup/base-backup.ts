@@ -36,6 +36,7 @@ import {
 } from "./layout.ts";
 import { type RelationFork, relationPieces } from "./relation-files.ts";
 import { tarEnd, tarFile, tarHeader, tarPadding } from "./tar.ts";
+import { zeros } from "./zeros.ts";
 
 export interface BaseBackupOptions {
   readonly form: "neon" | "full" | "stock";
@@ -185,11 +186,14 @@ class BaseBackup {
   *#walSegment(control: ControlFile): Generator<Uint8Array> {
     const { segmentSize } = control;
     const name = `pg_wal/${walSegmentName({ timelineId: 1, lsn: this.#reader.lsn, segmentSize })}`;
-    const headers = headersOnlyWal(this.#reader.lsn, control);
     yield tarHeader({ name, kind: "file", sizeBytes: segmentSize, modifiedSeconds: this.#modifiedSeconds });
-    const bytes = new Uint8Array(segmentSize);
-    bytes.set(headers.subarray(0, Math.min(headers.length, segmentSize)));
-    yield bytes;
+    let end = 0;
+    for (const { at, bytes } of headersOnlyWal(this.#reader.lsn, control)) {
+      yield* zeros(at - end);
+      yield bytes;
+      end = at + bytes.length;
+    }
+    yield* zeros(segmentSize - end);
     yield tarPadding(segmentSize);
   }
 }

@@ -78,13 +78,18 @@ export function signalFile(previous: Lsn, isBranchPoint: boolean): Uint8Array {
   return utf8(isBranchPoint ? "PREV LSN: none" : "PREV LSN: invalid");
 }
 
-/** The beginning of the segment that holds `lsn`, up to and with the header of its page: no records, all before is void. */
-export function headersOnlyWal(lsn: Lsn, control: ControlFile): Uint8Array {
+/** Bytes of a file, the rest of which is zeros. */
+export interface Placed {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+/** The segment that holds `lsn`, with no records: its first header, and that of the page of `lsn`. All else is void. By rising place. */
+export function headersOnlyWal(lsn: Lsn, control: ControlFile): Placed[] {
   const { version, systemId, segmentSize } = control;
   const segmentLsn = lsn - (lsn % segmentSize);
   const pageLsn = lsn - (lsn % WAL_PAGE_SIZE);
-  const bytes = new Uint8Array(pageLsn - segmentLsn + LONG_HEADER_SIZE);
-  for (const start of new Set([segmentLsn, pageLsn])) {
+  return [...new Set([segmentLsn, pageLsn])].map((start) => {
     const before = start === pageLsn ? lsn - pageLsn - pageHeaderSize(pageLsn, segmentSize) : 0;
     const header = {
       pageLsn: start,
@@ -93,9 +98,10 @@ export function headersOnlyWal(lsn: Lsn, control: ControlFile): Uint8Array {
       remainingLength: Math.max(before, 0),
       systemId,
     };
-    encodePageHeader(header, { version, segmentSize }, new DataView(bytes.buffer, start - segmentLsn));
-  }
-  return bytes;
+    const bytes = new Uint8Array(LONG_HEADER_SIZE);
+    encodePageHeader(header, { version, segmentSize }, new DataView(bytes.buffer));
+    return { at: start - segmentLsn, bytes };
+  });
 }
 
 /** pg_logical/replorigin_checkpoint: magic, (u16 id, 6 bytes padding, u64 LSN) each, CRC-32C. */
