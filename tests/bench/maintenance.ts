@@ -3,24 +3,34 @@
  * without. A timer asked for every millisecond tells how late it came, and how much of that the main thread spent on the processor itself
  * (the system counts it for each thread): the rest is other programs'.
  *
- *   bun run bench maintenance [--pages 20000] [--rounds 6]
+ *   bun run bench maintenance [--pages 20000] [--rounds 6] [--layers 10000]
  *
- * Prints, for each step: wall time, longest hold by the clock and by processor time, and how many of the latter were above 10 ms.
+ * Prints, for each step: wall time, longest hold by the clock and by processor time, and how many of the latter were above 10 ms. Then the
+ * same of what grows with a timeline's layers: the plans of collection and eviction, and the index as it is written and read.
+ * Last line: `maintenance: longest hold of processor time A ms with worker threads, B ms without, C ms over N layers`.
  */
 import { readFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { relBlockKey } from "../../src/keyspace/mapping.ts";
 import { JobsOnThreads } from "../../src/pageserver/layer-jobs/layer-jobs.ts";
+import { type EvictionCandidate, planEviction } from "../../src/pageserver/eviction/eviction-planner.ts";
+import { LayerMap, type MappedLayer } from "../../src/pageserver/layers/layer-map.ts";
 import { LayerMemory } from "../../src/pageserver/layers/layer-memory.ts";
+import { type LayerName, layerNameToString } from "../../src/pageserver/layers/layer-name.ts";
+import { planGc } from "../../src/pageserver/maintenance/gc-planner.ts";
+import { decodeIndexPartInSteps, encodeIndexPartInSteps, type IndexLayer, type IndexPart } from "../../src/pageserver/remote-timeline/index-part.ts";
+import { Pacer } from "../../src/platform/pacer.ts";
 import { RealJobThreads } from "../../src/platform/real/job-threads.ts";
+import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { WORKER_URLS } from "../../src/worker-urls.ts";
 import { storageFixture } from "../pageserver/timeline/storage-fixture.ts";
 
 const MIB = 1024 * 1024;
-const { values: args } = parseArgs({ options: { pages: { type: "string", default: "20000" }, rounds: { type: "string", default: "6" } } });
+const { values: args } = parseArgs({ options: { pages: { type: "string", default: "20000" }, rounds: { type: "string", default: "6" }, layers: { type: "string", default: "10000" } } });
 const pages = Number(args.pages);
 const rounds = Number(args.rounds);
+const layers = Number(args.layers);
 const key = (number: number) => relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384 + Math.floor(number / 1000), fork: 0 }, number % 1000);
 const page = new Uint8Array(8192);
 
@@ -28,6 +38,9 @@ const page = new Uint8Array(8192);
 function mainThreadMs(): number {
   return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1e6;
 }
+
+/** The longest hold of processor time of those measured so far. */
+let longestOfAllMs = 0;
 
 /** Runs `work` and prints how it held the loop. */
 async function held(what: string, work: () => Promise<unknown>): Promise<void> {
@@ -49,6 +62,7 @@ async function held(what: string, work: () => Promise<unknown>): Promise<void> {
   await work();
   const tookMs = performance.now() - startMs;
   clearInterval(timer);
+  longestOfAllMs = Math.max(longestOfAllMs, longestCpuMs);
   console.log(`  ${what.padEnd(28)} ${tookMs.toFixed(0).padStart(6)} ms, longest hold ${longestMs.toFixed(1).padStart(6)} ms, of processor time ${longestCpuMs.toFixed(1).padStart(5)} ms, ${above} above 10 ms`);
 }
 
@@ -83,10 +97,45 @@ async function run(threads: RealJobThreads | null): Promise<void> {
   await fixture.close();
 }
 
+/** A timeline of so many layers: images side by side, each over an older one. */
+async function plans(): Promise<void> {
+  const { clock } = realPlatform();
+  const pacer = () => new Pacer(clock);
+  const map = new LayerMap<MappedLayer>();
+  const indexed = new Map<string, IndexLayer>();
+  const candidates: EvictionCandidate<MappedLayer>[] = [];
+  for (let i = 0; i < layers; i++) {
+    const name: LayerName = { kind: "image", keyRange: { start: key(i >> 1), end: key((i >> 1) + 1) }, lsn: 100 + (i % 2) * 100 };
+    map.add({ name });
+    indexed.set(layerNameToString(name), { name, metadata: { sizeBytes: MIB, generation: 1, shard: { number: 0, count: 0 }, crc: i } });
+    candidates.push({ layer: { name }, tenant: `tenant ${i % 10}`, sizeBytes: MIB, lastAccessMs: Math.imul(i, 0x9e3779b1) >>> 0 });
+  }
+  const index: IndexPart = { metadata: { diskConsistentLsn: 300, prevRecordLsn: 200, ancestor: null, latestGcCutoffLsn: 100, initdbLsn: 100, pgVersion: 17 }, layers: indexed, deletedAt: null, archivedAt: null, other: {} };
+  let bytes = new Uint8Array();
+  await held("index written", async () => (bytes = Uint8Array.from(await pacer().run(encodeIndexPartInSteps(index)))));
+  await held("index read", () => pacer().run(decodeIndexPartInSteps(bytes)));
+  await held("eviction planned", () => pacer().run(planEviction(candidates, { order: { highestLayerCountLosesFirst: true }, wantedBytes: (layers / 2) * MIB, minResidentBytes: () => null })));
+  await held("garbage collected", async () => {
+    const look = pacer();
+    for (const some of planGc(map, { cutoff: 250, retainLsns: () => [] })) {
+      for (const layer of some) map.remove(layer);
+      await look.pause();
+    }
+  });
+  if (map.size * 2 !== layers) throw new Error(`${map.size} layers are left of ${layers}`);
+}
+
+async function measured(what: string, work: () => Promise<void>): Promise<string> {
+  console.log(`${what}:`);
+  longestOfAllMs = 0;
+  await work();
+  return longestOfAllMs.toFixed(1);
+}
+
 console.log(`${pages} pages in ${rounds} rounds, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
-console.log("on worker threads:");
 const threads = new RealJobThreads(WORKER_URLS.layerJobs, 1);
-await run(threads);
+const withThreads = await measured("on worker threads", () => run(threads));
 await threads.close();
-console.log("on the main thread, in slices:");
-await run(null);
+const without = await measured("on the main thread, in slices", () => run(null));
+const overLayers = await measured(`over ${layers} layers, in slices`, plans);
+console.log(`maintenance: longest hold of processor time ${withThreads} ms with worker threads, ${without} ms without, ${overLayers} ms over ${layers} layers`);

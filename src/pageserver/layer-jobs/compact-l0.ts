@@ -49,8 +49,8 @@ class MergeInput {
   #at = 0;
   readonly #chunks: AsyncGenerator<DeltaEntry[]>;
 
-  constructor(file: LayerFile) {
-    this.#chunks = iterateDelta(file);
+  constructor(file: LayerFile, pacer: Pacer) {
+    this.#chunks = iterateDelta(file, pacer);
   }
 
   get head(): DeltaEntry | undefined {
@@ -140,7 +140,7 @@ export async function compactL0Files(job: CompactL0Job, tools: Tools): Promise<W
 }
 
 async function merge(files: readonly LayerFile[], output: L1Output, { pacer, cancel, collect }: Tools): Promise<void> {
-  const inputs = files.map((file) => new MergeInput(file));
+  const inputs = files.map((file) => new MergeInput(file, pacer));
   for (const input of inputs) await input.load();
   let last: DeltaEntry | null = null;
   let passedBytes = 0;

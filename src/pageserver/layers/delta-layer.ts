@@ -6,6 +6,7 @@ import { dataViewOf } from "../../kit/bytes.ts";
 import { type Lsn, lsnFromHalves, lsnHigh, lsnLow } from "../../kit/lsn.ts";
 import { compareKeys, decodeKey, encodeKeyInto, type Key, KEY_MIN, KEY_SIZE } from "../../keyspace/key.ts";
 import { type BtreeNode, visitBtree, visitRangeNow } from "./disk-btree.ts";
+import type { Pacer } from "../../platform/pacer.ts";
 import { FOUND_VALUES_MAX, type FoundValues } from "./found-values.ts";
 import type { LayerFile } from "./layer-file.ts";
 
@@ -161,7 +162,7 @@ const CHUNK_ENTRIES = 1000;
 const CHUNK_BYTES = 256 * 1024;
 
 /** All entries in (key, LSN) order, in chunks of bounded size. */
-export async function* iterateDelta(file: LayerFile): AsyncGenerator<DeltaEntry[]> {
+export async function* iterateDelta(file: LayerFile, pacer?: Pacer): AsyncGenerator<DeltaEntry[]> {
   let from: { key: Key; lsn: Lsn } = { key: KEY_MIN, lsn: 0 };
   for (;;) {
     const places = await readDeltaIndex(file, from, CHUNK_ENTRIES);
@@ -170,7 +171,7 @@ export async function* iterateDelta(file: LayerFile): AsyncGenerator<DeltaEntry[
       let end = at + 1;
       while (end < places.length && places[end].offset - places[at].offset < CHUNK_BYTES) end++;
       const part = places.slice(at, end);
-      const values = await file.readBlobs(part.map((place) => place.offset), GUESS_BYTES);
+      const values = await file.readBlobs(part.map((place) => place.offset), GUESS_BYTES, pacer);
       yield part.map((place, i) => ({ key: place.key, lsn: place.lsn, willInit: place.willInit, bytes: values[i] }));
       at = end;
     }

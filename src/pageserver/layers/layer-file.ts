@@ -11,6 +11,7 @@ import type { TenantId } from "../../kit/ids.ts";
 import type { Lsn } from "../../kit/lsn.ts";
 import { KEY_SIZE } from "../../keyspace/key.ts";
 import type { FileHandle, FileSystem } from "../../platform/files.ts";
+import type { Pacer } from "../../platform/pacer.ts";
 import { blobBodySize, blobHeaderSize, decodeBlobBody, isCompressedBlob } from "./blob.ts";
 import type { BlockCache, FileBlocks } from "./block-cache.ts";
 import { BtreeNode } from "./disk-btree.ts";
@@ -35,6 +36,8 @@ export interface LayerFileOptions {
 const READ_MAX_BLOCKS = 32;
 /** Blocks not asked for are read along when fewer than this lie between two that are. */
 const GAP_MAX_BLOCKS = 2;
+/** Unpacked between two looks at the clock. */
+const BLOBS_PER_LOOK = 16;
 
 export class LayerFile {
   readonly summary: Summary;
@@ -202,8 +205,9 @@ export class LayerFile {
    * The values of blobs, in the order of `offsets`; each may be a view of shared memory, not to be written.
    * @param offsets rising
    * @param guessBytes usual size of a blob, to read in one go
+   * @param pacer for as many as a whole layer has
    */
-  async readBlobs(offsets: readonly number[], guessBytes: number): Promise<Uint8Array[]> {
+  async readBlobs(offsets: readonly number[], guessBytes: number, pacer?: Pacer): Promise<Uint8Array[]> {
     const blocks = new Map<number, Uint8Array>();
     const wanted: number[] = [];
     for (const offset of offsets) addBlocks(wanted, offset, Math.min(offset + guessBytes, this.#dataEnd));
@@ -216,7 +220,14 @@ export class LayerFile {
     const sizes = offsets.map((offset) => this.#bodySize(blocks, offset));
     for (let i = 0; i < offsets.length; i++) addBlocks(bodies, offsets[i], offsets[i] + this.#headerSize(blocks, offsets[i]) + sizes[i]);
     await this.#load(bodies, blocks);
-    return offsets.map((offset, i) => this.#blob(blocks, offset, sizes[i]));
+    const blobs: Uint8Array[] = [];
+    for (let i = 0; i < offsets.length; i++) {
+      blobs.push(this.#blob(blocks, offsets[i], sizes[i]));
+      // Pages may be packed so well that a thousand fit into what is read at once, and each takes a while to unpack.
+      const pause = i % BLOBS_PER_LOOK === 0 ? pacer?.pause() : undefined;
+      if (pause !== undefined) await pause;
+    }
+    return blobs;
   }
 
   get #dataEnd(): number {

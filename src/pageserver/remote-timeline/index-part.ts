@@ -119,6 +119,7 @@ export function decodeIndexPart(bytes: Uint8Array): IndexPart {
 /** The same in steps, of which only the first, reading the JSON, grows with the document: ten milliseconds for ten thousand layers. */
 export function* decodeIndexPartInSteps(bytes: Uint8Array): Generator<void, IndexPart> {
   const json = decodeCheckedJson(bytes, { what: "index_part.json", code: "bad-index-part", required: false });
+  yield;
   const version = json.version ?? 0;
   if (typeof version !== "number" || !Number.isInteger(version) || version < 0) throw bad(`version ${JSON.stringify(version)}`);
   if (version > NEWEST_KNOWN_VERSION) {
