@@ -13,7 +13,7 @@ import { encodeValue } from "../../src/interpret/value-codec.ts";
 import { Pacer } from "../../src/pageserver/layers/pacer.ts";
 import { Reconstructor } from "../../src/pageserver/timeline/reconstruct.ts";
 import type { Timeline } from "../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../src/pageserver/timelines/timeline-manager.ts";
 import { realPlatform } from "../../src/platform/real/real-platform.ts";
 import { SeededRandom } from "../../src/platform/virtual/seeded-random.ts";
 import { storageFixture } from "../pageserver/timeline/storage-fixture.ts";

@@ -14,7 +14,7 @@ import { JobsOnThreads } from "../../../src/pageserver/layer-jobs/layer-jobs.ts"
 import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import { isL0 } from "../../../src/pageserver/layers/layer-name.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { RealFiles } from "../../../src/platform/real/files.ts";
 import type { RealJobThreads } from "../../../src/platform/real/job-threads.ts";
 import { WalRecord } from "../../../src/postgres/wal/record.ts";

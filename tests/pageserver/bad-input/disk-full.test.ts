@@ -8,7 +8,7 @@ import { StrataError } from "../../../src/kit/errors.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
 import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 

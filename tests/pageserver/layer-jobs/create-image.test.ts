@@ -6,7 +6,7 @@ import type { Key } from "../../../src/keyspace/key.ts";
 import { AUX_FILE_RANGE, relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { JobsHere, type JobRunner, JobsOnThreads, type LayerJob } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { RealJobThreads } from "../../../src/platform/real/job-threads.ts";
 import { WORKER_URLS } from "../../../src/worker-urls.ts";
 import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";

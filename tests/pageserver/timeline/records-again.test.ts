@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test
 import type { KeyValue } from "../../../src/interpret/value.ts";
 import { slruBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { NaiveTimeline } from "./naive-timeline.ts";
 import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
 

@@ -19,7 +19,7 @@ import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
 import type { TenantDeps } from "../../../src/pageserver/timeline/timeline-deps.ts";
 import { StorageCounts } from "../../../src/pageserver/counts/storage-counts.ts";
-import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
 import { LocalDirectoryStorage } from "../../../src/remote-storage/local-directory.ts";
 import type { RemoteStorage } from "../../../src/remote-storage/remote-storage.ts";

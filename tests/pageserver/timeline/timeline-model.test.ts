@@ -12,7 +12,7 @@ import { slruBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { SeededRandom } from "../../../src/platform/virtual/seeded-random.ts";
 import { type VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage, type FaultPlan, NO_FAULTS } from "../../../src/remote-storage/fault-injecting.ts";
 import { NaiveTimeline } from "./naive-timeline.ts";
 import { type StorageFixture, storageFixture } from "./storage-fixture.ts";

@@ -4,7 +4,7 @@ import type { Key } from "../../../src/keyspace/key.ts";
 import { slruBlockKey } from "../../../src/keyspace/mapping.ts";
 import { VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { NaiveTimeline } from "../../pageserver/timeline/naive-timeline.ts";
 import { type StorageFixture, storageFixture } from "../../pageserver/timeline/storage-fixture.ts";
 

@@ -11,7 +11,7 @@ import { slruBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Lsn } from "../../../src/kit/lsn.ts";
 import { LayerMemory } from "../../../src/pageserver/layers/layer-memory.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import type { DiskOperation, DiskOperationKind } from "../../../src/platform/virtual/virtual-disk.ts";
 import { type VirtualMachine, VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { NaiveTimeline } from "../../pageserver/timeline/naive-timeline.ts";

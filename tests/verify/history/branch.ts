@@ -7,7 +7,7 @@ import { type Lsn, lsnToString } from "../../../src/kit/lsn.ts";
 import { TimelineDatadir } from "../../../src/pageserver/datadir/timeline-datadir.ts";
 import { WalIngest } from "../../../src/pageserver/ingest/wal-ingest.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import type { Random } from "../../../src/platform/random.ts";
 import { WalRecord } from "../../../src/postgres/wal/record.ts";
 import { WalStreamDecoder } from "../../../src/postgres/wal/stream-decoder.ts";

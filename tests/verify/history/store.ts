@@ -17,7 +17,7 @@ import { PageCache } from "../../../src/pageserver/layers/page-cache.ts";
 import { DeletionQueue } from "../../../src/pageserver/remote-timeline/deletion-queue.ts";
 import { DEFAULT_TIMELINE_CONFIG, type TimelineConfig } from "../../../src/pageserver/timeline/timeline-config.ts";
 import { StorageCounts } from "../../../src/pageserver/counts/storage-counts.ts";
-import { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import type { TimelineStore } from "../../../src/pageserver/timeline/timeline-store.ts";
 import { WorkSlots } from "../../../src/pageserver/timeline/work-slots.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";

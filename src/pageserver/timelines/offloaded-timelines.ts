@@ -7,7 +7,7 @@ import type { Lsn } from "../../kit/lsn.ts";
 import { withRetries } from "../../remote-storage/retry.ts";
 import { tenantManifestKey } from "../remote-timeline/remote-paths.ts";
 import { encodeTenantManifest, loadTenantManifest, type OffloadedTimeline } from "../remote-timeline/tenant-manifest.ts";
-import type { TenantDeps } from "./timeline-deps.ts";
+import type { TenantDeps } from "../timeline/timeline-deps.ts";
 
 const UPLOAD_ATTEMPTS = 10;
 

@@ -8,10 +8,10 @@ import { isStrataError } from "../../../src/kit/errors.ts";
 import type { Key } from "../../../src/keyspace/key.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
 import { listAll } from "../../../src/remote-storage/remote-storage.ts";
-import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
+import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(120_000);

@@ -5,7 +5,7 @@ import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { JobsHere } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
-import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
+import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);

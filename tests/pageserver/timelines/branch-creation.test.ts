@@ -4,9 +4,9 @@ import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { JobsHere } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
-import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
+import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);

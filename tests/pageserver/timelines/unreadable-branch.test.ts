@@ -8,10 +8,10 @@ import { StrataError } from "../../../src/kit/errors.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { indexPartKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { downloadBytes } from "../../../src/remote-storage/remote-storage.ts";
 import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
-import { type StorageFixture, storageFixture, TENANT } from "./storage-fixture.ts";
+import { type StorageFixture, storageFixture, TENANT } from "../timeline/storage-fixture.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);

@@ -6,11 +6,11 @@ import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test
 import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import type { TimelineManager } from "../../../src/pageserver/timeline/timeline-manager.ts";
+import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { VirtualWorld } from "../../../src/platform/virtual/virtual-world.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
 import { listAll, storageUnavailable } from "../../../src/remote-storage/remote-storage.ts";
-import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
+import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);
