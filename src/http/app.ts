@@ -25,6 +25,7 @@ import { bearerToken, checkPermission, type Claims, type JwtAuth, type Permissio
 import { errorReply, statusOf } from "./errors.ts";
 import { readJsonBody } from "./body.ts";
 import { registerInDocument } from "./openapi.ts";
+import { countScrapes, registerProcessMetrics } from "./process-metrics.ts";
 import { addProfileRoutes } from "./profile-routes.ts";
 import { checkRouteSpec, jsonReply, type RouteHandler, type RouteRegistry, type RouteSpec, type RouteSummary, type Undeclared } from "./route.ts";
 
@@ -59,13 +60,18 @@ const QUIET_PATHS = new Set(["/metrics", "/status", "/v1/status", "/ready"]);
 
 export function createHttpApp(options: HttpAppOptions): HttpApp {
   const app = new HttpApp(options);
+  registerProcessMetrics(options.metrics, options);
+  const scraped = countScrapes(options.metrics);
   app.route(
     { method: "get", path: "/status", permission: { kind: "public" }, summary: "Answers when the listener is up", responses: { 200: { description: "up", schema: z.null() } } },
     () => jsonReply(200, null),
   );
   app.route(
     { method: "get", path: "/metrics", permission: { kind: "public" }, summary: "Prometheus metrics", responses: { 200: { description: "text exposition format", contentType: "text/plain" } } },
-    async () => new Response(await options.metrics.render(), { headers: { "content-type": options.metrics.contentType } }),
+    async () => {
+      scraped();
+      return new Response(await options.metrics.render(), { headers: { "content-type": options.metrics.contentType } });
+    },
   );
   app.route(
     { method: "get", path: "/v1/openapi.json", permission: { kind: "public" }, summary: "This document", responses: { 200: { description: "OpenAPI 3.1", contentType: "application/json" } } },

@@ -19,6 +19,8 @@ export interface Logger {
   error(message: string, fields?: LogFields): void;
   /** A logger whose lines all carry `fields` as well. */
   child(fields: LogFields): Logger;
+  /** Lines written since the start, by it, its parents and all their children; absent where nobody counts. */
+  readonly written?: Readonly<Record<LogLevel, number>>;
 }
 
 export interface LoggerOptions {
@@ -60,24 +62,31 @@ export function createLogger(options: LoggerOptions): Logger {
 
 class PinoLogger implements Logger {
   readonly #pino: pino.Logger;
+  readonly written: Record<LogLevel, number>;
 
-  constructor(base: pino.Logger) {
+  constructor(base: pino.Logger, written: Record<LogLevel, number> = { debug: 0, info: 0, warn: 0, error: 0 }) {
     this.#pino = base;
+    this.written = written;
   }
   debug(message: string, fields?: LogFields): void {
-    this.#pino.debug(fields ?? {}, message);
+    this.#write("debug", message, fields);
   }
   info(message: string, fields?: LogFields): void {
-    this.#pino.info(fields ?? {}, message);
+    this.#write("info", message, fields);
   }
   warn(message: string, fields?: LogFields): void {
-    this.#pino.warn(fields ?? {}, message);
+    this.#write("warn", message, fields);
   }
   error(message: string, fields?: LogFields): void {
-    this.#pino.error(fields ?? {}, message);
+    this.#write("error", message, fields);
+  }
+  #write(level: LogLevel, message: string, fields: LogFields | undefined): void {
+    if (!this.#pino.isLevelEnabled(level)) return;
+    this.written[level]++;
+    this.#pino[level](fields ?? {}, message);
   }
   child(fields: LogFields): Logger {
-    return new PinoLogger(this.#pino.child(fields));
+    return new PinoLogger(this.#pino.child(fields), this.written);
   }
 }
 

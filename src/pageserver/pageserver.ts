@@ -19,7 +19,7 @@ import type { JobThreads } from "../platform/job-threads.ts";
 import type { Platform } from "../platform/platform.ts";
 import { signalProcess } from "../platform/processes.ts";
 import { diskSpace } from "../platform/real/disk-space.ts";
-import { openRemoteStorage } from "../remote-storage/open-remote-storage.ts";
+import { measured, openRemoteStorage } from "../remote-storage/open-remote-storage.ts";
 import type { Environment } from "../remote-storage/parse-config.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { type PgTls, pgTls } from "../wire/client-tls.ts";
@@ -175,7 +175,7 @@ class Role {
     const config = this.#config;
     const { platform, log } = this.#deps;
     if (config.remoteStorage.kind === "local") await makeDurableDirectory(platform.files, config.remoteStorage.directory);
-    const remote = await openRemoteStorage(config.remoteStorage, { platform, fetch: systemFetch });
+    const remote = measured(await openRemoteStorage(config.remoteStorage, { platform, fetch: systemFetch }), config.remoteStorage.kind, { metrics: this.#registry, clock: platform.clock });
     const caPem = await loadAuthorities(platform.files, config.sslCaFile);
     this.#caPem = caPem;
     const broker = config.brokerEndpoint === null ? null : connectBroker({ endpoint: config.brokerEndpoint, token: config.safekeeperToken ?? undefined, caPem, keepaliveIntervalMs: config.brokerKeepaliveIntervalMs });

@@ -1,8 +1,11 @@
 /** From configuration to a storage. */
+import type { Metrics } from "../observability/metrics.ts";
+import type { Clock } from "../platform/clock.ts";
 import type { Platform } from "../platform/platform.ts";
 import { AzureStorage } from "./azure.ts";
 import type { HttpFetch } from "./http-request.ts";
 import { LocalDirectoryStorage } from "./local-directory.ts";
+import { MeasuredStorage } from "./measured.ts";
 import type { RemoteStorage } from "./remote-storage.ts";
 import { type S3Credentials, S3Storage } from "./s3.ts";
 
@@ -28,6 +31,11 @@ export type RemoteStorageConfig =
       readonly prefix?: string;
       readonly maxConcurrent?: number;
     };
+
+/** Measures what is not on this machine. */
+export function measured(storage: RemoteStorage, kind: RemoteStorageConfig["kind"], tools: { readonly metrics: Metrics; readonly clock: Clock }): RemoteStorage {
+  return kind === "local" ? storage : new MeasuredStorage(storage, tools);
+}
 
 /** @param tools.fetch the runtime's, for the kinds that speak HTTP */
 export async function openRemoteStorage(config: RemoteStorageConfig, tools: { readonly platform: Platform; readonly fetch: HttpFetch }): Promise<RemoteStorage> {

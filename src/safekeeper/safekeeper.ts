@@ -20,6 +20,7 @@ import { makeDurableDirectory } from "../platform/durable-directory.ts";
 import type { Listener } from "../platform/network.ts";
 import type { Platform } from "../platform/platform.ts";
 import { signalProcess } from "../platform/processes.ts";
+import { measured } from "../remote-storage/open-remote-storage.ts";
 import type { RemoteStorage } from "../remote-storage/remote-storage.ts";
 import { listenPg } from "../wire/listen.ts";
 import { GUARDED_VOTES } from "./api/proposer-protocol.ts";
@@ -169,13 +170,14 @@ class Role {
   constructor(config: SafekeeperConfig, deps: SafekeeperDeps, nodeId: number) {
     const { platform, log } = deps;
     this.#config = config;
-    this.#deps = deps;
     this.#nodeId = nodeId;
+    const remoteStorage = deps.remoteStorage === undefined ? undefined : measured(deps.remoteStorage, config.remoteStorage?.kind ?? "local", { metrics: this.#registry, clock: platform.clock });
+    this.#deps = { ...deps, ...(remoteStorage === undefined ? {} : { remoteStorage }) };
     this.#failpoints = config.testingMode === true ? makeFailpoints(deps) : null;
     this.#endpoints = { pg: addressText(config.pgAddress), http: addressText(config.httpAddress), https: null };
     this.#metrics = new SafekeeperMetrics(this.#registry, platform.clock, () => this.timelines.all.map((timeline) => gaugesOf(timeline)));
     this.credentials = new Credentials({ platform, log, metrics: this.#registry, name: "safekeeper", audience: AUDIENCE, reloadPeriodMs: config.tls?.reloadPeriodMs });
-    const storage = config.disableWalBackup ? undefined : deps.remoteStorage;
+    const storage = config.disableWalBackup ? undefined : this.#deps.remoteStorage;
     const shared = { ...platform, config, metrics: this.#metrics, signal: this.#backupStop.signal };
     const backup = storage === undefined ? null : { whole: new WalBackup({ storage, ...shared }), partial: new PartialBackup({ storage, ...shared }) };
     this.#backup = backup;
