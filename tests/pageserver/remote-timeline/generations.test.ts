@@ -3,8 +3,11 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { rename } from "node:fs/promises";
 import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { decodeIndexPart, encodeIndexPart } from "../../../src/pageserver/remote-timeline/index-part.ts";
+import { indexPartKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
-import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
+import { downloadBytes } from "../../../src/remote-storage/remote-storage.ts";
+import { type StorageFixture, storageFixture, TENANT } from "../timeline/storage-fixture.ts";
 
 const TIMELINE = "11".repeat(16);
 const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
@@ -63,4 +66,29 @@ test("a local file of another generation than the index names is not taken for i
   expect(loaded.isResident).toBe(true);
   expect(await fixture.platform.files.list(timeline.directory)).toEqual([layer.path.slice(layer.path.lastIndexOf("/") + 1)]);
   await second.shutdown({ flush: false });
+});
+
+test("a layer of an index beyond what the index calls durable is dropped, and its WAL comes again", async () => {
+  const first = await fixture.attach(1);
+  const timeline = await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 });
+  await put(timeline, 0x1000, "a");
+  await put(timeline, 0x1010, "of a future that was lost");
+  await first.shutdown({ flush: true });
+  const key = indexPartKey(TENANT, TIMELINE, 1);
+  const index = decodeIndexPart(await downloadBytes(fixture.bucket, key, { maxBytes: 1e6 }));
+  await fixture.bucket.upload(key, { bytes: encodeIndexPart({ ...index, metadata: { ...index.metadata, diskConsistentLsn: 0x1000 } }) });
+  const second = await fixture.attach(2);
+  await second.loadTimelines();
+  const loaded = second.get(TIMELINE);
+  expect([loaded.lastRecordLsn, loaded.stack.map.size]).toEqual([0x1000, 1]);
+  await put(loaded, 0x1010, "of what came");
+  await loaded.waitUploaded();
+  await fixture.deletionQueue.flush();
+  expect(await read(loaded, 0x1010)).toBe("of what came");
+  await second.shutdown({ flush: true });
+  const third = await fixture.attach(3, { directory: `${fixture.directory}-3` });
+  await third.loadTimelines();
+  expect([await read(third.get(TIMELINE), 0x1000), await read(third.get(TIMELINE), 0x1010)]).toEqual(["a", "of what came"]);
+  expect((await fixture.bucket.list({ prefix: "" })).objects.filter(({ key: name }) => name.includes("__")).length).toBe(2);
+  await third.shutdown({ flush: false });
 });
