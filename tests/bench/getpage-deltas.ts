@@ -150,8 +150,9 @@ async function main(): Promise<void> {
     await bench.round(end - 16 * (rounds - round));
   }
   const measured = new Map([...bench.runs].map(([name, runs]) => [name, report(name, runs)]));
-  const [made, cached] = [measured.get("made"), measured.get("cached")];
-  if (made === undefined || cached === undefined) throw new Error("nothing was measured");
+  const [made, cached, ceiling, deep] = ["made", "cached", "ceiling", `made, depth ${args.depth}`].map((name) => measured.get(name));
+  if (made === undefined || cached === undefined || ceiling === undefined || deep === undefined) throw new Error("nothing was measured");
+  console.log(`what bounds it: an answer of nothing takes ${ceiling.p50Us.toFixed(0)} µs, making a page ${deep.cpuUs.toFixed(0)} µs of processor where waking up hardly counts; one after the other that is ${(1e6 / (ceiling.p50Us + deep.cpuUs)).toFixed(0)}/s`);
   console.log(`getpage-deltas: ${made.rate.toFixed(0)}/s, p50 ${made.p50Us.toFixed(0)} µs, p99 ${made.p99Us.toFixed(0)} µs over ${stack.lsns.length} deltas (cached: ${cached.rate.toFixed(0)}/s)`);
 }
 

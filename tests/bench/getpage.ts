@@ -129,10 +129,11 @@ async function main(): Promise<void> {
   else contestants.push(redis);
   console.log(`${requests.length} pages in image layers, one connection, ${args.seconds} s a run, load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
   for (const contestant of contestants) await contestant.socket.run(contestant, { depth: 32, seconds: Number(args.seconds) });
-  const [deepOurs, , deepTheirs] = await measure(contestants, 32);
-  const [ours, , theirs] = await measure(contestants, 1);
+  const [deepOurs, deepCeiling, deepTheirs] = await measure(contestants, 32);
+  const [ours, bare, theirs] = await measure(contestants, 1);
   const ratio = (a: number, b: number | undefined): string => (b === undefined ? "no Redis" : `${(a / b).toFixed(2)}× Redis`);
   console.log(`processor time a request: ${deepOurs.cpuUs.toFixed(1)} µs at depth 32 (${ratio(deepOurs.cpuUs, deepTheirs?.cpuUs)}), ${ours.cpuUs.toFixed(1)} µs at depth 1 (${ratio(ours.cpuUs, theirs?.cpuUs)}); load average ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
+  console.log(`what bounds it: the event loop and the kernel alone take ${deepCeiling.cpuUs.toFixed(1)} µs of it at depth 32 (${ratio(deepCeiling.rate, deepTheirs?.rate)} is the most there is), ${bare.cpuUs.toFixed(1)} µs at depth 1 (p50 ${bare.p50Us.toFixed(0)} µs, ${ratio(bare.p50Us, theirs?.p50Us)})`);
   console.log(`getpage: ${deepOurs.rate.toFixed(0)}/s at depth 32 (${ratio(deepOurs.rate, deepTheirs?.rate)}), p50 ${ours.p50Us.toFixed(0)} µs at depth 1 (${ratio(ours.p50Us, theirs?.p50Us)})`);
 }
 

@@ -18,7 +18,7 @@ import { StockPostgres } from "../../support/stock-postgres.ts";
 const cleanups: (() => unknown)[] = [];
 afterAll(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
-});
+}, 60_000);
 
 const options: BaseBackupOptions = { form: "stock", replica: false, prevLsn: 0, isBranchPoint: false, wallMs: 1_700_000_000_000 };
 
