@@ -20,6 +20,7 @@ import type { Logger } from "../observability/log.ts";
 import type { DurationChild, Family, Metrics } from "../observability/metrics.ts";
 import { LATENCY_BUCKETS } from "../observability/metrics.ts";
 import type { Clock } from "../platform/clock.ts";
+import { Pacer } from "../platform/pacer.ts";
 import type { Random } from "../platform/random.ts";
 import { bearerToken, checkPermission, type Claims, type JwtAuth, type Permission, type PermissionTarget } from "./auth.ts";
 import { errorReply, statusOf } from "./errors.ts";
@@ -58,6 +59,11 @@ const REQUEST_ID_HEADER = "x-request-id";
 /** Scraped and polled all the time: logged at debug only. */
 const QUIET_PATHS = new Set(["/metrics", "/status", "/v1/status", "/ready"]);
 
+function paused(clock: Clock): () => Promise<void> | undefined {
+  const pacer = new Pacer(clock);
+  return () => pacer.pause();
+}
+
 export function createHttpApp(options: HttpAppOptions): HttpApp {
   const app = new HttpApp(options);
   registerProcessMetrics(options.metrics, options);
@@ -70,7 +76,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     { method: "get", path: "/metrics", permission: { kind: "public" }, summary: "Prometheus metrics", responses: { 200: { description: "text exposition format", contentType: "text/plain" } } },
     async () => {
       scraped();
-      return new Response(await options.metrics.render(), { headers: { "content-type": options.metrics.contentType } });
+      return new Response(await options.metrics.render(paused(options.clock)), { headers: { "content-type": options.metrics.contentType } });
     },
   );
   app.route(

@@ -11,7 +11,7 @@
 import { Registry } from "prom-client";
 import { InvariantError } from "../kit/errors.ts";
 import { Histogram, MetricValue } from "./metric-values.ts";
-import { histogramSamples, type Labels, type MetricType, type Sample, ScrapedMetric } from "./scraped-metric.ts";
+import { histogramSamples, type Labels, type MetricType, type Sample, ScrapedMetric, type ScrapedMetricOptions } from "./scraped-metric.ts";
 
 export interface MetricOptions {
   readonly name: string;
@@ -70,6 +70,8 @@ const DEFAULT_MAX_CHILDREN = 10_000;
 /** Of those that are read: they are of things that are there. */
 const DEFAULT_MAX_READINGS = 200_000;
 const OVERFLOW = "overflow";
+/** Of a metric, written in one step. */
+const SAMPLES_PER_STEP = 500;
 
 /** Bounds from 30 µs to 30 s, for latencies in general (seconds). */
 export const LATENCY_BUCKETS: readonly number[] = [
@@ -78,6 +80,8 @@ export const LATENCY_BUCKETS: readonly number[] = [
 
 export class Metrics {
   readonly #registry = new Registry();
+  /** In the order in which they were registered. */
+  readonly #scraped: ScrapedMetricOptions[] = [];
 
   readonly contentType: string = this.#registry.contentType;
 
@@ -125,9 +129,11 @@ export class Metrics {
     return this.#histograms(options);
   }
 
-  /** The text exposition format. */
-  async render(): Promise<string> {
-    return this.#registry.metrics();
+  /** The text exposition format. @param pause asked between two steps: a metric may tell of ten thousand timelines. What it returns is waited for */
+  async render(pause?: () => Promise<void> | undefined): Promise<string> {
+    const texts: string[] = [];
+    for (const metric of this.#scraped) texts.push(await textOf(metric, pause));
+    return texts.join("\n");
   }
 
   #values(options: MetricOptions, type: "counter" | "gauge"): LabelFamily<MetricValue> {
@@ -145,8 +151,26 @@ export class Metrics {
 
   #register({ name, help }: Pick<MetricOptions, "name" | "help">, type: MetricType, read: () => Sample[]): void {
     if (this.#registry.getSingleMetric(name) !== undefined) throw new InvariantError(`metric ${name} is registered twice`);
-    this.#registry.registerMetric(new ScrapedMetric({ name, help, type, read }));
+    const metric = { name, help, type, read };
+    this.#registry.registerMetric(new ScrapedMetric(metric));
+    this.#scraped.push(metric);
   }
+}
+
+/** The library's text of one metric, made of some samples at a time. Ends with a line's end. */
+async function textOf({ name, help, type, read }: ScrapedMetricOptions, pause?: () => Promise<void> | undefined): Promise<string> {
+  const samples = read();
+  let text = "";
+  for (let at = 0; at === 0 || at < samples.length; at += SAMPLES_PER_STEP) {
+    const some = new Registry();
+    some.registerMetric(new ScrapedMetric({ name, help, type, read: () => samples.slice(at, at + SAMPLES_PER_STEP) }));
+    const lines = await some.metrics();
+    // HELP and TYPE stand before the first.
+    text += at === 0 ? lines : lines.slice(lines.indexOf("\n", lines.indexOf("\n") + 1) + 1);
+    const wait = pause?.();
+    if (wait !== undefined) await wait;
+  }
+  return text;
 }
 
 function readingSamples({ labels: names = [], maxChildren = DEFAULT_MAX_READINGS }: MetricOptions, readings: readonly GaugeReading[]): Sample[] {

@@ -12,7 +12,7 @@ import type { Tenants, TenantView } from "./tenant/tenants.ts";
 
 export function registerTenantMetrics(metrics: Metrics, { tenants, counts, clock }: { readonly tenants: Tenants; readonly counts: StorageCounts; readonly clock: Clock }): void {
   const scraped = { timelines: [] as ScrapedTimeline[], isFresh: false };
-  // A scrape goes on without waiting: what is listed for its first metric is good for all of it.
+  // What is listed for one metric is good for the next, as long as nobody else has had a turn.
   const timelines = (): readonly ScrapedTimeline[] => {
     if (scraped.isFresh) return scraped.timelines;
     scraped.timelines = listed(tenants);

@@ -72,3 +72,19 @@ test("what is read at a scrape goes when it is not read any more; buckets add up
   there.pop();
   expect(await metrics.render()).not.toContain("h_seconds_");
 });
+
+test("a metric of very many is told in steps, with the same text", async () => {
+  const metrics = new Metrics();
+  const readings = Array.from({ length: 1201 }, (_, at) => ({ labels: [`timeline "${at}"`], value: at / 4 }));
+  metrics.gaugesFrom({ name: "many", help: "two\nlines", labels: ["timeline_id"] }, () => readings);
+  metrics.gaugesFrom({ name: "none", help: "nothing there", labels: ["timeline_id"] }, () => []);
+  metrics.counter({ name: "one", help: "a counter" }).with().inc(3);
+  let pauses = 0;
+  const text = await metrics.render(() => {
+    pauses++;
+    return pauses % 2 === 0 ? Promise.resolve() : undefined;
+  });
+  expect(pauses).toBe(5);
+  const lines = readings.map(({ value }, at) => `many{timeline_id="timeline \\"${at}\\""} ${value}`);
+  expect(text).toBe(["# HELP many two\\nlines", "# TYPE many gauge", ...lines, "", "# HELP none nothing there", "# TYPE none gauge", "", "# HELP one a counter", "# TYPE one counter", "one 3", ""].join("\n"));
+});
