@@ -62,6 +62,11 @@ export class LayerMemory {
     this.#chunks.trim();
   }
 
+  /** Held for the next who asks. */
+  get spareBytes(): number {
+    return this.#chunks.spareBytes;
+  }
+
   get usedBytes(): number {
     return this.#used;
   }
@@ -91,6 +96,7 @@ export class LayerMemory {
 
   remove(holder: Spillable): void {
     this.#holders.delete(holder);
+    if (this.#holders.size === 0) this.#chunks.shrink(0);
   }
 
   /** Counts memory taken; whoever can spill most begins to when that is too much. */
@@ -123,7 +129,8 @@ export class LayerMemory {
   /** Gives back a chunk of any size that nobody reads or writes any more. */
   giveChunk(chunk: Uint8Array): void {
     this.give(chunk.length);
-    this.#chunks.give(chunk, this.limitBytes - this.#used - this.#chunks.spareBytes);
+    // Nothing is taken in where there is no other layer.
+    if (this.#holders.size > 0) this.#chunks.give(chunk, this.limitBytes - this.#used - this.#chunks.spareBytes);
   }
 
   /** Undefined while there is memory; else to be waited for before more is taken. Rejects with the disk's error. */

@@ -89,14 +89,21 @@ describe("values of in-memory layers", () => {
     const path = directory();
     const first = new EphemeralFile(files, join(path, "ephemeral-1"), memory);
     first.append(new Uint8Array(3 * CHUNK_BYTES).fill(1));
-    const [old] = await first.readMany([{ offset: 10, length: 5 }]);
-    const view = first.readNow(10, 5) as Uint8Array;
-    await first.discard();
+    const [old] = await first.readMany([{ offset: 2 * CHUNK_BYTES + 10, length: 5 }]);
+    const view = first.readNow(2 * CHUNK_BYTES + 10, 5) as Uint8Array;
     const second = new EphemeralFile(files, join(path, "ephemeral-2"), memory);
-    second.append(new Uint8Array(3 * CHUNK_BYTES).fill(2));
+    await first.discard();
+    second.append(new Uint8Array(CHUNK_BYTES).fill(2));
+    expect(memory.spareBytes).toBe(2 * CHUNK_BYTES);
     expect([...view]).toEqual([2, 2, 2, 2, 2]);
     expect([...old]).toEqual([1, 1, 1, 1, 1]);
     await second.discard();
+    // With the last file goes what was kept.
+    const third = new EphemeralFile(files, join(path, "ephemeral-3"), memory);
+    third.append(new Uint8Array(CHUNK_BYTES));
+    expect([...(third.readNow(0, 5) as Uint8Array)]).toEqual([0, 0, 0, 0, 0]);
+    expect(memory.spareBytes).toBe(0);
+    await third.discard();
   });
 
   test("and what memory is kept for the next stays within the limit, and goes when nobody asks", () => {
