@@ -10,6 +10,7 @@ import { utf8 } from "../kit/bytes.ts";
 import { invariant, StrataError } from "../kit/errors.ts";
 import type { Platform } from "../platform/platform.ts";
 import { azureAuthorization } from "./azure-signature.ts";
+import type { AzureAuthorization } from "./credentials/azure.ts";
 import type { HttpFetch } from "./http-request.ts";
 import { DEFAULT_TIMEOUT_MS, type ObjectRequest, ObjectRequests, type UploadParts, withUploadParts } from "./object-requests.ts";
 import { type ByteRange, checkObjectKey, type Download, type ListOptions, type ListPage, LIST_PAGE_MAX, objectNotFound, type OperationOptions, type RemoteStorage, storageUnavailable, type UploadSource } from "./remote-storage.ts";
@@ -23,8 +24,8 @@ export interface AzureOptions {
   readonly container: string;
   /** Prepended to all keys; ends in "/" or is empty. */
   readonly prefix?: string;
-  /** The account key, base64. Asked for each request, so that it may be rotated. */
-  readonly accountKey: () => Promise<string>;
+  /** Asked for each request, so that it may be rotated. */
+  readonly authorization: () => Promise<AzureAuthorization>;
   readonly platform: Pick<Platform, "clock" | "files">;
   readonly fetch: HttpFetch;
   /** Requests at once; the peer's pool has 8. */
@@ -58,12 +59,15 @@ export class AzureStorage implements RemoteStorage {
   // ---- Requests
 
   async #send(request: ObjectRequest, signal: AbortSignal): Promise<Response> {
-    const { fetch, account, accountKey, platform } = this.#options;
+    const { fetch, account, authorization, platform } = this.#options;
+    const right = await authorization();
     const url = new URL(this.#url(request));
     const headers = new Headers({ ...request.headers, "x-ms-version": SERVICE_VERSION, "x-ms-date": new Date(platform.clock.wallMs()).toUTCString() });
     // Else the runtime would add one of its own, unsigned.
     if (request.body !== undefined) headers.set("content-type", "application/octet-stream");
-    headers.set("authorization", azureAuthorization(account, await accountKey(), { method: request.method, url, headers, contentLength: request.body?.length ?? 0 }));
+    if (right.kind === "key") headers.set("authorization", azureAuthorization(account, right.accountKey, { method: request.method, url, headers, contentLength: request.body?.length ?? 0 }));
+    else if (right.kind === "bearer") headers.set("authorization", `Bearer ${right.token}`);
+    else url.search += `${url.search === "" ? "?" : "&"}${right.query}`;
     return await fetch(url.toString(), { method: request.method, headers, body: request.body, signal, redirect: "manual" });
   }
 
@@ -144,8 +148,10 @@ export class AzureStorage implements RemoteStorage {
   async copy(from: string, to: string, options: OperationOptions = {}): Promise<void> {
     checkObjectKey(from);
     checkObjectKey(to);
-    const { endpoint, container, platform } = this.#options;
-    const source = `${endpoint}/${container}/${this.#encoded(from)}`;
+    const { endpoint, container, platform, authorization } = this.#options;
+    const right = await authorization();
+    // A signature is of its own request: the source needs it as well.
+    const source = `${endpoint}/${container}/${this.#encoded(from)}${right.kind === "sas" ? `?${right.query}` : ""}`;
     const what = `copy of ${from}`;
     const notFound = (error: unknown) => (error instanceof StrataError && error.code === "object-not-found" ? objectNotFound(from, error) : error);
     const started = await this.#requests.run({ method: "PUT", key: to, headers: { "x-ms-copy-source": source }, what, signal: options.signal }).catch((error: unknown) => {

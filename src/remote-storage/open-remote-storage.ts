@@ -3,6 +3,8 @@ import type { Metrics } from "../observability/metrics.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Platform } from "../platform/platform.ts";
 import { AzureStorage } from "./azure.ts";
+import { type AwsCredentialSource, awsCredentials } from "./credentials/aws.ts";
+import { type AzureCredentialSource, azureCredentials } from "./credentials/azure.ts";
 import type { HttpFetch } from "./http-request.ts";
 import { LocalDirectoryStorage } from "./local-directory.ts";
 import { MeasuredStorage } from "./measured.ts";
@@ -18,18 +20,21 @@ export type RemoteStorageConfig =
       /** Unless given, Amazon's for the region. */
       readonly endpoint?: string;
       readonly prefix?: string;
-      readonly credentials: S3Credentials;
+      readonly credentials: AwsCredentialSource | S3Credentials;
+      readonly storageClass?: string;
       readonly maxConcurrent?: number;
+      readonly timeoutMs?: number;
     }
   | {
       readonly kind: "azure";
       readonly account: string;
-      readonly accountKey: string;
+      readonly credentials: AzureCredentialSource;
       readonly container: string;
       /** Unless given, Microsoft's for the account. */
       readonly endpoint?: string;
       readonly prefix?: string;
       readonly maxConcurrent?: number;
+      readonly timeoutMs?: number;
     };
 
 /** Measures what is not on this machine. */
@@ -42,8 +47,8 @@ export async function openRemoteStorage(config: RemoteStorageConfig, tools: { re
   if (config.kind === "local") return await LocalDirectoryStorage.open(config.directory, tools.platform);
   if (config.kind === "s3") {
     const { credentials, endpoint = `https://s3.${config.region}.amazonaws.com` } = config;
-    return new S3Storage({ ...config, ...tools, endpoint, credentials: async () => credentials });
+    return new S3Storage({ ...config, ...tools, endpoint, credentials: "kind" in credentials ? awsCredentials(credentials, tools) : async () => credentials });
   }
-  const { accountKey, endpoint = `https://${config.account}.blob.core.windows.net` } = config;
-  return new AzureStorage({ ...config, ...tools, endpoint, accountKey: async () => accountKey });
+  const { credentials, endpoint = `https://${config.account}.blob.core.windows.net` } = config;
+  return new AzureStorage({ ...config, ...tools, endpoint, authorization: azureCredentials(credentials, tools) });
 }

@@ -4,20 +4,35 @@
  * | kind | keys |
  * | --- | --- |
  * | directory | local_path |
- * | S3 | bucket_name, bucket_region, prefix_in_bucket, endpoint |
- * | Azure | container_name, container_region (not used), storage_account, prefix_in_container |
+ * | S3 | bucket_name, bucket_region, prefix_in_bucket, endpoint, upload_storage_class |
+ * | Azure | container_name, container_region (not used), storage_account, prefix_in_container, endpoint (ours), conn_pool_size |
  *
- * All may have concurrency_limit; other keys of the peer's are accepted and mean nothing here. Secrets are never in it:
- * they come from the environment, under the names the vendors' own tools use.
+ * All may have concurrency_limit, and timeout: of a request, and of a pause in a download. Without a concurrency_limit as many
+ * requests go to Azure at once as its pool has connections. Other keys of the peer's are accepted and mean nothing
+ * here. Secrets are never in it: they come from the environment, or from whom it names
+ * (credentials/), under the names the vendors' own tools use.
  *
  * Source: the peer libs/remote_storage/src/config.rs.
  */
 import { parse as parseToml } from "smol-toml";
 import { z } from "zod";
 import { StrataError } from "../kit/errors.ts";
+import { parseDuration } from "../kit/humantime.ts";
+import { awsCredentialSource } from "./credentials/aws.ts";
+import { azureCredentialSource } from "./credentials/azure.ts";
+import type { Environment } from "./credentials/environment.ts";
 import type { RemoteStorageConfig } from "./open-remote-storage.ts";
 
-export type Environment = Readonly<Record<string, string | undefined>>;
+export type { Environment };
+
+const duration = z.string().transform((text, context): number => {
+  try {
+    return parseDuration(text);
+  } catch {
+    context.issues.push({ code: "custom", message: `"${text}" is not a duration`, input: text });
+    return z.NEVER;
+  }
+});
 
 const schema = z.object({
   local_path: z.string().min(1).optional(),
@@ -28,7 +43,10 @@ const schema = z.object({
   container_name: z.string().min(1).optional(),
   storage_account: z.string().min(1).optional(),
   prefix_in_container: z.string().optional(),
+  upload_storage_class: z.string().regex(/^[A-Z][A-Z_0-9]*$/).optional(),
+  conn_pool_size: z.number().int().min(0).max(10_000).optional(),
   concurrency_limit: z.number().int().min(1).max(10_000).optional(),
+  timeout: duration.optional(),
 });
 
 type Table = z.output<typeof schema>;
@@ -55,19 +73,18 @@ export function parseRemoteStorage(table: unknown, environment: Environment): Re
 }
 
 function s3(table: Table, environment: Environment): RemoteStorageConfig {
-  const sessionToken = environment.AWS_SESSION_TOKEN;
+  const region = wanted("bucket_region", table.bucket_region);
+  const credentials = awsCredentialSource(environment, region);
+  if (credentials === null) throw bad("the environment names no credentials (AWS_ACCESS_KEY_ID, …), and AWS_EC2_METADATA_DISABLED forbids to ask the machine for some");
   return {
     kind: "s3",
     bucket: wanted("bucket_name", table.bucket_name),
-    region: wanted("bucket_region", table.bucket_region),
+    region,
     ...(table.endpoint === undefined ? {} : { endpoint: table.endpoint.replace(/\/+$/, "") }),
+    ...(table.upload_storage_class === undefined ? {} : { storageClass: table.upload_storage_class }),
     prefix: prefix(table.prefix_in_bucket),
-    credentials: {
-      accessKeyId: wanted("the environment's AWS_ACCESS_KEY_ID", environment.AWS_ACCESS_KEY_ID),
-      secretAccessKey: wanted("the environment's AWS_SECRET_ACCESS_KEY", environment.AWS_SECRET_ACCESS_KEY),
-      ...(sessionToken === undefined ? {} : { sessionToken }),
-    },
-    ...limit(table),
+    credentials,
+    ...limits(table),
   };
 }
 
@@ -75,16 +92,17 @@ function azure(table: Table, environment: Environment): RemoteStorageConfig {
   return {
     kind: "azure",
     account: wanted("storage_account", table.storage_account ?? environment.AZURE_STORAGE_ACCOUNT),
-    accountKey: wanted("the environment's AZURE_STORAGE_ACCESS_KEY", environment.AZURE_STORAGE_ACCESS_KEY),
+    credentials: azureCredentialSource(environment),
     container: wanted("container_name", table.container_name),
     ...(table.endpoint === undefined ? {} : { endpoint: table.endpoint.replace(/\/+$/, "") }),
     prefix: prefix(table.prefix_in_container),
-    ...limit(table),
+    ...(table.conn_pool_size ? { maxConcurrent: table.conn_pool_size } : {}),
+    ...limits(table),
   };
 }
 
-function limit(table: Table): { readonly maxConcurrent?: number } {
-  return table.concurrency_limit === undefined ? {} : { maxConcurrent: table.concurrency_limit };
+function limits({ concurrency_limit: maxConcurrent, timeout: timeoutMs }: Table): { readonly maxConcurrent?: number; readonly timeoutMs?: number } {
+  return { ...(maxConcurrent === undefined ? {} : { maxConcurrent }), ...(timeoutMs === undefined ? {} : { timeoutMs }) };
 }
 
 /** Empty, or ending in one slash. */

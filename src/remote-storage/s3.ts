@@ -33,6 +33,8 @@ export interface S3Options {
   readonly credentials: () => Promise<S3Credentials>;
   readonly platform: Pick<Platform, "clock" | "files">;
   readonly fetch: HttpFetch;
+  /** Of uploads: `STANDARD_IA`, …; the bucket's unless given. */
+  readonly storageClass?: string;
   readonly maxConcurrent?: number;
   readonly timeoutMs?: number;
 }
@@ -83,6 +85,11 @@ export class S3Storage implements RemoteStorage {
     return `${endpoint}/${bucket}${path}${search === "" ? "" : `?${search}`}`;
   }
 
+  #storageClass(): Record<string, string> {
+    const { storageClass } = this.#options;
+    return storageClass === undefined ? {} : { "x-amz-storage-class": storageClass };
+  }
+
   // ---- Uploads
 
   async upload(key: string, source: UploadSource, options: OperationOptions = {}): Promise<void> {
@@ -91,13 +98,13 @@ export class S3Storage implements RemoteStorage {
     const { signal } = options;
     await withUploadParts(this.#options.platform.files, source, async (parts) => {
       if (parts.sizeBytes > SINGLE_MAX_BYTES) return await this.#uploadParts(parts, { key, what, signal });
-      await this.#requests.run({ method: "PUT", key, body: await parts.part(0, parts.sizeBytes), what, signal });
+      await this.#requests.run({ method: "PUT", key, headers: this.#storageClass(), body: await parts.part(0, parts.sizeBytes), what, signal });
     });
   }
 
   async #uploadParts({ sizeBytes, part }: UploadParts, upload: { readonly key: string; readonly what: string; readonly signal?: AbortSignal }): Promise<void> {
     const { key, what, signal } = upload;
-    const started = await this.#requests.run({ method: "POST", key, query: { uploads: "" }, what, signal });
+    const started = await this.#requests.run({ method: "POST", key, query: { uploads: "" }, headers: this.#storageClass(), what, signal });
     const uploadId = xmlText(started.text, "UploadId");
     if (uploadId === null) throw storageUnavailable(`${what}: no upload id in the answer`);
     try {
@@ -162,7 +169,7 @@ export class S3Storage implements RemoteStorage {
     const source = versionId === undefined ? path : `${path}?versionId=${encodeURIComponent(versionId)}`;
     const what = `copy of ${from}`;
     try {
-      const { text } = await this.#requests.run({ method: "PUT", key: to, headers: { "x-amz-copy-source": source }, what, signal });
+      const { text } = await this.#requests.run({ method: "PUT", key: to, headers: { ...this.#storageClass(), "x-amz-copy-source": source }, what, signal });
       failOnErrorBody(text, what);
     } catch (error) {
       if (error instanceof StrataError && error.code === "object-not-found") throw objectNotFound(from, error);

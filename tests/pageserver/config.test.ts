@@ -28,7 +28,7 @@ describe("remote_storage", () => {
 
   test("two kinds at once, or no secrets, are refused", async () => {
     await expect(load(`remote_storage = { local_path = "/a", bucket_name = "b", bucket_region = "r" }`)).rejects.toThrow("exactly one");
-    await expect(load(`remote_storage = { bucket_name = "b", bucket_region = "r" }`)).rejects.toMatchObject({ kind: "fix-input" });
+    await expect(load(`remote_storage = { bucket_name = "b", bucket_region = "r" }`, { AWS_EC2_METADATA_DISABLED: "true" })).rejects.toMatchObject({ kind: "fix-input" });
   });
 });
 

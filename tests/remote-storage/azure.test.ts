@@ -59,7 +59,7 @@ describe("with Azurite", () => {
   const make = async (prefix = "") => {
     const container = `test-${++containers}`;
     await createContainer(endpoint, container);
-    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container, prefix, accountKey: async () => ACCOUNT_KEY, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container, prefix, authorization: async () => ({ kind: "key", accountKey: ACCOUNT_KEY }), platform, fetch: (url, init) => fetch(url, init as RequestInit) });
     const writeFile = async (bytes: Uint8Array) => {
       await Bun.write(`${directory}/upload`, bytes);
       return `${directory}/upload`;
@@ -70,8 +70,20 @@ describe("with Azurite", () => {
   remoteStorageConformance("Azure", () => make());
   remoteStorageConformance("Azure below a prefix", () => make("some/where/"));
 
+  remoteStorageConformance("Azure with a shared access signature of the container", async () => {
+    const { storage: _byKey, writeFile } = await make();
+    const container = `test-${containers}`;
+    const query = containerSas(container);
+    return { storage: new AzureStorage({ endpoint, account: ACCOUNT, container, authorization: async () => ({ kind: "sas", query }), platform, fetch: (url, init) => fetch(url, init as RequestInit) }), writeFile };
+  });
+
+  test("a signature that has ended is forbidden, not missing", async () => {
+    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container: "test-1", authorization: async () => ({ kind: "sas", query: containerSas("test-1", -60_000) }), platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    await expect(storage.list({ prefix: "" })).rejects.toMatchObject({ kind: "forbidden", code: "storage-forbidden" });
+  });
+
   test("a container that is not there is no missing object", async () => {
-    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container: "never-made", accountKey: async () => ACCOUNT_KEY, platform, fetch: (url, init) => fetch(url, init as RequestInit) });
+    const storage = new AzureStorage({ endpoint, account: ACCOUNT, container: "never-made", authorization: async () => ({ kind: "key", accountKey: ACCOUNT_KEY }), platform, fetch: (url, init) => fetch(url, init as RequestInit) });
     expect(storage.maxKeysPerDelete).toBe(256);
     const outcomes = await Promise.allSettled([storage.download("k"), storage.list({ prefix: "" }), storage.upload("k", { bytes: new Uint8Array(1) }), storage.delete(["k"]), storage.copy("k", "l")]);
     for (const outcome of outcomes) expect(outcome).toMatchObject({ status: "rejected", reason: { kind: "unavailable", code: "storage-bucket-missing" } });
@@ -84,6 +96,14 @@ describe("with Azurite", () => {
     expect(Buffer.compare(await downloadBytes(storage, "big", { maxBytes: 1e9 }), bytes)).toBe(0);
   });
 });
+
+/** A service's signature for all that is done here. Source: Azure Storage REST documentation, "Create a service SAS", version 2021-08-06. */
+function containerSas(container: string, lifeMs = 3_600_000): string {
+  const fields = { sp: "rcwdl", se: new Date(Date.now() + lifeMs).toISOString().replace(/\.\d+/, ""), sv: "2021-08-06", sr: "c" };
+  const text = [fields.sp, "", fields.se, `/blob/${ACCOUNT}/${container}`, "", "", "", fields.sv, fields.sr, "", "", "", "", "", "", ""].join("\n");
+  const sig = new Bun.CryptoHasher("sha256", Buffer.from(ACCOUNT_KEY, "base64")).update(text).digest("base64");
+  return new URLSearchParams({ ...fields, sig }).toString();
+}
 
 /** Azurite cannot choose one by itself. */
 function freePort(): number {

@@ -20,9 +20,9 @@ test("each kind opens at its address", async () => {
   await local.upload("a/b", { bytes: utf8("x") });
   expect(await Bun.file(`${directory}/a/b`).text()).toBe("x");
   await rm(directory, { recursive: true });
-  const s3 = await openRemoteStorage({ kind: "s3", bucket: "bucket", region: "eu-west-1", prefix: "p/", credentials: { accessKeyId: "a", secretAccessKey: "b" } }, tools);
+  const s3 = await openRemoteStorage({ kind: "s3", bucket: "bucket", region: "eu-west-1", prefix: "p/", credentials: { kind: "keys", accessKeyId: "a", secretAccessKey: "b" } }, tools);
   await s3.upload("k", { bytes: utf8("x") });
-  const azure = await openRemoteStorage({ kind: "azure", account: "account", accountKey: "AAAA", container: "container" }, tools);
+  const azure = await openRemoteStorage({ kind: "azure", account: "account", credentials: { kind: "key", accountKey: "AAAA" }, container: "container" }, tools);
   await azure.upload("k", { bytes: utf8("x") });
   expect(seen).toEqual(["https://s3.eu-west-1.amazonaws.com/bucket/p/k", "https://account.blob.core.windows.net/container/k"]);
 });

@@ -1,0 +1,2 @@
+/** The names and values that a process was given. */
+export type Environment = Readonly<Record<string, string | undefined>>;
