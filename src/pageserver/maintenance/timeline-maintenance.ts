@@ -231,18 +231,21 @@ export class TimelineMaintenance {
   }
 
   /** What a step of the plan finds leaves the map before the next step; objects and files of all go together, after one index without them. */
-  async #removeCollected(steps: Generator<readonly Layer[], GcCounts>): Promise<GcCounts> {
+  async #removeCollected(steps: Generator<readonly Layer[], GcCounts>): Promise<{ readonly removed: number }> {
     const timeline = this.#timeline;
     const pacer = new Pacer(timeline.deps.platform.clock);
+    let removed = 0;
     try {
-      for (;;) {
-        const step = steps.next();
-        if (step.done === true) return step.value;
-        timeline.dropLayers(step.value);
+      for (const layers of steps) {
+        timeline.dropLayers(layers);
+        removed += layers.length;
         const pause = pacer.pause();
         if (pause !== undefined) await pause;
         this.#stop.signal.throwIfAborted();
+        // Who blocks it may rely on all that is there from then on.
+        if (this.#gcBlocked > 0) break;
       }
+      return { removed };
     } finally {
       timeline.deleteDropped();
     }

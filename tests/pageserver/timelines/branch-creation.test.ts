@@ -167,3 +167,31 @@ test("a branch is made while a merge of the parent hangs, and a collection behin
   expect(utf8ToString(await child.get(KEY, 0x1010, CONTEXT))).toBe("b");
   await manager.shutdown({ flush: false });
 });
+
+test("a branch has no local directory until it has a file, and none after a start without one", async () => {
+  const { files } = fixture.platform;
+  const manager = await fixture.attach(1);
+  await makeRoot(manager);
+  const branch = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT });
+  expect(await files.exists(branch.directory)).toBe(false);
+  await manager.shutdown({ flush: false });
+
+  const second = await fixture.attach(2);
+  await second.loadTimelines();
+  const again = second.get(CHILD);
+  expect(utf8ToString(await again.get(KEY, 0x1020, CONTEXT))).toBe("c");
+  expect(await files.exists(again.directory)).toBe(false);
+  await put(again, 0x1030, "d");
+  await again.freezeAndFlush();
+  await again.waitUploaded();
+  expect((await files.list(again.directory)).length).toBe(1);
+  await second.shutdown({ flush: false });
+
+  // Whatever becomes of the directory, what object storage has comes back.
+  await files.removeTree(again.directory);
+  const third = await fixture.attach(3);
+  await third.loadTimelines();
+  expect(utf8ToString(await third.get(CHILD).get(KEY, 0x1030, CONTEXT))).toBe("d");
+  expect((await files.list(again.directory)).length).toBe(1);
+  await third.shutdown({ flush: false });
+});
