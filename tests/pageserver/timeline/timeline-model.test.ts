@@ -1,5 +1,5 @@
 /**
- * Timelines against a naive map, under random puts, flushes, compactions, GC, leases, branches, deletions, evictions, restarts, power
+ * Timelines against a naive map, under random puts, flushes, compactions, GC, leases, branches, deletions, offloading, evictions, restarts, power
  * cuts and takeovers by the next generation while the old one goes on, on a virtual disk and clock; object storage fails now and then.
  *
  *   STRATA_MODEL_SEED=7 STRATA_MODEL_STEPS=5000 bun test tests/pageserver/timeline/timeline-model.test.ts --timeout 600000
@@ -14,6 +14,7 @@ import { type VirtualMachine, VirtualWorld } from "../../../src/platform/virtual
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage, type FaultPlan, NO_FAULTS } from "../../../src/remote-storage/fault-injecting.ts";
+import { restFor, wakeAll } from "./model-rest.ts";
 import { NaiveTimeline } from "./naive-timeline.ts";
 import { type StorageFixture, storageFixture } from "./storage-fixture.ts";
 
@@ -23,7 +24,7 @@ const KEYS = 32;
 const START_LSN = 0x10000;
 const MAX_TIMELINES = 6;
 const CONTEXT = { task: "test" };
-const FAULTS: FaultPlan = { ...NO_FAULTS, failBefore: 0.02, failAfter: 0.02, cutDownload: 0.02, maxLatencyMs: 20 };
+const FAULTS: FaultPlan = { ...NO_FAULTS, failBefore: 0.02, failAfter: 0.02, cutDownload: 0.02, staleList: 0.1, maxLatencyMs: 20 };
 const XIDS_PER_BLOCK = 8192 * 4;
 const LEASE_MAX_MS = 60_000;
 
@@ -52,6 +53,7 @@ class ModelRun {
   readsNow = 0;
   readonly #target = { bytes: new Uint8Array(8192 + 5), at: 5 };
   takeovers = 0;
+  rests = 0;
   leasedReads = 0;
   /** Granted by the present process, which alone remembers them. */
   #leases: { readonly id: string; readonly lsn: number }[] = [];
@@ -238,6 +240,17 @@ class ModelRun {
     this.naive.delete(id);
   }
 
+  /** In object storage alone, while its ancestor's garbage is collected. */
+  async rest(): Promise<void> {
+    const { timeline, id } = this.#pick();
+    if (timeline.branchPoints.size > 0 || this.naive.size === 1) return;
+    const { manager } = this;
+    const below = timeline.ancestor?.timelineId ?? null;
+    const between = async (): Promise<void> => void (below !== null && (await manager.maintenanceOf(below).collectGarbage()));
+    await restFor(manager, id, { between, retried });
+    this.rests++;
+  }
+
   async flush(): Promise<void> {
     await this.#pick().timeline.freezeAndFlush();
   }
@@ -278,6 +291,7 @@ class ModelRun {
     this.machine.boot();
     await this.fixture.reboot();
     await this.attach();
+    await wakeAll(this.manager, retried);
     this.#acceptHalfDone(known);
     for (const [id, lsn] of visible) if (this.naive.has(id)) expect(this.manager.get(id).lastRecordLsn).toBeGreaterThanOrEqual(lsn);
     await this.#catchUp();
@@ -349,6 +363,7 @@ async function runModel(world: VirtualWorld, steps: number): Promise<ModelRun> {
     [3, () => run.lease()],
     [6, () => run.readLeased()],
     [0.5, () => run.takeOver()],
+    [1, () => run.rest()],
   ];
   const total = actions.reduce((sum, [weight]) => sum + weight, 0);
   const draw = () => {
@@ -373,7 +388,7 @@ test(`timelines agree with a naive map (seed ${SEED}, ${STEPS} steps)`, () => {
   const run = world.clock.run(() => runModel(world, STEPS), { maxMs: 1e9, maxSteps: 1e9 });
   expect(run.comparisons).toBeGreaterThan(STEPS);
   expect(run.readsNow).toBeGreaterThan(STEPS / 4);
-  console.log(`model: ${run.operations} operations, ${run.comparisons} pages compared and ${run.readsNow} again when read at once, ${run.generation - run.crashes - 1} restarts, ${run.crashes} power cuts, ${run.takeovers} takeovers, ${run.leasedReads} reads under a lease below the cutoff, ${run.faults} storage faults, seed ${SEED}`);
+  console.log(`model: ${run.operations} operations, ${run.comparisons} pages compared and ${run.readsNow} again when read at once, ${run.generation - run.crashes - 1} restarts, ${run.crashes} power cuts, ${run.takeovers} takeovers, ${run.rests} offloaded for a while, ${run.leasedReads} reads under a lease below the cutoff, ${run.faults} storage faults, seed ${SEED}`);
 }, 600_000);
 
 /** Injected storage faults reach some callers: those are told to try again, and do. */
