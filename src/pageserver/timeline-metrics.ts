@@ -4,7 +4,7 @@ import type { GaugeReading, HistogramReading, Metrics } from "../observability/m
 import type { Clock } from "../platform/clock.ts";
 import type { StorageCounts } from "./counts/storage-counts.ts";
 import { BATCH_BREAKS, type OperationCount, type PagestreamCounts, type RemoteCount, type StorageOperation, type TimelineCounts } from "./counts/timeline-counts.ts";
-import { LOW_RESIDENCE_MS } from "./eviction/eviction-metrics.ts";
+import { LOW_RESIDENCE_MS } from "./counts/layer-watch.ts";
 import { NO_TIMELINE } from "./counts/io-counts.ts";
 import type { TenantTimeline } from "./tenant/tenant-timeline.ts";
 

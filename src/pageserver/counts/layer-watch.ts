@@ -4,6 +4,9 @@ import { taskKindOf } from "./read-counts.ts";
 import { increment, type StorageCounts } from "./storage-counts.ts";
 import type { TimelineCounts } from "./timeline-counts.ts";
 
+/** Evicted sooner after it came than this, a layer was probably downloaded in vain. */
+export const LOW_RESIDENCE_MS = 24 * 3600 * 1000;
+
 export function layerWatch(metrics: StorageCounts, counts: () => TimelineCounts): LayerWatch {
   const { layers, downloads } = metrics;
   return {
@@ -14,10 +17,13 @@ export function layerWatch(metrics: StorageCounts, counts: () => TimelineCounts)
       if (sinceEvictionMs !== null) layers.redownloadedAfter.recordMs(sinceEvictionMs);
     },
     waited: (task, durationMs) => metrics.downloadWaited(counts(), task, durationMs),
-    evicting: (what) => {
+    evicting: (what, residentMs) => {
       if (what === "started") layers.evictionsStarted++;
-      else if (what === "completed") layers.evictionsCompleted++;
-      else increment(layers.evictionsCancelled, "remove_failed");
+      else if (what === "completed") {
+        layers.evictionsCompleted++;
+        counts().evictions++;
+        if (residentMs < LOW_RESIDENCE_MS) counts().lowResidenceEvictions++;
+      } else increment(layers.evictionsCancelled, "remove_failed");
     },
     deleting: (what) => {
       if (what === "started") layers.deletesStarted++;

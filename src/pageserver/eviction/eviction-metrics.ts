@@ -1,13 +1,9 @@
 /** What evictions count, under the peer's names (pageserver/src/metrics.rs). */
 import type { Metrics } from "../../observability/metrics.ts";
-import type { Timeline } from "../timeline/timeline.ts";
 
 const COLLECTION_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
 const ITERATION_SECONDS = [0.001, 0.01, 0.1, 1, 10, 100];
 const LAYER_COUNTS = [5, 50, 500, 5000, 50_000];
-
-/** Evicted sooner after it came than this, a layer was probably downloaded in vain. */
-export const LOW_RESIDENCE_MS = 24 * 3600 * 1000;
 
 export class EvictionMetrics {
   readonly #iterations;
@@ -27,11 +23,6 @@ export class EvictionMetrics {
     this.#selected = metrics.counter({ name: `${disk}_select_layers_total`, help: "Amount of layers selected" }).with();
     this.#evictedLayers = metrics.counter({ name: `${disk}_evicted_layers_total`, help: "Amount of layers successfully evicted" }).with();
     this.#evictedBytes = metrics.counter({ name: `${disk}_evicted_bytes_total`, help: "Amount of bytes successfully evicted" }).with();
-  }
-
-  evicted({ counts }: Pick<Timeline, "counts">, residentMs: number): void {
-    counts.evictions++;
-    if (residentMs < LOW_RESIDENCE_MS) counts.lowResidenceEvictions++;
   }
 
   iteration(policy: { readonly periodMs: number; readonly thresholdMs: number }, durationMs: number): void {

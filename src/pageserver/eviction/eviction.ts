@@ -111,13 +111,9 @@ export class Eviction {
     }
   }
 
-  async #evict({ layer, timeline }: Resident): Promise<boolean> {
-    const { clock, metrics } = this.#options;
-    const residentMs = clock.wallMs() - layer.residentSinceMs;
+  async #evict({ layer }: Resident): Promise<boolean> {
     try {
-      const gone = await layer.evict();
-      if (gone) metrics.evicted(timeline, residentMs);
-      return gone;
+      return await layer.evict();
     } catch (error) {
       // One bad file does not keep the others on a full disk.
       this.#options.log.warn("a layer could not be evicted", { error });

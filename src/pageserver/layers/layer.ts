@@ -29,8 +29,8 @@ export interface LayerWatch {
   /** @param task who needed it first @param sinceEvictionMs null: it was never evicted here */
   fetched(task: string, sizeBytes: number, sinceEvictionMs: number | null): void;
   waited(task: string, durationMs: number): void;
-  /** "started", then the other, or the reason why not. */
-  evicting(what: "started" | "completed" | "failed"): void;
+  /** "started", then one of the others. @param residentMs how long its file was here */
+  evicting(what: "started" | "completed" | "failed", residentMs: number): void;
   deleting(what: "started" | "completed"): void;
 }
 
@@ -216,17 +216,18 @@ export class Layer {
   async evict(): Promise<boolean> {
     if (!this.isEvictable) return false;
     const { watch, clock } = this.#environment;
-    watch?.evicting("started");
+    const residentMs = clock.wallMs() - this.residentSinceMs;
+    watch?.evicting("started", residentMs);
     this.#noFileHere();
     this.#evictedMs = clock.monotonicMs();
     this.#leaving = this.#removeFile().finally(() => {
       this.#leaving = null;
     });
     await this.#leaving.catch((error: unknown) => {
-      watch?.evicting("failed");
+      watch?.evicting("failed", residentMs);
       throw error;
     });
-    watch?.evicting("completed");
+    watch?.evicting("completed", residentMs);
     return true;
   }
 
