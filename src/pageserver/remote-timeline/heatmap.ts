@@ -12,8 +12,12 @@
  */
 import { utf8 } from "../../kit/bytes.ts";
 import { shardIndexToString, type TimelineId } from "../../kit/ids.ts";
+import { allSteps } from "../../kit/steps.ts";
 import type { LayerMetadata } from "../layers/layer.ts";
 import { type LayerName, layerNameToString } from "../layers/layer-name.ts";
+
+/** Layers in one step. */
+const STEP = 64;
 
 export interface HeatmapLayer {
   readonly name: LayerName;
@@ -33,14 +37,23 @@ export interface Heatmap {
   readonly timelines: readonly HeatmapTimeline[];
 }
 
-export function encodeHeatmap({ generation, uploadPeriodMs, timelines }: Heatmap): Uint8Array {
-  return utf8(
-    JSON.stringify({
-      generation,
-      timelines: timelines.map(({ timelineId, layers }) => ({ timeline_id: timelineId, layers: layers.map(layerJson) })),
-      upload_period_ms: uploadPeriodMs === 0 ? null : uploadPeriodMs,
-    }),
-  );
+export function encodeHeatmap(heatmap: Heatmap): Uint8Array {
+  return allSteps(encodeHeatmapInSteps(heatmap));
+}
+
+/** The same in short steps, however many layers there are. */
+export function* encodeHeatmapInSteps({ generation, uploadPeriodMs, timelines }: Heatmap): Generator<void, Uint8Array> {
+  const texts: string[] = [];
+  for (const { timelineId, layers } of timelines) {
+    const parts: string[] = [];
+    for (const layer of layers) {
+      parts.push(JSON.stringify(layerJson(layer)));
+      if (parts.length % STEP === 0) yield;
+    }
+    texts.push(`{"timeline_id":"${timelineId}","layers":[${parts.join()}]}`);
+    yield;
+  }
+  return utf8(`{"generation":${generation},"timelines":[${texts.join()}],"upload_period_ms":${uploadPeriodMs === 0 ? "null" : uploadPeriodMs}}`);
 }
 
 function layerJson({ name, metadata, lastAccessMs }: HeatmapLayer): Record<string, unknown> {

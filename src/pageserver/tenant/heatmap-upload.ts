@@ -2,13 +2,23 @@
 import type { RemoteStorage } from "../../remote-storage/remote-storage.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { StorageCounts } from "../counts/storage-counts.ts";
-import { encodeHeatmap, type HeatmapTimeline } from "../remote-timeline/heatmap.ts";
+import { encodeHeatmapInSteps, type HeatmapTimeline } from "../remote-timeline/heatmap.ts";
 import { heatmapKey } from "../remote-timeline/remote-paths.ts";
-import type { TenantShardId } from "../../kit/ids.ts";
+import type { TenantShardId, TimelineId } from "../../kit/ids.ts";
+import { stepwiseSort } from "../../kit/stepwise-sort.ts";
+import { Pacer } from "../../platform/pacer.ts";
+import type { Layer } from "../layers/layer.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 
 /** After a failure it is tried again so soon, or after the period if that is shorter. */
 const RETRY_MS = 10_000;
+
+const LAYERS_PER_STEP = 64;
+
+interface NamedLayer {
+  readonly name: string;
+  readonly layer: Layer;
+}
 
 /** What this needs of a tenant shard. */
 export interface HeatmapSource {
@@ -55,7 +65,9 @@ export class HeatmapUpload {
   }
 
   async #upload({ uploadPeriodMs, force, signal }: { readonly uploadPeriodMs: number; readonly force?: boolean; readonly signal?: AbortSignal }): Promise<boolean> {
-    const timelines = this.#residentLayers();
+    const { clock, counts } = this.#watch;
+    const pacer = new Pacer(clock);
+    const timelines = await pacer.run(this.#residentLayers(), signal);
     const layers = timelines.map(({ timelineId, layers: those }) => `${timelineId}:${those.map((layer) => layer.name + String(layer.layer.metadata.generation)).join()}`).join("\n");
     if (layers === this.#lastLayers && force !== true) return false;
     const heatmap: HeatmapTimeline[] = timelines.map(({ timelineId, layers: those }) => ({
@@ -63,10 +75,10 @@ export class HeatmapUpload {
       layers: those.map(({ layer }) => ({ name: layer.name, metadata: layer.metadata, lastAccessMs: layer.lastAccessMs })),
     }));
     const { tenantShardId, generation } = this.#tenant;
-    const { clock, counts } = this.#watch;
     const startMs = clock.monotonicMs();
     try {
-      await this.#storage.upload(heatmapKey(tenantShardId), { bytes: encodeHeatmap({ generation, uploadPeriodMs, timelines: heatmap }) }, { signal });
+      const bytes = await pacer.run(encodeHeatmapInSteps({ generation, uploadPeriodMs, timelines: heatmap }), signal);
+      await this.#storage.upload(heatmapKey(tenantShardId), { bytes }, { signal });
     } catch (error) {
       counts.errors++;
       throw error;
@@ -78,11 +90,19 @@ export class HeatmapUpload {
   }
 
   /** Of timelines in use: archived ones are not worth a secondary's disk. Only what object storage has can be fetched from there. */
-  #residentLayers() {
-    const timelines = this.#tenant.listTimelines().filter(({ timeline }) => timeline.remoteClient.archivedAt === null);
-    return timelines.map(({ timeline }) => {
-      const layers = [...timeline.stack.map.layers()].filter((layer) => layer.isResident && timeline.remoteClient.isUploaded(layer.name, layer.metadata));
-      return { timelineId: timeline.timelineId, layers: layers.map((layer) => ({ name: layer.toString(), layer })).sort((a, b) => (a.name < b.name ? -1 : 1)) };
-    });
+  *#residentLayers(): Generator<void, { readonly timelineId: TimelineId; readonly layers: NamedLayer[] }[]> {
+    const found: { readonly timelineId: TimelineId; readonly layers: NamedLayer[] }[] = [];
+    for (const { timeline } of this.#tenant.listTimelines()) {
+      if (timeline.remoteClient.archivedAt !== null) continue;
+      const layers: NamedLayer[] = [];
+      let seen = 0;
+      for (const layer of timeline.stack.map.layers()) {
+        if (layer.isResident && timeline.remoteClient.isUploaded(layer.name, layer.metadata)) layers.push({ name: layer.toString(), layer });
+        if (++seen % LAYERS_PER_STEP === 0) yield;
+      }
+      found.push({ timelineId: timeline.timelineId, layers: yield* stepwiseSort(layers, (a, b) => (a.name < b.name ? -1 : 1)) });
+      yield;
+    }
+    return found;
   }
 }
