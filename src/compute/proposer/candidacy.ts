@@ -17,8 +17,8 @@ import { SafekeeperLink } from "./safekeeper-link.ts";
 
 const HEARTBEAT_MS = 1_000;
 /**
- * A new commit position travels with the next append; only when there is none within this time is it sent alone. Commits do
- * not wait for it, readers of the safekeepers do.
+ * A new commit position travels with the next append; only when none has told it within this time (twice as much for one that comes while
+ * an earlier one waits) is it sent alone. Commits do not wait for it, readers of the safekeepers do.
  */
 const SPREAD_COMMIT_MS = 5;
 /**
@@ -167,10 +167,16 @@ export class Candidacy {
 
   #spreadCommit(): void {
     if (this.#options.mode.kind === "sync") this.wake();
-    else this.#spreading ??= this.#options.platform.clock.after(SPREAD_COMMIT_MS, () => {
+    else if (this.#spreading === null) this.#spreadLater();
+  }
+
+  #spreadLater(): void {
+    const dueLsn = this.core.commitLsn;
+    this.#spreading = this.#options.platform.clock.after(SPREAD_COMMIT_MS, () => {
       this.#spreading = null;
-      this.core.spreadCommit();
-      this.wake();
+      if (this.core.spreadCommit(dueLsn)) this.wake();
+      // What was committed meanwhile has its own time: under load the next append has told it by then.
+      if (this.core.commitLsn > dueLsn) this.#spreadLater();
     });
   }
 

@@ -140,9 +140,14 @@ export class ProposerCore {
     for (const slot of this.#slots) slot.heartbeatDue = true;
   }
 
-  /** Whoever has not heard of the latest commit position from an append is to be told it. */
-  spreadCommit(): void {
-    for (const slot of this.#slots) if (slot.toldCommitLsn < this.#commitLsn) slot.heartbeatDue = true;
+  /**
+   * Whoever has heard of no commit position as high as `lsn` (the latest unless given) from an append is to be told the latest.
+   * False when there is nobody.
+   */
+  spreadCommit(lsn: Lsn = this.#commitLsn): boolean {
+    const behind = this.#slots.filter((slot) => slot.state === "active" && slot.toldCommitLsn < lsn);
+    for (const slot of behind) slot.heartbeatDue = true;
+    return behind.length > 0;
   }
 
   received(slot: number, message: AcceptorMessage): readonly CoreEffect[] {

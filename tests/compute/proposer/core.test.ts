@@ -163,6 +163,27 @@ describe("one proposer", () => {
     expect(rig.acceptors[1].log.bytes).toEqual(rig.acceptors[2].log.bytes);
   });
 
+  test("a commit position is sent alone only to those whom no append has told it", () => {
+    const rig = new Rig(three(0), run(START));
+    for (const slot of [0, 1, 2]) rig.connect(slot);
+    rig.settle();
+    rig.write(100);
+    rig.settle();
+    const firstLsn = rig.commitLsn;
+    expect(firstLsn).toBe(START + 100);
+    rig.write(100);
+    rig.settle();
+    // The second append has told the first commit, nothing has told the second.
+    expect(rig.core.spreadCommit(firstLsn)).toBe(false);
+    expect([0, 1, 2].map((slot) => rig.core.nextAppend(slot, 1000))).toEqual([null, null, null]);
+    rig.disconnect(2);
+    expect(rig.core.spreadCommit()).toBe(true);
+    expect([0, 1, 2].map((slot) => rig.core.nextAppend(slot, 1000)?.maxBytes)).toEqual([0, 0, undefined]);
+    rig.settle();
+    expect(rig.core.spreadCommit()).toBe(false);
+    expect(rig.acceptors.slice(0, 2).map(({ acceptor }) => acceptor.volatile.commitLsn)).toEqual([rig.commitLsn, rig.commitLsn]);
+  });
+
   test("a safekeeper that two addresses lead to counts once, before the election and after", () => {
     const [first, second] = three(0);
     const early = new Rig([first, first, second], run(START));
