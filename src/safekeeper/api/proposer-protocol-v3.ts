@@ -16,11 +16,12 @@
 import { ByteReader, ByteWriter } from "../../kit/bytes.ts";
 import { StrataError } from "../../kit/errors.ts";
 import { parseTenantId, parseTimelineId } from "../../kit/ids.ts";
-import { expectEnd, readWalData } from "./append-body.ts";
+import type { Lsn } from "../../kit/lsn.ts";
+import { expectEnd, MAX_APPEND_BYTES, readWalData } from "./append-body.ts";
 import { decodeConfiguration, encodeConfiguration } from "./membership.ts";
 import { encodePageserverFeedback, readPageserverFeedback } from "./pageserver-feedback.ts";
 import type { AcceptorGreeting, AcceptorMessage, AppendRequest, AppendResponse, ProposerElected, ProposerGreeting, ProposerMessage, VoteRequest, VoteResponse } from "./proposer-messages.ts";
-import { decodeTermHistoryBe, encodeTermHistoryBe } from "./term-history.ts";
+import { decodeTermHistoryBe, encodeTermHistoryBe, type Term } from "./term-history.ts";
 import { readU64be } from "./u64.ts";
 
 const TAG_GREETING = 0x67;
@@ -28,6 +29,18 @@ const TAG_VOTE = 0x76;
 const TAG_ELECTED = 0x65;
 const TAG_APPEND = 0x61;
 const HEADER_CAPACITY = 64;
+/** Before an append's WAL: u8, u32, u64, four times u64. */
+export const APPEND_HEADER_BYTES = 45;
+
+/** What an append says of itself before its WAL. */
+export interface AppendHeader {
+  generation: number;
+  term: Term;
+  beginLsn: Lsn;
+  endLsn: Lsn;
+  commitLsn: Lsn;
+  truncateLsn: Lsn;
+}
 
 export function decodeProposerMessage(bytes: Uint8Array): ProposerMessage {
   const reader = new ByteReader(bytes, "proposer message");
@@ -83,6 +96,33 @@ function decodeAppend(reader: ByteReader): AppendRequest {
   const commitLsn = reader.lsnBe();
   const truncateLsn = reader.lsnBe();
   return { kind: "append", generation, term, beginLsn, endLsn, commitLsn, truncateLsn, walData: readWalData(reader, beginLsn, endLsn) };
+}
+
+/**
+ * Reads an append's header in place into `into`, for whoever takes many together. False for any other message, and for what
+ * `decodeProposerMessage` refuses or takes for a sentinel: then `into` says nothing.
+ */
+export function readAppendHeader(message: { readonly bytes: Uint8Array; readonly start: number; readonly end: number }, into: AppendHeader): boolean {
+  const { bytes, start, end } = message;
+  if (end - start < APPEND_HEADER_BYTES || bytes[start] !== TAG_APPEND) return false;
+  into.generation = u32At(bytes, start + 1);
+  into.term = smallU64At(bytes, start + 5);
+  into.beginLsn = smallU64At(bytes, start + 13);
+  into.endLsn = smallU64At(bytes, start + 21);
+  into.commitLsn = smallU64At(bytes, start + 29);
+  into.truncateLsn = smallU64At(bytes, start + 37);
+  const isWhole = into.endLsn - into.beginLsn === end - start - APPEND_HEADER_BYTES && end - start - APPEND_HEADER_BYTES <= MAX_APPEND_BYTES;
+  return isWhole && into.term + into.beginLsn + into.endLsn + into.commitLsn + into.truncateLsn < Number.POSITIVE_INFINITY;
+}
+
+function u32At(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+}
+
+/** Infinity from 2^53 on. */
+function smallU64At(bytes: Uint8Array, at: number): number {
+  const high = u32At(bytes, at);
+  return high < 0x20_0000 ? high * 0x1_0000_0000 + u32At(bytes, at + 4) : Number.POSITIVE_INFINITY;
 }
 
 export function encodeProposerMessage(message: ProposerMessage): Uint8Array {

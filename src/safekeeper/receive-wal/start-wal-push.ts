@@ -21,6 +21,7 @@ import { drained, type DrainOptions } from "../drained.ts";
 import { endOfStream } from "../pg-errors.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { type AdmissionOptions, findOrCreate } from "./admission.ts";
+import { joinArrived } from "./arrived-appends.ts";
 import { BlockedWatch } from "./blocked-watch.ts";
 import type { WalReceiver } from "./wal-receivers.ts";
 
@@ -40,10 +41,23 @@ const QUEUE_SAMPLE_INTERVAL_MS = 5000;
 /** One turn at the acceptor; others (a vote, a reader's check) wait no longer than that. */
 const BATCH_MAX_MESSAGES = 1024;
 const BATCH_MAX_BYTES = 2 * 1024 * 1024;
-/** Appends smaller than this are joined to one where they continue each other; a larger one is worth a turn of its own, uncopied. */
-const JOIN_BELOW_BYTES = 64 * 1024;
+/** Appends smaller than this that arrived one after the other are copied together; for a larger one that costs more than a turn and a write of its own. */
+const COPY_BELOW_BYTES = 16 * 1024;
 /** Feedback is advice: a proposer that does not read gets none. */
 const FEEDBACK_MAX_BUFFERED_BYTES = 64 * 1024;
+
+interface Queued {
+  readonly message: ProposerMessage;
+  readonly sizeBytes: number;
+  /** Messages that it stands for: small appends that arrived together are one. */
+  readonly count: number;
+}
+
+/** One append, or several as one. */
+interface Appends {
+  readonly request: AppendRequest;
+  readonly count: number;
+}
 
 /** Serves the connection to its end. */
 export async function startWalPush(session: PgSession, options: StartWalPushOptions): Promise<void> {
@@ -69,7 +83,7 @@ class ProposerConnection {
   readonly #copy: ServedCopyStream;
   readonly #options: StartWalPushOptions;
   readonly #drain: DrainOptions;
-  readonly #queue = new BoundedQueue<{ readonly message: ProposerMessage; readonly sizeBytes: number }>({ maxItems: RECEIVE_QUEUE_MESSAGES, maxWeight: RECEIVE_QUEUE_BYTES });
+  readonly #queue = new BoundedQueue<Queued>({ maxItems: RECEIVE_QUEUE_MESSAGES, maxWeight: RECEIVE_QUEUE_BYTES });
   #readError: unknown = null;
   readonly #blocked: BlockedWatch;
   #lastResponse: AppendResponse | null = null;
@@ -121,13 +135,12 @@ class ProposerConnection {
   /** From the connection into the queue, as long as there is room. */
   async #readInto(greeting: ProposerMessage): Promise<void> {
     try {
-      await this.#enqueue(greeting, 0);
+      await this.#enqueue({ message: greeting, sizeBytes: 0, count: 1 });
       for (;;) {
         const bytes = this.#copy.take() ?? (await this.#copy.read());
         if (bytes === null) return;
-        const message = decodeProposerMessage(bytes, this.#options.protocolVersion);
-        const sizeBytes = bytes.length;
-        if (!this.#queue.offer({ message, sizeBytes }, sizeBytes) && !(await this.#enqueue(message, sizeBytes))) return;
+        const item = this.#decode(bytes);
+        if (!this.#queue.offer(item, item.sizeBytes) && !(await this.#enqueue(item))) return;
       }
     } catch (error) {
       this.#readError = error;
@@ -136,9 +149,18 @@ class ProposerConnection {
     }
   }
 
-  async #enqueue(message: ProposerMessage, sizeBytes: number): Promise<boolean> {
+  #decode(bytes: Uint8Array): Queued {
+    const { protocolVersion } = this.#options;
+    const message = decodeProposerMessage(bytes, protocolVersion);
+    if (message.kind !== "append" || protocolVersion !== 3) return { message, sizeBytes: bytes.length, count: 1 };
+    const { request, count, addedBytes } = joinArrived(this.#copy, message);
+    return { message: request, sizeBytes: bytes.length + addedBytes, count };
+  }
+
+  async #enqueue(item: Queued): Promise<boolean> {
+    const { sizeBytes } = item;
     if (!this.#queue.hasRoom(sizeBytes)) this.#blocked.begin();
-    const accepted = await this.#queue.push({ message, sizeBytes }, sizeBytes);
+    const accepted = await this.#queue.push(item, sizeBytes);
     this.#blocked.end();
     return accepted;
   }
@@ -182,12 +204,12 @@ class ProposerConnection {
     this.#noteQueue();
   }
 
-  async #process(item: { readonly message: ProposerMessage; readonly sizeBytes: number }, receiver: WalReceiver): Promise<void> {
+  async #process(item: Queued, receiver: WalReceiver): Promise<void> {
     const { message } = item;
     const { metrics } = this.#options;
     try {
       if (message.kind === "append") {
-        metrics.messages.with("success").inc(await this.#append(message));
+        metrics.messages.with("success").inc(await this.#append({ request: message, count: item.count }));
       } else {
         if (message.kind === "vote-request" && this.#timeline.state.recovering) await this.#waitForOtherVotes();
         const startMs = this.#options.clock.monotonicMs();
@@ -218,19 +240,19 @@ class ProposerConnection {
   }
 
   /** Takes in all appends that are queued, up to a bound, in one turn. Returns how many. */
-  async #append(first: AppendRequest): Promise<number> {
-    if (first.walData.length > 0) this.#timeline.checkDiskUsage();
+  async #append(first: Appends): Promise<number> {
+    if (first.request.walData.length > 0) this.#timeline.checkDiskUsage();
     const { replies, count } = await this.#timeline.run("append", (acceptor) => this.#appendBatch(acceptor, first));
     for (const reply of replies) await this.#send(reply);
     if (this.#dirty && this.#options.clock.monotonicMs() - this.#lastFlushMs >= FLUSH_INTERVAL_MS) await this.#flush();
     return count;
   }
 
-  *#appendBatch(acceptor: Acceptor, first: AppendRequest): Steps<{ replies: AppendResponse[]; count: number }> {
+  *#appendBatch(acceptor: Acceptor, first: Appends): Steps<{ replies: AppendResponse[]; count: number }> {
     const replies: AppendResponse[] = [];
     let count = 0;
     let bytes = 0;
-    for (let next: AppendRequest | null = first; next !== null; next = count < BATCH_MAX_MESSAGES && bytes < BATCH_MAX_BYTES ? this.#takeAppend() : null) {
+    for (let next: Appends | null = first; next !== null; next = count < BATCH_MAX_MESSAGES && bytes < BATCH_MAX_BYTES ? this.#takeAppend() : null) {
       const joined = this.#join(next);
       const { request } = joined;
       count += joined.count;
@@ -250,29 +272,33 @@ class ProposerConnection {
    * The append and the small ones behind it that continue it, as one: what the acceptor checks of each (term, generation, that it
    * continues the log) holds for all or for none, and the last one's positions are the proposer's newest.
    */
-  #join(first: AppendRequest): { readonly request: AppendRequest; readonly count: number } {
-    if (first.walData.length >= JOIN_BELOW_BYTES) return { request: first, count: 1 };
-    const parts = [first.walData];
-    let bytes = first.walData.length;
-    let last = first;
-    for (let next = this.#nextAppend(); next !== null && parts.length < BATCH_MAX_MESSAGES && continues(last, next); next = this.#nextAppend()) {
-      if (next.walData.length >= JOIN_BELOW_BYTES || bytes + next.walData.length > BATCH_MAX_BYTES) break;
+  #join(first: Appends): Appends {
+    const { beginLsn, walData } = first.request;
+    if (walData.length >= COPY_BELOW_BYTES) return first;
+    const parts = [walData];
+    let bytes = walData.length;
+    let last = first.request;
+    let { count } = first;
+    for (let next = this.#nextAppend(); next !== null && parts.length < BATCH_MAX_MESSAGES && continues(last, next.request); next = this.#nextAppend()) {
+      const { request } = next;
+      if (request.walData.length >= COPY_BELOW_BYTES || bytes + request.walData.length > BATCH_MAX_BYTES) break;
       this.#queue.take();
-      parts.push(next.walData);
-      bytes += next.walData.length;
-      last = next;
+      parts.push(request.walData);
+      bytes += request.walData.length;
+      last = request;
+      count += next.count;
     }
-    if (parts.length === 1) return { request: first, count: 1 };
-    return { request: { ...last, beginLsn: first.beginLsn, walData: concatBytes(parts) }, count: parts.length };
+    if (parts.length === 1) return first;
+    return { request: { ...last, beginLsn, walData: concatBytes(parts) }, count };
   }
 
-  /** The next message if it is an append; it stays in the queue. */
-  #nextAppend(): AppendRequest | null {
-    const message = this.#queue.peek()?.message;
-    return message?.kind === "append" ? message : null;
+  /** What comes next if it is an append; it stays in the queue. */
+  #nextAppend(): Appends | null {
+    const next = this.#queue.peek();
+    return next?.message.kind === "append" ? { request: next.message, count: next.count } : null;
   }
 
-  #takeAppend(): AppendRequest | null {
+  #takeAppend(): Appends | null {
     const next = this.#nextAppend();
     if (next !== null) this.#queue.take();
     return next;

@@ -38,7 +38,7 @@ import type { WalStoreMetrics } from "./wal-store-metrics.ts";
 
 /** Bytes kept in memory before they are handed to the file, flushed or not. */
 const MAX_BUFFERED_BYTES = 1024 * 1024;
-const LARGE_PIECE_BYTES = 64 * 1024;
+const LARGE_PIECE_BYTES = 16 * 1024;
 /**
  * An fdatasync of a write that makes its file longer has to wait for the file system's journal: twice the time, and half as much
  * processor time again. So behind small writes the file is made longer ahead, by this much; large ones would only be written twice.
