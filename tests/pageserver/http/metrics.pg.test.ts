@@ -28,8 +28,9 @@ test("layers, uploads, storage operations, deletions", async () => {
   const layers = ((await server.http("GET", `${TIMELINE}/layer`)).json as { historic_layers: { kind: string; layer_file_size: number }[] }).historic_layers;
   for (const kind of ["delta", "image"]) {
     const those = layers.filter((layer) => layer.kind.toLowerCase() === kind);
-    expect([kind, of(`pageserver_layer_count{${LABELS},kind="${kind}"}`)]).toEqual([kind, those.length]);
-    expect(of(`pageserver_layer_bytes{${LABELS},kind="${kind}"}`)).toBe(those.reduce((sum, layer) => sum + layer.layer_file_size, 0));
+    const ofLevels = (name: string) => ["l0", "l1"].reduce((sum, level) => sum + (of(`${name}{${LABELS},level="${level}",kind="${kind}"}`) ?? 0), 0);
+    expect([kind, ofLevels("pageserver_layer_count")]).toEqual([kind, those.length]);
+    expect([kind, ofLevels("pageserver_layer_bytes")]).toEqual([kind, those.reduce((sum, layer) => sum + layer.layer_file_size, 0)]);
   }
   const bytes = layers.reduce((sum, layer) => sum + layer.layer_file_size, 0);
   expect([of("pageserver_resident_physical_size_global"), of("pageserver_remote_physical_size_global")]).toEqual([bytes, bytes]);
