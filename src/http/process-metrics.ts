@@ -19,7 +19,7 @@ const GAUGES: readonly (readonly [name: string, help: string, read: (usage: Proc
   ["libmetrics_process_cpu_seconds_highres", "Processor time used, with fractions", ({ cpuSeconds }) => cpuSeconds],
 ];
 
-/** @param version as `--version` tells it: "0.1.0 (git:revision …)" */
+/** @param version as `versionLine` makes it */
 export function registerProcessMetrics(metrics: Metrics, { version, log }: { readonly version: string; readonly log: Logger }): void {
   for (const [name, help, read] of GAUGES) metrics.gaugeFrom({ name, help }, () => read(processUsage()));
   metrics.counterFrom({ name: "process_cpu_seconds_total", help: "Processor time used" }, () => processUsage().cpuSeconds);
@@ -39,6 +39,6 @@ export function countScrapes(metrics: Metrics): () => void {
 }
 
 function partsOf(version: string): { readonly revision: string; readonly tag: string } {
-  const revision = /git[:-]([0-9a-f]{7,40}\S*)/.exec(version)?.[1] ?? "unknown";
-  return { revision, tag: version.split(" ")[0] };
+  const [, tag = version, revision = "unknown"] = /^\S+ (\S+) git:(\S+)$/.exec(version) ?? [];
+  return { revision, tag };
 }

@@ -29,6 +29,11 @@ function parse<T extends OptionTable>(table: T, line: string) {
 }
 
 describe("the peer's flags", () => {
+  test("what changes nothing is told only when it was given", () => {
+    expect(parse(PAGESERVER_OPTIONS, "-D /data").ignored).toEqual([]);
+    expect(parse(PAGESERVER_OPTIONS, "-D /data --dev").ignored).toEqual(["--dev"]);
+  });
+
   test("of the safekeeper", () => {
     const { values, ignored } = parse(SAFEKEEPER_OPTIONS, SAFEKEEPER);
     expect(safekeeperConfig(values, {})).toMatchObject({

@@ -60,7 +60,7 @@ const IGNORED = "accepted for the peer's sake; changes nothing";
 
 /** Flags that were given and change nothing. */
 export function ignoredFlags(table: OptionTable, values: Readonly<Record<string, unknown>>): string[] {
-  return Object.entries(table).flatMap(([name, spec]) => (spec.help === IGNORED && values[name] !== null ? [`--${longName(spec)}`] : []));
+  return Object.entries(table).flatMap(([name, spec]) => (spec.help === IGNORED && values[name] !== null && values[name] !== false ? [`--${longName(spec)}`] : []));
 }
 
 /** A table of options that change nothing, from their flags. */
