@@ -10,7 +10,8 @@ import { EXPECTED } from "../../conformance/auth/expected-routes.ts";
 const read = (path: string) => readFileSync(join(import.meta.dir, "../../../src/pageserver", path), "utf8");
 /** Names in backticks in the first column of the table below `title`. */
 function namesBelow(text: string, title: string): string[] {
-  const rows = text.slice(text.indexOf(title)).split("\n").filter((line) => line.startsWith("| "));
+  const [section] = text.slice(text.indexOf(title) + title.length).split("\n## ");
+  const rows = section.split("\n").filter((line) => line.startsWith("| "));
   return rows.slice(2).flatMap((row) => [...row.split(" | ")[0].matchAll(/`([^`]+)`/g)].map(([, name]) => name));
 }
 
