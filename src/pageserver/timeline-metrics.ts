@@ -120,8 +120,8 @@ function registerSizes(parts: TimelineMetricsParts): void {
     for (const layer of timeline.stack.map.layers()) sum += layer.metadata.sizeBytes;
     return Math.max(0, sum - timeline.counts.invisibleBytes);
   });
-  gauge("directory_entries_count", "Entries of the directories kept of a timeline, as far as they were read here", ({ datadir }) => datadir.directoryEntries);
-  gauge("aux_file_estimated_size", "Bytes of auxiliary files, as far as they were read or written here", ({ datadir }) => datadir.auxFileBytes);
+  gauge("directory_entries_count", "Entries of the directories kept of a timeline, as far as they were read here", ({ datadir }) => datadir.directoryEntries().reduce((sum, entries) => sum + entries, 0));
+  gauge("aux_file_estimated_size", "Bytes of auxiliary files, as far as they were read or written here", ({ datadir }) => datadir.auxFiles.sizeBytes);
 }
 
 function registerIo({ metrics, counts: { io }, timelines }: TimelineMetricsParts): void {

@@ -117,7 +117,7 @@ async function plans(): Promise<void> {
   await held("eviction planned", () => pacer().run(planEviction(candidates, { order: { highestLayerCountLosesFirst: true }, wantedBytes: (layers / 2) * MIB, minResidentBytes: () => null })));
   await held("garbage collected", async () => {
     const look = pacer();
-    for (const some of planGc(map, { cutoff: 250, retainLsns: () => [] })) {
+    for (const some of planGc(map, { cutoff: 250, branchPoints: () => [], leases: () => [] })) {
       for (const layer of some) map.remove(layer);
       await look.pause();
     }

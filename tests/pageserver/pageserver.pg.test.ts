@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { decodeResponse, encodeGetPage, encodeRelRequest } from "../../src/pageserver/api/pagestream.ts";
 import { LSN_MAX, parseLsn } from "../../src/kit/lsn.ts";
+import type { TimelineInfo } from "../../src/pageserver/api/timelines.ts";
 import type { CopyStream } from "../../src/wire/pg-session.ts";
 import { TENANT_ID, TestPageserver } from "../support/test-pageserver.ts";
 
@@ -8,14 +9,6 @@ const ROOT = "aa".repeat(16);
 const BRANCH = "bb".repeat(16);
 const PG_CLASS = { spcOid: 1663, dbOid: 5, relNumber: 1259, fork: 0 };
 const latest = { requestId: 7n, requestLsn: LSN_MAX, notModifiedSince: 8 };
-
-interface Info {
-  last_record_lsn: string;
-  prev_record_lsn: string;
-  ancestor_lsn: string | null;
-  current_logical_size: number;
-  remote_consistent_lsn: string;
-}
 
 async function ask(stream: CopyStream, ...messages: Uint8Array[]): Promise<Uint8Array[]> {
   for (const message of messages) stream.write(message);
@@ -26,20 +19,24 @@ async function ask(stream: CopyStream, ...messages: Uint8Array[]): Promise<Uint8
 
 describe("pageserver", () => {
   const server = new TestPageserver();
-  let root: Info;
+  let root: TimelineInfo;
   beforeAll(async () => {
     await server.start();
     expect((await server.attach(1)).status).toBe(200);
     const created = await server.http("POST", `/v1/tenant/${TENANT_ID}/timeline`, { new_timeline_id: ROOT, pg_version: 17 });
     expect(created.status).toBe(201);
-    root = created.json as Info;
+    root = created.json as TimelineInfo;
   }, 30_000);
   afterAll(() => server.remove());
 
   test("a root timeline from initdb is in object storage when it is created", () => {
     expect(parseLsn(root.remote_consistent_lsn)).toBe(parseLsn(root.last_record_lsn));
-    expect(parseLsn(root.prev_record_lsn)).toBeLessThan(parseLsn(root.last_record_lsn));
+    expect(parseLsn(root.prev_record_lsn ?? "")).toBeLessThan(parseLsn(root.last_record_lsn));
     expect(root.current_logical_size).toBeGreaterThan(20_000_000);
+    expect(root.state).toBe("Active");
+    // initdb's: three databases, catalogs, a segment each of clog, multixact members and offsets.
+    const [databases, prepared, relations, auxFiles, ...slrus] = root.directory_entries_counts;
+    expect([databases >= 3, prepared, relations > 500, auxFiles, slrus]).toEqual([true, 0, true, 0, [1, 1, 1]]);
   });
 
   test("creating it again is answered alike, creating another under its id is refused", async () => {
@@ -90,7 +87,7 @@ describe("pageserver", () => {
 
   test("branches, restart, and a wiped disk", async () => {
     const path = `/v1/tenant/${TENANT_ID}/timeline`;
-    const branch = (await server.http("POST", path, { new_timeline_id: BRANCH, ancestor_timeline_id: ROOT })).json as Info;
+    const branch = (await server.http("POST", path, { new_timeline_id: BRANCH, ancestor_timeline_id: ROOT })).json as TimelineInfo;
     expect(branch.ancestor_lsn).toBe(root.last_record_lsn);
     const pageOf = async (timeline: string): Promise<string> => {
       const client = await server.client();
@@ -121,9 +118,18 @@ describe("pageserver", () => {
   test("checkpoint, compaction and GC by hand", async () => {
     const path = `/v1/tenant/${TENANT_ID}/timeline/${ROOT}`;
     expect((await server.http("PUT", `${path}/checkpoint?force_image_layer_creation=true&wait_until_uploaded=true`)).status).toBe(200);
-    expect((await server.http("PUT", `${path}/do_gc`)).status).toBe(200);
+    // Leases of the process before are not waited for.
+    expect((await server.http("PATCH", "/v1/tenant/config", { tenant_id: TENANT_ID, lsn_lease_length: "0s" })).status).toBe(200);
+    const gc = await server.http("PUT", `${path}/do_gc`, { gc_horizon: 0 });
     const layers = (await server.http("GET", `${path}/layer`)).json as { historic_layers: { layer_file_name: string }[] };
     expect(layers.historic_layers.length).toBeGreaterThan(0);
+    const { elapsed, gc_cutoff: cutoff, layers_removed: removed, layers_total: total, ...kept } = gc.json as Record<string, number>;
+    expect([gc.status, elapsed >= 0, cutoff > 0]).toEqual([200, true, true]);
+    expect(Object.keys(kept)).toEqual(["needed_by_cutoff", "needed_by_pitr", "needed_by_branches", "needed_by_leases", "not_updated"].map((name) => `layers_${name}`));
+    expect(total).toBe(Object.values(kept).reduce((sum, layers) => sum + layers, removed));
+    expect(total - removed).toBe(layers.historic_layers.length);
+    expect((await server.http("PUT", `${path}/do_gc`)).status).toBe(400);
+    expect((await server.http("PUT", `${path}/do_gc`, { gc_horizon: -1 })).status).toBe(400);
     expect((await server.http("GET", `${path}/get_lsn_by_timestamp?timestamp=2020-01-01T00:00:00Z`)).json).toMatchObject({ kind: expect.stringMatching(/past|nodata/) });
   }, 30_000);
 });

@@ -26,6 +26,7 @@ export const timelineInfoSchema = z.object({
   initdb_lsn: lsn,
   current_logical_size: z.number(),
   current_logical_size_is_accurate: z.boolean(),
+  /** Databases, prepared transactions, relations, aux files, segments of clog, multixact members and offsets: as far as ingest has touched them. */
   directory_entries_counts: z.array(z.number()),
   current_physical_size: z.number().nullable(),
   current_logical_size_non_incremental: z.number().nullable(),
@@ -34,9 +35,10 @@ export const timelineInfoSchema = z.object({
   timeline_dir_layer_file_size_sum: z.number().nullable(),
   wal_source_connstr: z.string().nullable(),
   last_received_msg_lsn: lsn.nullable(),
+  /** Microseconds since 1970. */
   last_received_msg_ts: z.number().nullable(),
   pg_version: z.number(),
-  state: z.string(),
+  state: z.union([z.enum(["Loading", "Active", "Stopping"]), z.object({ Broken: z.object({ reason: z.string(), backtrace: z.string() }) })]),
   walreceiver_status: z.string(),
   is_archived: z.boolean().nullable(),
 });

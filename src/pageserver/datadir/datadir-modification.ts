@@ -12,7 +12,7 @@ import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { ByteReader, ByteWriter } from "../../kit/bytes.ts";
 import type { KeyValue, Value } from "../../interpret/value.ts";
 import { ValueBatch } from "../../interpret/value-batch.ts";
-import { auxFileKey, updateAuxFiles } from "../../keyspace/aux-file.ts";
+import { auxFileKey, decodeAuxFiles, updateAuxFiles } from "../../keyspace/aux-file.ts";
 import type { Key } from "../../keyspace/key.ts";
 import { CHECKPOINT_KEY, CONTROL_FILE_KEY, isRelBlockKey, isSlruBlockKey, replOriginKey } from "../../keyspace/mapping.ts";
 import { countValues } from "../counts/count-values.ts";
@@ -181,7 +181,8 @@ export class DatadirModification implements ModificationWriter {
       if (!isStrataError(error, "missing-key")) throw error;
     }
     const updated = updateAuxFiles(old, path, content);
-    this.datadir.auxFileBytes += updated.length - old.length;
+    const { count, sizeBytes } = this.datadir.auxFiles;
+    this.datadir.auxFiles = { count: count + decodeAuxFiles(updated).length - decodeAuxFiles(old).length, sizeBytes: sizeBytes + updated.length - old.length };
     this.putImage(key, updated);
   }
 

@@ -28,7 +28,7 @@ export interface DatadirView {
   getVectored(keys: readonly Key[]): Promise<(Uint8Array | Error)[]>;
   scan(range: KeyRange): Promise<{ key: Key; bytes: Uint8Array }[]>;
   /** Told how much all auxiliary files take. */
-  auxFilesListed?(sizeBytes: number): void;
+  auxFilesListed?(files: { readonly count: number; readonly sizeBytes: number }): void;
 }
 
 export interface RelPageRequest {
@@ -217,8 +217,9 @@ export class DatadirReader {
 
   async listAuxFiles(): Promise<AuxFile[]> {
     const values = await this.view.scan(AUX_FILE_RANGE);
-    this.view.auxFilesListed?.(values.reduce((sum, { bytes }) => sum + bytes.length, 0));
-    return values.flatMap((value) => decodeAuxFiles(value.bytes)).sort((a, b) => (a.path < b.path ? -1 : 1));
+    const files = values.flatMap((value) => decodeAuxFiles(value.bytes)).sort((a, b) => (a.path < b.path ? -1 : 1));
+    this.view.auxFilesListed?.({ count: files.length, sizeBytes: values.reduce((sum, { bytes }) => sum + bytes.length, 0) });
+    return files;
   }
 
   /** Origin id → LSN up to which it was replayed. */

@@ -35,7 +35,7 @@ export class TimelineDatadir {
   readonly #watch: DatadirWatch | null;
   /** Of directories that ingest has written, by name; and auxiliary files, as they were listed last and changed since. For metrics. */
   #directories: Map<string, number> | null = null;
-  auxFileBytes = 0;
+  auxFiles = { count: 0, sizeBytes: 0 };
 
   constructor(store: TimelineStore, options: { version: PgMajor; shard: ShardIdentity; watch?: DatadirWatch }) {
     this.store = store;
@@ -60,8 +60,8 @@ export class TimelineDatadir {
       get: (key) => store.get(key, lsn, context),
       getVectored: (keys) => store.getVectored(keys, lsn, context),
       scan: (range) => store.scan(range, lsn, context),
-      auxFilesListed: (sizeBytes) => {
-        if (lsn === store.lastRecordLsn) this.auxFileBytes = sizeBytes;
+      auxFilesListed: (files) => {
+        if (lsn === store.lastRecordLsn) this.auxFiles = files;
       },
     });
   }
@@ -75,10 +75,11 @@ export class TimelineDatadir {
     (this.#directories ??= new Map()).set(name, entries);
   }
 
-  get directoryEntries(): number {
-    let sum = 0;
-    for (const entries of this.#directories?.values() ?? []) sum += entries;
-    return sum;
+  /** By the peer's kinds of directories, in its order: databases, prepared transactions, relations, aux files, clog, multixact members and offsets. */
+  directoryEntries(): number[] {
+    const { databases = 0, "two-phase": twoPhase = 0, clog = 0, "multixact-members": members = 0, "multixact-offsets": offsets = 0, "commit-ts": _ours, ...relations } = Object.fromEntries(this.#directories ?? []);
+    const inRelations = Object.values(relations).reduce((sum, entries) => sum + entries, 0);
+    return [databases, twoPhase, inRelations, this.auxFiles.count, clog, members, offsets];
   }
 
   /** Ingest committed a change of `blocks` in the sum of all relation sizes. */

@@ -4,6 +4,7 @@ import { tenantShardIdToString } from "../../kit/ids.ts";
 import { lsnToString } from "../../kit/lsn.ts";
 import type { TenantInfo, TimelineInfo } from "../api/timelines.ts";
 import type { TenantTimeline } from "../tenant/tenant-timeline.ts";
+import type { Timeline } from "../timeline/timeline.ts";
 import type { TenantView } from "../tenant/tenants.ts";
 
 export interface TimelineInfoOptions {
@@ -43,6 +44,7 @@ export function knownTimelineInfo(view: TenantTimeline): TimelineInfo {
   const logicalSize = view.datadir.knownLogicalSize;
   const { ancestor, lastRecordLsn, prevRecordLsn } = timeline;
   const layers = [...timeline.stack.map.layers()];
+  const received = view.lastReceived;
   const bytesOf = (those: typeof layers): number => those.reduce((sum, layer) => sum + layer.metadata.sizeBytes, 0);
   return {
     tenant_id: tenantShardIdToString(timeline.tenantShardId),
@@ -58,20 +60,31 @@ export function knownTimelineInfo(view: TenantTimeline): TimelineInfo {
     initdb_lsn: lsnToString(timeline.initdbLsn),
     current_logical_size: logicalSize.sizeBytes,
     current_logical_size_is_accurate: logicalSize.isExact,
-    directory_entries_counts: [],
+    directory_entries_counts: view.datadir.directoryEntries(),
     current_physical_size: bytesOf(layers),
     current_logical_size_non_incremental: null,
-    pitr_history_size: Math.max(0, lastRecordLsn - timeline.gcCutoffLsn),
-    within_ancestor_pitr: false,
+    pitr_history_size: Math.max(0, lastRecordLsn - (timeline.pitrCutoffLsn ?? timeline.gcCutoffLsn)),
+    within_ancestor_pitr: isWithinAncestorPitr(timeline),
     timeline_dir_layer_file_size_sum: bytesOf(layers.filter((layer) => layer.isResident)),
     wal_source_connstr: view.safekeeper === null ? null : `safekeeper ${view.safekeeper}`,
-    last_received_msg_lsn: view.safekeeper === null ? null : lsnToString(lastRecordLsn),
-    last_received_msg_ts: null,
+    last_received_msg_lsn: received === null ? null : lsnToString(received.lsn),
+    last_received_msg_ts: received === null ? null : Math.round(received.wallMs * 1000),
     pg_version: timeline.pgVersion,
-    state: "Active",
+    state: timelineState(timeline),
     walreceiver_status: view.safekeeper === null ? "no connection" : `streaming from safekeeper ${view.safekeeper}`,
     is_archived: timeline.remoteClient.archivedAt !== null,
   };
+}
+
+/** Whether what it sees of its ancestor would be kept without it. Until GC has looked nobody knows, and the answer is no. */
+function isWithinAncestorPitr({ parent }: Timeline): boolean {
+  const cutoff = parent?.timeline.pitrCutoffLsn ?? null;
+  return parent !== null && cutoff !== null && parent.lsn >= cutoff;
+}
+
+function timelineState(timeline: Timeline): TimelineInfo["state"] {
+  if (timeline.broken !== null) return { Broken: { reason: describeError(timeline.broken), backtrace: "" } };
+  return timeline.stopping.aborted ? "Stopping" : "Active";
 }
 
 /** Bytes of all layers of a shard that is active. */

@@ -40,16 +40,24 @@ export function planGcCutoff(input: GcCutoffInput): Lsn {
 
 export interface GcInput {
   readonly cutoff: Lsn;
-  /** Branch points and leases, as they are now: asked at each step. */
-  readonly retainLsns: () => Iterable<Lsn>;
+  /** What the horizon alone keeps, to tell it apart from the PITR interval; the cutoff unless given. */
+  readonly horizonLsn?: Lsn;
+  /** As they are now: asked at each step, as the leases are. */
+  readonly branchPoints: () => Iterable<Lsn>;
+  readonly leases: () => Iterable<Lsn>;
 }
 
+/** Layers, each for the first reason that holds. */
 export interface GcCounts {
   readonly removed: number;
-  readonly keptByCutoff: number;
-  readonly keptByRetention: number;
+  readonly keptByHorizon: number;
+  readonly keptByPitr: number;
+  readonly keptByBranches: number;
+  readonly keptByLeases: number;
   readonly keptUncovered: number;
 }
+
+export const NOTHING_COLLECTED: GcCounts = { removed: 0, keptByHorizon: 0, keptByPitr: 0, keptByBranches: 0, keptByLeases: 0, keptUncovered: 0 };
 
 /** Layers judged in one step: a few tenths of a millisecond. */
 const STEP = 128;
@@ -58,16 +66,19 @@ const STEP = 128;
  * Yields layers that may go, some at a time, or none. The caller takes them out of the map before it goes on; what comes into the map
  * meanwhile is judged as well.
  */
-export function* planGc<L extends MappedLayer>(map: LayerMap<L>, { cutoff, retainLsns }: GcInput, layersPerStep = STEP): Generator<readonly L[], GcCounts> {
-  const counts = { removed: 0, keptByCutoff: 0, keptByRetention: 0, keptUncovered: 0 };
+export function* planGc<L extends MappedLayer>(map: LayerMap<L>, input: GcInput, layersPerStep = STEP): Generator<readonly L[], GcCounts> {
+  const { cutoff, horizonLsn = cutoff } = input;
+  const counts = { ...NOTHING_COLLECTED };
   // What was retained once stays so, even if its lease ends: layers may have been kept for it together.
-  let highestRetained = highest(retainLsns(), -1);
+  let branches = highest(input.branchPoints(), -1);
+  let leases = highest(input.leases(), -1);
   let remove: L[] = [];
   let judged = 0;
   for (const layer of map.layers()) {
     const range = layerLsnRange(layer.name);
-    if (range.end > cutoff) counts.keptByCutoff++;
-    else if (range.start <= highestRetained) counts.keptByRetention++;
+    if (range.end > cutoff) counts[range.end > horizonLsn ? "keptByHorizon" : "keptByPitr"]++;
+    else if (range.start <= branches) counts.keptByBranches++;
+    else if (range.start <= leases) counts.keptByLeases++;
     // An image at a delta's last LSN has all of it; an image layer needs a newer one.
     else if (!map.coveredByImages(layer.name.keyRange, { from: layer.name.kind === "delta" ? range.end - 1 : range.end, to: cutoff + 1 })) counts.keptUncovered++;
     else remove.push(layer);
@@ -75,7 +86,8 @@ export function* planGc<L extends MappedLayer>(map: LayerMap<L>, { cutoff, retai
     counts.removed += remove.length;
     yield remove;
     remove = [];
-    highestRetained = highest(retainLsns(), highestRetained);
+    branches = highest(input.branchPoints(), branches);
+    leases = highest(input.leases(), leases);
   }
   counts.removed += remove.length;
   yield remove;

@@ -5,14 +5,19 @@ import type { ReadContext } from "../timeline/timeline-store.ts";
 import type { Timeline } from "../timeline/timeline.ts";
 import { compactL0, createImage } from "./compaction.ts";
 import { type ImagePartition, needsImage, partitionKeySpace, planL0Compaction } from "./compaction-planner.ts";
-import { type GcCounts, planGc, planGcCutoff } from "./gc-planner.ts";
-import { countInvisible } from "./layer-visibility.ts";
+import { type GcCounts, NOTHING_COLLECTED, planGc, planGcCutoff } from "./gc-planner.ts";
+import { countInvisible, retainedBy } from "./layer-visibility.ts";
 import { PrudentClock } from "./prudent-clock.ts";
 import type { Layer } from "../layers/layer.ts";
 import { Pacer } from "../layers/pacer.ts";
 
 /** A period of 0 means off; the loop looks again whether that changed. */
 const IDLE_CHECK_MS = 10_000;
+
+export interface CollectedGarbage extends GcCounts {
+  readonly cutoff: Lsn;
+  readonly elapsedMs: number;
+}
 
 export class TimelineMaintenance {
   readonly #timeline: Timeline;
@@ -202,8 +207,11 @@ export class TimelineMaintenance {
     return this.#timeline.deps.platform.clock.monotonicMs() - this.#loadedMs < this.#timeline.config.lsnLeaseLengthMs;
   }
 
-  /** Moves the cutoff and removes what nobody can see any more; null while blocked, and for the length of a lease after a load. */
-  collectGarbage(): Promise<{ readonly cutoff: Lsn; readonly removed: number } | null> {
+  /**
+   * Moves the cutoff and removes what nobody can see any more; null while blocked, and for the length of a lease after a load.
+   * @param options.gcHorizonBytes in place of the configured one
+   */
+  collectGarbage(options: { readonly gcHorizonBytes?: number } = {}): Promise<CollectedGarbage | null> {
     return this.#inTurn("gc", async () => {
       const timeline = this.#timeline;
       if (this.#gcBlocked > 0 || this.#leasesMayBeUnknown) return null;
@@ -214,38 +222,41 @@ export class TimelineMaintenance {
       const pitrLsn = await timeline.deps.metrics.timed("find gc cutoffs", { counts: timeline.counts, clock }, () => this.#pitrLsn());
       await timeline.deps.failpoints?.hit("gc_iteration_internal_after_getting_gc_timelines", this.#stop.signal);
       // Nothing waits between these: a branch point or lease is seen by the plan, or was refused by the cutoff.
-      const { gcHorizonBytes, pitrIntervalMs } = timeline.config;
+      const { pitrIntervalMs } = timeline.config;
+      const { gcHorizonBytes = timeline.config.gcHorizonBytes } = options;
       const { lastRecordLsn, diskConsistentLsn, gcCutoffLsn } = timeline;
       const cutoff = planGcCutoff({ lastRecordLsn, gcHorizonBytes, pitrIntervalMs, pitrLsn, current: gcCutoffLsn, diskConsistentLsn });
       // Unknown is not shorter than what was collected already.
       timeline.pitrCutoffLsn = pitrIntervalMs === 0 ? lastRecordLsn : (pitrLsn ?? gcCutoffLsn);
       timeline.applyGcCutoff(cutoff);
-      const retainLsns = () => [...timeline.branchPoints.values(), ...timeline.leases.valid()];
-      const { removed } = await this.#removeCollected(planGc<Layer>(timeline.stack.map, { cutoff, retainLsns }));
+      const horizonLsn = Math.max(cutoff, pitrIntervalMs === 0 ? lastRecordLsn : lastRecordLsn - gcHorizonBytes);
+      const counts = await this.#removeCollected(planGc<Layer>(timeline.stack.map, { cutoff, horizonLsn, ...retainedBy(timeline) }));
       await countInvisible(timeline);
       const { metrics } = timeline.deps;
-      metrics.layers.collected += removed;
-      metrics.took("gc", timeline.counts, clock.monotonicMs() - startMs);
-      return { cutoff, removed };
+      const elapsedMs = clock.monotonicMs() - startMs;
+      metrics.layers.collected += counts.removed;
+      metrics.took("gc", timeline.counts, elapsedMs);
+      return { ...counts, cutoff, elapsedMs };
     });
   }
 
   /** What a step of the plan finds leaves the map before the next step; objects and files of all go together, after one index without them. */
-  async #removeCollected(steps: Generator<readonly Layer[], GcCounts>): Promise<{ readonly removed: number }> {
+  async #removeCollected(steps: Generator<readonly Layer[], GcCounts>): Promise<GcCounts> {
     const timeline = this.#timeline;
     const pacer = new Pacer(timeline.deps.platform.clock);
     let removed = 0;
     try {
-      for (const layers of steps) {
-        timeline.dropLayers(layers);
-        removed += layers.length;
+      for (;;) {
+        const step = steps.next();
+        if (step.done === true) return step.value;
+        timeline.dropLayers(step.value);
+        removed += step.value.length;
         const pause = pacer.pause();
         if (pause !== undefined) await pause;
         this.#stop.signal.throwIfAborted();
         // Who blocks it may rely on all that is there from then on.
-        if (this.#gcBlocked > 0) break;
+        if (this.#gcBlocked > 0) return { ...NOTHING_COLLECTED, removed };
       }
-      return { removed };
     } finally {
       timeline.deleteDropped();
     }

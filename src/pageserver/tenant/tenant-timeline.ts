@@ -51,6 +51,10 @@ export class TenantTimeline implements ServedTimeline {
     return this.#receiver?.currentSafekeeper ?? null;
   }
 
+  get lastReceived(): { readonly lsn: Lsn; readonly wallMs: number } | null {
+    return this.#receiver?.lastReceived ?? null;
+  }
+
   /**
    * Begins to take WAL, in the background: a branch whose content is its ancestor's waits until that has caught up, which may
    * take a compute to start on the ancestor. Nobody may wait for it here, least of all who would start that compute.

@@ -51,12 +51,22 @@ export class TimelineDeletion {
   }
 
   async #deleteOffloaded(timelineId: TimelineId, signal: AbortSignal): Promise<void> {
-    const { remote: storage, tenantShardId, generation } = this.#timelines.deps;
     const ancestorId = this.#timelines.offloaded.get(timelineId)?.ancestor?.timelineId;
-    const { index } = await loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#timelines.deps.platform.clock }, generation, signal);
-    await this.#deleteRemote(timelineId, index, signal);
+    const index = await this.#indexOf(timelineId, signal);
+    // Without one the objects are gone already, and an earlier attempt ended before the manifest knew.
+    if (index !== null) await this.#deleteRemote(timelineId, index, signal);
     await this.#timelines.offloaded.remove(timelineId);
     if (ancestorId !== undefined) this.#timelines.find(ancestorId)?.branchPoints.delete(timelineId);
+  }
+
+  async #indexOf(timelineId: TimelineId, signal: AbortSignal): Promise<IndexPart | null> {
+    const { remote: storage, tenantShardId, generation, platform: { clock } } = this.#timelines.deps;
+    try {
+      return (await loadIndexPart({ storage, tenantShardId, timelineId, clock }, generation, signal)).index;
+    } catch (error) {
+      if (isStrataError(error, "index-part-not-found")) return null;
+      throw error;
+    }
   }
 
   async #delete({ timeline, maintenance }: Managed, signal: AbortSignal): Promise<void> {

@@ -7,7 +7,7 @@ import { type BrokerMessage, MESSAGE_TYPE_DISCOVERY_RESPONSE, MESSAGE_TYPE_TIMEL
 import { Cancelled, isStrataError } from "../../kit/errors.ts";
 import type { NodeId } from "../../kit/ids.ts";
 import type { Failpoints } from "../../kit/failpoints.ts";
-import { lsnToString } from "../../kit/lsn.ts";
+import { type Lsn, lsnToString } from "../../kit/lsn.ts";
 import { backoffMs } from "../../kit/retry.ts";
 import type { Logger } from "../../observability/log.ts";
 import type { Platform } from "../../platform/platform.ts";
@@ -89,6 +89,14 @@ export class WalReceiver {
   /** The safekeeper streamed from now, for status and logs. */
   get currentSafekeeper(): NodeId | null {
     return this.#present?.id ?? null;
+  }
+
+  /** Of the safekeeper streamed from now: how far its WAL came, and when it was heard last. */
+  get lastReceived(): { readonly lsn: Lsn; readonly wallMs: number } | null {
+    const present = this.#present;
+    if (present === null) return null;
+    const { clock } = this.#options.platform;
+    return { lsn: present.connection.receivedLsn, wallMs: clock.wallMs() - (clock.monotonicMs() - present.connection.heardMs) };
   }
 
   async stop(): Promise<void> {

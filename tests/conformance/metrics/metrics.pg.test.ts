@@ -1,7 +1,7 @@
 /** A cluster at work has the peer's metrics, with their types and labels, and what the work must move has moved. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import postgres from "postgres";
-import { LSN_MAX } from "../../../src/kit/lsn.ts";
+import { type Lsn, LSN_MAX, parseLsn } from "../../../src/kit/lsn.ts";
 import { decodeResponse, encodeGetPage, encodeRelRequest } from "../../../src/pageserver/api/pagestream.ts";
 import { realPlatform } from "../../../src/platform/real/real-platform.ts";
 import { PgClient } from "../../../src/wire/client.ts";
@@ -48,6 +48,14 @@ async function readPages(relNumber: number): Promise<void> {
   client.destroy();
 }
 
+async function arrived(timeline: string, lsn: Lsn): Promise<void> {
+  for (let attempt = 0; attempt < 600; attempt++) {
+    if (parseLsn(((await ask("GET", timeline)) as { last_record_lsn: string }).last_record_lsn) >= lsn) return;
+    await Bun.sleep(50);
+  }
+  throw new Error(`WAL to ${lsn} has not arrived`);
+}
+
 /** Writes, flushes, compacts, makes images, collects, evicts and reads again, branches and deletes. */
 async function work(): Promise<void> {
   const { timelineId } = cluster.cluster.branches[0];
@@ -56,6 +64,9 @@ async function work(): Promise<void> {
   await sql`create table t as select g as id, repeat(md5(g::text), 4) as v from generate_series(1, 20000) g`;
   for (let round = 0; round < 3; round++) {
     await sql`update t set v = ${`round ${round}`} where id % 3 = ${round}`;
+    // A layer each time: only then there is something to merge.
+    const [{ lsn }] = await sql`select pg_current_wal_flush_lsn()::text as lsn`;
+    await arrived(timeline, parseLsn(lsn));
     await ask("PUT", `${timeline}/checkpoint?wait_until_uploaded=true`);
   }
   await ask("PUT", `${timeline}/compact?force_l0_compaction=true`);

@@ -47,7 +47,7 @@ test("attaching, configuring and creating", async () => {
 test("images, garbage and downloads", async () => {
   await passes(["image-layer-writer-fail-before-finish"], checkpoint);
   await passes(["immediate_gc_task_pre", "before-timeline-gc", "Timeline::find_gc_cutoffs", "gc_iteration_internal_after_getting_gc_timelines"], async () => {
-    expect((await server.http("PUT", `${TIMELINE}/do_gc`)).status).toBe(200);
+    expect((await server.http("PUT", `${TIMELINE}/do_gc`, {})).status).toBe(200);
   });
   const { historic_layers: layers } = (await ok("GET", `${TIMELINE}/layer`)) as { historic_layers: { layer_file_name: string }[] };
   await ok("DELETE", `${TIMELINE}/layer/${layers[0].layer_file_name}`);

@@ -85,7 +85,7 @@ test("history within the PITR interval stays when the clock jumps; after a load 
     await timeline.freezeAndFlush();
     await world.clock.sleep(HOUR_MS);
     machine.clockSkewMs = 365 * DAY_MS;
-    expect(await manager.maintenanceOf(TIMELINE).collectGarbage()).toEqual({ cutoff: 0x1000, removed: 0 });
+    expect(await manager.maintenanceOf(TIMELINE).collectGarbage()).toMatchObject({ cutoff: 0x1000, removed: 0 });
     machine.clockSkewMs = 0;
     await world.clock.sleep(2 * HOUR_MS);
     expect((await manager.maintenanceOf(TIMELINE).collectGarbage())?.cutoff).toBe(0x1000 + 8 * 3600);

@@ -95,7 +95,7 @@ test("whatever happens between its steps, nothing that may be asked for goes", (
       const cutoff = Math.min(wantedCutoff, store.end - 1);
       const branches: number[] = [];
       const leases = leased.filter((lsn) => lsn > 0 && lsn < store.end);
-      const steps = planGc(store.map, { cutoff, retainLsns: () => [...branches, ...leases] }, layersPerStep);
+      const steps = planGc(store.map, { cutoff, branchPoints: () => branches, leases: () => leases }, layersPerStep);
       const queue = [...events];
       for (let step = steps.next(); step.done !== true; step = steps.next()) {
         for (const layer of step.value) store.map.remove(layer);

@@ -82,7 +82,7 @@ describe("garbage collection", () => {
   test("a layer goes only below the cutoff, unretained and covered by images", () => {
     const old = delta(range(0, 10), 10, 21);
     const cover = image(range(0, 10), 20);
-    const removedOf = (names: LayerName[], cutoff: number, retainLsns: number[] = []) => collect(mapOf(...names), { cutoff, retainLsns: () => retainLsns }).removed;
+    const removedOf = (names: LayerName[], cutoff: number, retainLsns: number[] = []) => collect(mapOf(...names), { cutoff, branchPoints: () => retainLsns, leases: () => [] }).removed;
     expect(removedOf([old, cover], 21)).toEqual([old]);
     expect(removedOf([old, cover], 20)).toEqual([]);
     expect(removedOf([old], 50)).toEqual([]);
@@ -98,8 +98,8 @@ describe("garbage collection", () => {
 
   test("of images the newest below the cutoff stays", () => {
     const [first, second, third] = [image(range(0, 10), 10), image(range(0, 10), 20), image(range(0, 10), 30)];
-    const { removed, counts } = collect(mapOf(first, second, third), { cutoff: 25, retainLsns: () => [] });
+    const { removed, counts } = collect(mapOf(first, second, third), { cutoff: 25, branchPoints: () => [], leases: () => [] });
     expect(removed).toEqual([first]);
-    expect(counts).toEqual({ removed: 1, keptByCutoff: 1, keptUncovered: 1, keptByRetention: 0 });
+    expect(counts).toEqual({ removed: 1, keptByHorizon: 1, keptByPitr: 0, keptUncovered: 1, keptByBranches: 0, keptByLeases: 0 });
   });
 });

@@ -133,7 +133,7 @@ describe("a timeline", () => {
     expect(await text(timeline, keys[1], 0x1000 + 4 * 8)).toBe("v4");
     await putText(timeline, 0x2000, [[keys[0], "later"]]);
     await timeline.freezeAndFlush();
-    expect(await maintenance.collectGarbage()).toEqual({ cutoff: 0x2000, removed: 1 });
+    expect(await maintenance.collectGarbage()).toMatchObject({ cutoff: 0x2000, removed: 1 });
     expect(await text(timeline, keys[0], 0x2000)).toBe("later");
     expect(await text(timeline, keys[1], 0x2000)).toBe("v28");
     await timeline.waitUploaded();

@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
-import { isStrataError } from "../../../src/kit/errors.ts";
+import { isStrataError, StrataError } from "../../../src/kit/errors.ts";
 import type { Key } from "../../../src/keyspace/key.ts";
 import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
@@ -198,4 +198,30 @@ test("offloaded timelines take part in what matters of them", async () => {
   await again.archival.configure(CHILD, "Unarchived");
   expect(await textAt(again.get(CHILD), 0x1030)).toBe("C");
   await again.shutdown({ flush: false });
+});
+
+test("an offloaded timeline whose objects went, and not its entry in the manifest, is deleted when that is asked again", async () => {
+  let isRefused = false;
+  const { bucket } = fixture;
+  const refusing = new Proxy(bucket, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member !== "function") return member;
+      return (...args: unknown[]) => {
+        if (isRefused && name === "upload" && String(args[0]).includes("tenant-manifest")) return Promise.reject(new StrataError("fix-input", "refused", "no manifest today"));
+        return Reflect.apply(member, target, args) as unknown;
+      };
+    },
+  });
+  const manager = await fixture.attach(1, { bucket: refusing });
+  await family(manager);
+  await manager.archival.configure(CHILD, "Archived");
+  await manager.archival.offload(CHILD);
+  isRefused = true;
+  await expect(manager.deleteTimeline(CHILD)).rejects.toMatchObject({ code: "refused" });
+  expect(await objectsOf(CHILD)).toEqual([]);
+  isRefused = false;
+  await manager.deleteTimeline(CHILD);
+  expect([manager.offloaded, manager.get(ROOT).branchPoints.size]).toEqual([[], 0]);
+  await manager.shutdown({ flush: false });
 });
