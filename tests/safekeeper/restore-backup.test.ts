@@ -1,6 +1,6 @@
 /** All safekeepers have lost a timeline: each makes it again from the WAL backup, and together they go on where it ends. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -146,6 +146,27 @@ test("the end is the unfinished segment of the highest term, then the longest; w
   expect((await status(one)).flush_lsn).toBe(lsnToString(end(-3)));
   expect(readdirSync(join(directory, "new", ID.tenantId, ID.timelineId)).sort()).toEqual(["000000010000000000000008.partial", "safekeeper.control"]);
 }, 20_000);
+
+test("an unfinished segment that another one has replaced since the listing is read as it is now", async () => {
+  const wal = new SampleWal(START).growTo(8 * MIB + 90_000);
+  const before = { term: 3, flush: wal.endLsn, commit: wal.endLsn, node: 1 };
+  const after = { ...before, term: 0, node: 2 };
+  backUp(wal, [before]);
+  const segment = "000000010000000000000008";
+  let downloads = 0;
+  const replaced = new Proxy(storage, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member !== "function") return member;
+      return (...args: unknown[]) => {
+        if (name === "download" && String(args[0]).includes(".partial") && downloads++ === 0) renameSync(objects(partialName(segment, before)), objects(partialName(segment, after)));
+        return Reflect.apply(member, target, args) as unknown;
+      };
+    },
+  });
+  const found = await readBackedUpWal({ storage: replaced, id: ID, signal: new AbortController().signal, ignoreGap: false });
+  expect([found.partial?.nodeId, found.flushLsn, downloads]).toEqual([2, wal.endLsn, 2]);
+});
 
 test("restored twice: what was written since the first time counts, whatever terms there were before, and old objects go", async () => {
   const wal = new SampleWal(START).growTo(8 * MIB + 90_000);

@@ -21,6 +21,8 @@ import { parsePartialName, type PartialName } from "./partial-backup.ts";
 
 /** Objects of one timeline that are looked through. */
 const MAX_OBJECTS = 1_000_000;
+/** Of safekeepers that are restored one by one, each uploads its own once. */
+const LISTINGS_MAX = 8;
 const SEGMENT_SIZE_OFFSET = 32;
 
 export interface BackupSource {
@@ -53,10 +55,20 @@ export interface Piece {
 
 /** @throws StrataError not-found `no-wal-backup`; conflict `backup-has-gap`; corrupt `bad-wal-backup`; unavailable from the storage */
 export async function readBackedUpWal(source: BackupSource): Promise<BackedUpWal> {
-  const reader = new BackupReader(source);
+  for (let listing = 1; ; listing++) {
+    try {
+      return await readAsListed(new BackupReader(source));
+    } catch (error) {
+      // Whoever was restored first puts his unfinished segment in the place of the others', which were listed a moment ago.
+      if (listing === LISTINGS_MAX || !isStrataError(error, "object-not-found")) throw error;
+    }
+  }
+}
+
+async function readAsListed(reader: BackupReader): Promise<BackedUpWal> {
   const listed = await reader.list();
   const { geometry, systemId } = await reader.geometry(listed.first);
-  const { first, whole, partial } = choose(listed, geometry, source.ignoreGap);
+  const { first, whole, partial } = choose(listed, geometry, reader.ignoreGap);
   const bytesOf = async (segment: number): Promise<Piece> => {
     const inPartial = segment >= first + whole;
     const name = inPartial && partial !== null ? partial.name : segmentName(segment, geometry.segmentSize);
@@ -86,6 +98,10 @@ class BackupReader {
 
   constructor(source: BackupSource) {
     this.#source = source;
+  }
+
+  get ignoreGap(): boolean {
+    return this.#source.ignoreGap;
   }
 
   get #prefix(): string {
