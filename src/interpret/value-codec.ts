@@ -232,20 +232,6 @@ function readLength(r: ByteReader, itemSize: number): number {
   return Number(length);
 }
 
-/** Whether the encoded value needs nothing below it, without decoding it. @throws StrataError corrupt `bad-value` */
-export function encodedValueWillInit(bytes: Uint8Array): boolean {
-  if (bytes.length < IMAGE_HEADER_SIZE) throw bad(`only ${bytes.length} bytes`);
-  if (isU32(bytes, 0, 0)) return true;
-  if (!isU32(bytes, 0, 1)) throw bad("unknown kind");
-  if (!isU32(bytes, 4, 0)) return false;
-  if (bytes.length < POSTGRES_HEADER_SIZE) throw bad(`only ${bytes.length} bytes`);
-  return bytes[8] === 1;
-}
-
-function isU32(bytes: Uint8Array, at: number, value: number): boolean {
-  return bytes[at] === 0 && bytes[at + 1] === 0 && bytes[at + 2] === 0 && bytes[at + 3] === value;
-}
-
 function bad(what: string): StrataError {
   return new StrataError("corrupt", "bad-value", `stored value: ${what}`);
 }

@@ -1,16 +1,13 @@
 /** Whose generation an index or a file is of decides whether it is taken. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { rename } from "node:fs/promises";
-import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
-import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { decodeIndexPart, encodeIndexPart } from "../../../src/pageserver/remote-timeline/index-part.ts";
 import { indexPartKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
-import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import { downloadBytes } from "../../../src/remote-storage/remote-storage.ts";
 import { type StorageFixture, storageFixture, TENANT } from "../timeline/storage-fixture.ts";
+import { putTextLayer, textAt } from "../timeline/text-values.ts";
 
 const TIMELINE = "11".repeat(16);
-const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
 
 let fixture: StorageFixture;
 beforeEach(async () => {
@@ -21,40 +18,32 @@ afterEach(async () => {
   fixture.log.assertQuiet();
 });
 
-async function put(timeline: Timeline, lsn: number, text: string): Promise<void> {
-  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(text) } }]);
-  timeline.advance(lsn, lsn - 8);
-  await timeline.freezeAndFlush();
-}
-
-const read = async (timeline: Timeline, lsn: number): Promise<string> => utf8ToString(await timeline.get(KEY, lsn, { task: "test" }));
-
 test("an index of somebody who attached later is not read, and stays", async () => {
   const first = await fixture.attach(1);
-  await put(await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 }), 0x1000, "of all");
+  await putTextLayer(await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 }), 0x1000, "of all");
   await first.shutdown({ flush: true });
   const third = await fixture.attach(3, { directory: `${fixture.directory}-3` });
   await third.loadTimelines();
-  await put(third.get(TIMELINE), 0x1010, "of the third");
+  await putTextLayer(third.get(TIMELINE), 0x1010, "of the third");
   await third.shutdown({ flush: true });
 
   const second = await fixture.attach(2, { directory: `${fixture.directory}-2` });
   await second.loadTimelines();
   expect(second.get(TIMELINE).lastRecordLsn).toBe(0x1000);
   expect([...second.get(TIMELINE).stack.map.layers()].map(({ metadata }) => metadata.generation)).toEqual([1]);
-  await put(second.get(TIMELINE), 0x1010, "of the second");
+  await putTextLayer(second.get(TIMELINE), 0x1010, "of the second");
   await second.shutdown({ flush: true });
 
   const fourth = await fixture.attach(4, { directory: `${fixture.directory}-4` });
   await fourth.loadTimelines();
-  expect(await read(fourth.get(TIMELINE), 0x1010)).toBe("of the third");
+  expect(await textAt(fourth.get(TIMELINE), 0x1010)).toBe("of the third");
   await fourth.shutdown({ flush: false });
 });
 
 test("a local file of another generation than the index names is not taken for it", async () => {
   const first = await fixture.attach(1);
   const timeline = await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 });
-  await put(timeline, 0x1000, "a");
+  await putTextLayer(timeline, 0x1000, "a");
   await first.shutdown({ flush: true });
   const [layer] = timeline.stack.map.layers();
   await rename(layer.path, layer.path.replace("-00000001", "-00000002"));
@@ -62,7 +51,7 @@ test("a local file of another generation than the index names is not taken for i
   await second.loadTimelines();
   const [loaded] = second.get(TIMELINE).stack.map.layers();
   expect(loaded.isResident).toBe(false);
-  expect(await read(second.get(TIMELINE), 0x1000)).toBe("a");
+  expect(await textAt(second.get(TIMELINE), 0x1000)).toBe("a");
   expect(loaded.isResident).toBe(true);
   expect(await fixture.platform.files.list(timeline.directory)).toEqual([layer.path.slice(layer.path.lastIndexOf("/") + 1)]);
   await second.shutdown({ flush: false });
@@ -71,8 +60,8 @@ test("a local file of another generation than the index names is not taken for i
 test("a layer of an index beyond what the index calls durable is dropped, and its WAL comes again", async () => {
   const first = await fixture.attach(1);
   const timeline = await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 });
-  await put(timeline, 0x1000, "a");
-  await put(timeline, 0x1010, "of a future that was lost");
+  await putTextLayer(timeline, 0x1000, "a");
+  await putTextLayer(timeline, 0x1010, "of a future that was lost");
   await first.shutdown({ flush: true });
   const key = indexPartKey(TENANT, TIMELINE, 1);
   const index = decodeIndexPart(await downloadBytes(fixture.bucket, key, { maxBytes: 1e6 }));
@@ -81,14 +70,14 @@ test("a layer of an index beyond what the index calls durable is dropped, and it
   await second.loadTimelines();
   const loaded = second.get(TIMELINE);
   expect([loaded.lastRecordLsn, loaded.stack.map.size]).toEqual([0x1000, 1]);
-  await put(loaded, 0x1010, "of what came");
+  await putTextLayer(loaded, 0x1010, "of what came");
   await loaded.waitUploaded();
   await fixture.deletionQueue.flush();
-  expect(await read(loaded, 0x1010)).toBe("of what came");
+  expect(await textAt(loaded, 0x1010)).toBe("of what came");
   await second.shutdown({ flush: true });
   const third = await fixture.attach(3, { directory: `${fixture.directory}-3` });
   await third.loadTimelines();
-  expect([await read(third.get(TIMELINE), 0x1000), await read(third.get(TIMELINE), 0x1010)]).toEqual(["a", "of what came"]);
+  expect([await textAt(third.get(TIMELINE), 0x1000), await textAt(third.get(TIMELINE), 0x1010)]).toEqual(["a", "of what came"]);
   expect((await fixture.bucket.list({ prefix: "" })).objects.filter(({ key: name }) => name.includes("__")).length).toBe(2);
   await third.shutdown({ flush: false });
 });

@@ -1,19 +1,18 @@
 /** Branches made while other things happen: deletion of the parent, a lost answer, a lease on collected history. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
-import { relBlockKey } from "../../../src/keyspace/mapping.ts";
+import { utf8ToString } from "../../../src/kit/bytes.ts";
 import { JobsHere } from "../../../src/pageserver/layer-jobs/layer-jobs.ts";
 import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
 import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
+import { putText, TEXT_KEY } from "../timeline/text-values.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);
 
 const ROOT = "11111111111111111111111111111111";
 const CHILD = "22222222222222222222222222222222";
-const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
 const CONTEXT = { task: "test" };
 
 let fixture: StorageFixture;
@@ -25,16 +24,11 @@ afterEach(async () => {
   fixture.log.assertQuiet();
 });
 
-async function put(timeline: Timeline, lsn: number, text: string): Promise<void> {
-  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(text) } }]);
-  timeline.advance(lsn, lsn - 8);
-}
-
 /** A root with three values, each in a layer of its own. */
 async function makeRoot(manager: TimelineManager): Promise<Timeline> {
   const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
   for (const [lsn, text] of [[0x1000, "a"], [0x1010, "b"], [0x1020, "c"]] as const) {
-    await put(root, lsn, text);
+    await putText(root, lsn, text);
     await root.freezeAndFlush();
   }
   await root.waitUploaded();
@@ -91,7 +85,7 @@ test("a branch whose creator gave up, its index uploaded already, does not come 
 
 test("while a half-made branch may come back, what it sees is kept", async () => {
   const storage = new FaultInjectingStorage(fixture.bucket, fixture.platform);
-  fixture.liveKeys = () => [KEY];
+  fixture.liveKeys = () => [TEXT_KEY];
   const manager = await fixture.attach(1, { bucket: storage });
   const root = await makeRoot(manager);
   storage.plan = { ...storage.plan, failAfter: 1 };
@@ -105,7 +99,7 @@ test("while a half-made branch may come back, what it sees is kept", async () =>
   await next.loadTimelines();
   await next.maintenanceOf(ROOT).compact({ forceL0: true, forceImages: true });
   await next.maintenanceOf(ROOT).collectGarbage();
-  expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1010, CONTEXT))).toBe("b");
+  expect(utf8ToString(await next.get(CHILD).get(TEXT_KEY, 0x1010, CONTEXT))).toBe("b");
   await next.shutdown({ flush: false });
 });
 
@@ -122,20 +116,20 @@ test("a branch at a leased LSN below the cutoff can be read there, after a resta
   const next = await fixture.attach(2);
   await next.loadTimelines();
   expect(next.get(CHILD).gcCutoffLsn).toBe(0x1010);
-  expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1010, CONTEXT))).toBe("b");
+  expect(utf8ToString(await next.get(CHILD).get(TEXT_KEY, 0x1010, CONTEXT))).toBe("b");
   await next.shutdown({ flush: false });
 });
 
 test("a branch of a timeline that is only in memory brings it to object storage first", async () => {
   const manager = await fixture.attach(1);
   const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
-  await put(root, 0x1000, "a");
+  await putText(root, 0x1000, "a");
   await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT });
   await manager.shutdown({ flush: false });
   const next = await fixture.attach(2);
   await next.loadTimelines();
   expect([...next.brokenTimelines]).toEqual([]);
-  expect(utf8ToString(await next.get(CHILD).get(KEY, 0x1000, CONTEXT))).toBe("a");
+  expect(utf8ToString(await next.get(CHILD).get(TEXT_KEY, 0x1000, CONTEXT))).toBe("a");
   await next.shutdown({ flush: false });
 });
 
@@ -158,13 +152,13 @@ test("a branch is made while a merge of the parent hangs, and a collection behin
   const collection = maintenance.collectGarbage();
   while (heldJobs === 0) await Bun.sleep(1);
   const child = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT, lsn: 0x1010 });
-  expect(utf8ToString(await child.get(KEY, 0x1010, CONTEXT))).toBe("b");
+  expect(utf8ToString(await child.get(TEXT_KEY, 0x1010, CONTEXT))).toBe("b");
   held.resolve();
   await merge;
   // It was asked for before the branch, comes after it, and sees it.
   await collection;
   expect(root.stack.map.l0.length).toBe(0);
-  expect(utf8ToString(await child.get(KEY, 0x1010, CONTEXT))).toBe("b");
+  expect(utf8ToString(await child.get(TEXT_KEY, 0x1010, CONTEXT))).toBe("b");
   await manager.shutdown({ flush: false });
 });
 
@@ -179,9 +173,9 @@ test("a branch has no local directory until it has a file, and none after a star
   const second = await fixture.attach(2);
   await second.loadTimelines();
   const again = second.get(CHILD);
-  expect(utf8ToString(await again.get(KEY, 0x1020, CONTEXT))).toBe("c");
+  expect(utf8ToString(await again.get(TEXT_KEY, 0x1020, CONTEXT))).toBe("c");
   expect(await files.exists(again.directory)).toBe(false);
-  await put(again, 0x1030, "d");
+  await putText(again, 0x1030, "d");
   await again.freezeAndFlush();
   await again.waitUploaded();
   expect((await files.list(again.directory)).length).toBe(1);
@@ -191,7 +185,7 @@ test("a branch has no local directory until it has a file, and none after a star
   await files.removeTree(again.directory);
   const third = await fixture.attach(3);
   await third.loadTimelines();
-  expect(utf8ToString(await third.get(CHILD).get(KEY, 0x1030, CONTEXT))).toBe("d");
+  expect(utf8ToString(await third.get(CHILD).get(TEXT_KEY, 0x1030, CONTEXT))).toBe("d");
   expect((await files.list(again.directory)).length).toBe(1);
   await third.shutdown({ flush: false });
 });

@@ -3,35 +3,19 @@
  * request has its effect and after it; the next start must find a timeline whole, or finish what was begun.
  */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
 import { isStrataError, StrataError } from "../../../src/kit/errors.ts";
-import type { Key } from "../../../src/keyspace/key.ts";
-import { relBlockKey } from "../../../src/keyspace/mapping.ts";
-import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { FaultInjectingStorage } from "../../../src/remote-storage/fault-injecting.ts";
 import { listAll } from "../../../src/remote-storage/remote-storage.ts";
 import { type StorageFixture, storageFixture } from "../timeline/storage-fixture.ts";
+import { putTextLayer, textAt } from "../timeline/text-values.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(120_000);
 
 const ROOT = "11111111111111111111111111111111";
 const CHILD = "22222222222222222222222222222222";
-const CONTEXT = { task: "test" };
 const REQUESTS_MAX = 100;
-
-function block(number: number): Key {
-  return relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, number);
-}
-
-async function putText(timeline: Timeline, lsn: number, text: string): Promise<void> {
-  await timeline.put([{ key: block(1), lsn, value: { kind: "image", bytes: utf8(text) } }]);
-  timeline.advance(lsn, lsn - 8);
-  await timeline.freezeAndFlush();
-}
-
-const textAt = async (timeline: Timeline, lsn: number): Promise<string> => utf8ToString(await timeline.get(block(1), lsn, CONTEXT));
 
 let fixture: StorageFixture;
 beforeEach(async () => {
@@ -42,10 +26,10 @@ afterEach(() => fixture.close());
 /** A root with three layers and a branch of it with two. */
 async function family(manager: TimelineManager): Promise<void> {
   const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
-  for (const [at, text] of ["a", "b", "c"].entries()) await putText(root, 0x1000 + at * 16, text);
+  for (const [at, text] of ["a", "b", "c"].entries()) await putTextLayer(root, 0x1000 + at * 16, text);
   await root.waitUploaded();
   const child = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT, lsn: 0x1010 });
-  for (const [at, text] of ["B", "C"].entries()) await putText(child, 0x1020 + at * 16, text);
+  for (const [at, text] of ["B", "C"].entries()) await putTextLayer(child, 0x1020 + at * 16, text);
   await child.waitUploaded();
 }
 

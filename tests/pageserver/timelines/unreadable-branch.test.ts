@@ -3,15 +3,14 @@
  * sees of others is kept, as if it were there.
  */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { utf8, utf8ToString } from "../../../src/kit/bytes.ts";
+import { utf8 } from "../../../src/kit/bytes.ts";
 import { StrataError } from "../../../src/kit/errors.ts";
-import { relBlockKey } from "../../../src/keyspace/mapping.ts";
 import { indexPartKey } from "../../../src/pageserver/remote-timeline/remote-paths.ts";
-import type { Timeline } from "../../../src/pageserver/timeline/timeline.ts";
 import type { TimelineManager } from "../../../src/pageserver/timelines/timeline-manager.ts";
 import { downloadBytes } from "../../../src/remote-storage/remote-storage.ts";
 import { FaultFiles } from "../../safekeeper/support/fault-files.ts";
 import { type StorageFixture, storageFixture, TENANT } from "../timeline/storage-fixture.ts";
+import { putTextLayer, TEXT_KEY, textAt } from "../timeline/text-values.ts";
 
 // A busy machine may need a while.
 setDefaultTimeout(60_000);
@@ -19,7 +18,6 @@ setDefaultTimeout(60_000);
 const ROOT = "11".repeat(16);
 const CHILD = "22".repeat(16);
 const GRANDCHILD = "33".repeat(16);
-const KEY = relBlockKey({ spcOid: 1663, dbOid: 5, relNumber: 16384, fork: 0 }, 1);
 
 let fixture: StorageFixture;
 let files: FaultFiles;
@@ -30,28 +28,20 @@ beforeEach(async () => {
       return files;
     },
   });
-  fixture.liveKeys = () => [KEY];
+  fixture.liveKeys = () => [TEXT_KEY];
 });
 afterEach(async () => {
   await fixture.close();
   fixture.log.assertQuiet();
 });
 
-async function put(timeline: Timeline, lsn: number, text: string): Promise<void> {
-  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8(text) } }]);
-  timeline.advance(lsn, lsn - 8);
-  await timeline.freezeAndFlush();
-}
-
-const textAt = async (timeline: Timeline, lsn: number): Promise<string> => utf8ToString(await timeline.get(KEY, lsn, { task: "test" }));
-
 /** A root with history, a branch at 0x1010 of it, and one of that. */
 async function makeFamily(): Promise<void> {
   const manager = await fixture.attach(1);
   const root = await manager.createTimeline({ timelineId: ROOT, initdbLsn: 0x1000, pgVersion: 17 });
-  for (const [lsn, text] of [[0x1000, "a"], [0x1010, "b"], [0x1020, "c"]] as const) await put(root, lsn, text);
+  for (const [lsn, text] of [[0x1000, "a"], [0x1010, "b"], [0x1020, "c"]] as const) await putTextLayer(root, lsn, text);
   const child = await manager.createBranch({ timelineId: CHILD, ancestorTimelineId: ROOT, lsn: 0x1010 });
-  await put(child, 0x1020, "B");
+  await putTextLayer(child, 0x1020, "B");
   await manager.createBranch({ timelineId: GRANDCHILD, ancestorTimelineId: CHILD, lsn: 0x1018 });
   await manager.shutdown({ flush: true });
 }
@@ -59,9 +49,9 @@ async function makeFamily(): Promise<void> {
 /** All that would become garbage if the root had no branch. */
 async function goOn(manager: TimelineManager): Promise<void> {
   const root = manager.get(ROOT);
-  for (let lsn = root.lastRecordLsn + 0x10; lsn < 0x1080; lsn += 0x10) await put(root, lsn, `later ${lsn}`);
+  for (let lsn = root.lastRecordLsn + 0x10; lsn < 0x1080; lsn += 0x10) await putTextLayer(root, lsn, `later ${lsn}`);
   await manager.maintenanceOf(ROOT).compact({ forceL0: true, forceImages: true });
-  await put(root, 0x1080, "latest");
+  await putTextLayer(root, 0x1080, "latest");
   await manager.maintenanceOf(ROOT).collectGarbage();
   await root.waitUploaded();
   await fixture.deletionQueue.flush();
