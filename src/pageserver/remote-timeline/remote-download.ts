@@ -30,6 +30,8 @@ export interface RemoteTimelineRef {
   readonly storage: RemoteStorage;
   readonly tenantShardId: TenantShardId;
   readonly timelineId: TimelineId;
+  /** It may have been written in this generation: then that index is asked for by name as well. */
+  readonly mayBeOurs?: boolean;
   /** For large indexes to be read in slices; without it they are read at once. */
   readonly clock?: Clock;
 }
@@ -43,8 +45,10 @@ export interface RemoteTimelineRef {
 export async function loadIndexPart(ref: RemoteTimelineRef, generation: number, signal?: AbortSignal): Promise<{ index: IndexPart; generation: Generation }> {
   const listed = (await listIndexGenerations(ref, signal)).map((found) => found ?? -1).filter((found) => found <= generation);
   const newest = Math.max(Number.NEGATIVE_INFINITY, ...listed);
-  const previous = newest < generation - 1 && generation > 0 ? await downloadIndexIfThere(ref, generation - 1, signal) : null;
-  if (previous !== null) return previous;
+  for (let unlisted = ref.mayBeOurs === true ? generation : generation - 1; unlisted > Math.max(newest, generation - 2, -1); unlisted--) {
+    const found = await downloadIndexIfThere(ref, unlisted, signal);
+    if (found !== null) return found;
+  }
   if (listed.length === 0) {
     throw new StrataError("not-found", "index-part-not-found", `timeline ${ref.timelineId} has no index_part.json up to generation ${generation}`, { details: { timelineId: ref.timelineId } });
   }

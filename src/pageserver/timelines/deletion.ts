@@ -62,7 +62,7 @@ export class TimelineDeletion {
   async #indexOf(timelineId: TimelineId, signal: AbortSignal): Promise<IndexPart | null> {
     const { remote: storage, tenantShardId, generation, platform: { clock } } = this.#timelines.deps;
     try {
-      return (await loadIndexPart({ storage, tenantShardId, timelineId, clock }, generation, signal)).index;
+      return (await loadIndexPart({ storage, tenantShardId, timelineId, clock, mayBeOurs: true }, generation, signal)).index;
     } catch (error) {
       if (isStrataError(error, "index-part-not-found")) return null;
       throw error;

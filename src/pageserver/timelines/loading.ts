@@ -79,7 +79,7 @@ export class TimelineLoading {
 
   async loadAgain(timelineId: TimelineId, signal?: AbortSignal): Promise<Timeline> {
     const { remote: storage, tenantShardId, generation } = this.#timelines.deps;
-    await this.#loadTimeline(timelineId, (await loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#timelines.deps.platform.clock }, generation, signal)).index);
+    await this.#loadTimeline(timelineId, (await loadIndexPart({ storage, tenantShardId, timelineId, clock: this.#timelines.deps.platform.clock, mayBeOurs: true }, generation, signal)).index);
     const cause = this.#timelines.broken.get(timelineId);
     if (cause === undefined) return this.#timelines.get(timelineId);
     this.#timelines.forgetBroken(timelineId);

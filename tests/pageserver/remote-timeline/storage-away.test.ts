@@ -133,3 +133,23 @@ test("a listing from before the last upload does not take it away", async () => 
   expect(stale.faults).toBeGreaterThan(0);
   fixture.log.assertQuiet();
 });
+
+test("a listing from before does not take away what this generation wrote, when it loads a timeline again", async () => {
+  const first = await fixture.attach(1);
+  await flushOne(await first.createTimeline({ timelineId: TIMELINE, initdbLsn: 0x1000, pgVersion: 17 }));
+  await first.shutdown({ flush: true });
+  const stale = new FaultInjectingStorage(fixture.bucket, fixture.platform);
+  const manager = await fixture.attach(2, { bucket: stale });
+  await manager.loadTimelines();
+  const timeline = manager.get(TIMELINE);
+  const lsn = timeline.lastRecordLsn + 16;
+  await timeline.put([{ key: KEY, lsn, value: { kind: "image", bytes: utf8("of this generation") } }]);
+  timeline.advance(lsn, lsn - 8);
+  await manager.archival.configure(TIMELINE, "Archived");
+  await manager.archival.offload(TIMELINE);
+  stale.plan = { ...stale.plan, staleList: 1 };
+  await manager.archival.configure(TIMELINE, "Unarchived");
+  expect(utf8ToString(await manager.get(TIMELINE).get(KEY, lsn, { task: "test" }))).toBe("of this generation");
+  expect(stale.faults).toBeGreaterThan(0);
+  await manager.shutdown({ flush: false });
+});
